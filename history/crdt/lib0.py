@@ -1,0 +1,158 @@
+"""The lib0 encoding that Yjs messages and updates are made of: variable-length integers, strings, `Any` values.
+
+Every read is bounded by the input: a count, length or nesting that the bytes cannot hold raises `Malformed` before
+anything is allocated. Source: lib0 encoding.js and decoding.js."""
+
+import struct
+from typing import TypeAlias, Union
+
+ANY_DEPTH_MAX = 64
+"""Nesting of one `Any` value; yrs recurses and dies of a segmentation fault from about 13,400."""
+
+SAFE_INTEGER_MAX = (1 << 53) - 1
+"""The largest integer a JavaScript client can hold exactly."""
+
+AnyValue: TypeAlias = Union[
+    None, bool, int, float, str, bytes, list["AnyValue"], dict[str, "AnyValue"]
+]
+
+
+class Malformed(ValueError):
+    """Raised when bytes are not what the protocol says: cut short, too long, unknown or not canonical."""
+
+
+class Reader:
+    """A cursor over immutable bytes; `position` is the next byte to be read (0-based)."""
+
+    __slots__ = ("data", "end", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+        self.end = len(data)
+
+    @property
+    def remaining(self) -> int:
+        return self.end - self.position
+
+    def byte(self) -> int:
+        if self.position >= self.end:
+            raise Malformed("the input ends in the middle of a value")
+        value = self.data[self.position]
+        self.position += 1
+        return value
+
+    def take(self, length: int) -> bytes:
+        stop = self.position + length
+        if stop > self.end:
+            raise Malformed("a length reaches past the end of the input")
+        chunk = self.data[self.position : stop]
+        self.position = stop
+        return chunk
+
+    def var_uint(self) -> int:
+        """Read an unsigned integer ≤ 2^53 - 1 in its shortest form.
+
+        A longer form of the same number (`80 00` for 0) is refused: one value has one encoding, and an endless run
+        of `ff` must not be read in quadratic time."""
+        data, position = self.data, self.position
+        value = shift = 0
+        while True:
+            if position >= self.end:
+                raise Malformed("the input ends in the middle of an integer")
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 49:
+                raise Malformed("an integer is longer than 53 bits")
+        if byte == 0 and shift:
+            raise Malformed("an integer is not in its shortest form")
+        if value > SAFE_INTEGER_MAX:
+            raise Malformed("an integer is longer than 53 bits")
+        self.position = position
+        return value
+
+    def var_int(self) -> int:
+        """Read a signed integer of at most 63 bits: 6 bits and a sign first, then 7 bits a byte."""
+        byte = self.byte()
+        negative = bool(byte & 0x40)
+        value, shift = byte & 0x3F, 6
+        while byte >= 0x80:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if shift > 69:
+                raise Malformed("a signed integer is longer than 63 bits")
+        return -value if negative else value
+
+    def var_bytes(self) -> bytes:
+        return self.take(self.var_uint())
+
+    def var_string(self) -> str:
+        try:
+            return self.var_bytes().decode()
+        except UnicodeDecodeError:
+            raise Malformed("a string is not UTF-8") from None
+
+    def count(self, *, item_bytes_min: int = 1) -> int:
+        """Read how many items follow; more than the remaining bytes could hold is refused."""
+        number = self.var_uint()
+        if number * item_bytes_min > self.remaining:
+            raise Malformed("a count is larger than the input")
+        return number
+
+    def any(self, depth: int = 0) -> AnyValue:
+        """Read one tagged value (lib0 `Any`); `undefined` and `null` both become None."""
+        if depth > ANY_DEPTH_MAX:
+            raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
+        match self.byte():
+            case 127 | 126:
+                return None
+            case 125:
+                return self.var_int()
+            case 124:
+                return float(struct.unpack(">f", self.take(4))[0])
+            case 123:
+                return float(struct.unpack(">d", self.take(8))[0])
+            case 122:
+                return int(struct.unpack(">q", self.take(8))[0])
+            case 121:
+                return False
+            case 120:
+                return True
+            case 119:
+                return self.var_string()
+            case 118:
+                return {self.var_string(): self.any(depth + 1) for _ in range(self.count(item_bytes_min=2))}
+            case 117:
+                return [self.any(depth + 1) for _ in range(self.count())]
+            case 116:
+                return self.var_bytes()
+            case tag:
+                raise Malformed(f"unknown tag {tag} of a value")
+
+    def finish(self) -> None:
+        """Raises: Malformed when bytes are left over."""
+        if self.remaining:
+            raise Malformed(f"{self.remaining} bytes after the end of the message")
+
+
+def var_uint(value: int) -> bytes:
+    """Encode an integer ≥ 0 in its shortest form."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(0x80 | value & 0x7F)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def var_bytes(value: bytes) -> bytes:
+    return var_uint(len(value)) + value
+
+
+def var_string(value: str) -> bytes:
+    return var_bytes(value.encode())
