@@ -12,9 +12,7 @@ ANY_DEPTH_MAX = 64
 SAFE_INTEGER_MAX = (1 << 53) - 1
 """The largest integer a JavaScript client can hold exactly."""
 
-AnyValue: TypeAlias = Union[
-    None, bool, int, float, str, bytes, list["AnyValue"], dict[str, "AnyValue"]
-]
+AnyValue: TypeAlias = Union[None, bool, int, float, str, bytes, list["AnyValue"], dict[str, "AnyValue"]]
 
 
 class Malformed(ValueError):

@@ -1,0 +1,99 @@
+"""Palimpsest's settings: one dict `PALIMPSEST` in the Django settings, read once into one frozen value.
+
+Every limit of the project is a field here, with its unit in its name; docs/operations.md lists them all."""
+
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conf:
+    """The settings in force. Unknown keys and wrong types are refused when they are first read."""
+
+    # documents
+    role_for: str = "documents.roles.membership_role"
+    """Dotted path of the rule `(user, document) -> Role | None`; replaces the membership rule everywhere."""
+    open_rooms: bool = False
+    """Anyone may open any room that nobody owns, created on first use. For quick starts and benchmarks."""
+    ticket_seconds: int = 900
+    """A ticket serves until it is this old, however often the network drops in between."""
+    deleted_document_days: int = 30
+    """A deleted document can be recovered for this long."""
+
+    # history
+    update_bytes_max: int = 16 * 1024 * 1024
+    """One update in the log; a larger one is refused."""
+    append_rows_max: int = 2000
+    """Rows of one transaction of the group commit; the rest waits for the next one."""
+    append_lock_timeout_ms: int = 5000
+    """How long an append waits for the lock of a document's head before the batch is tried one by one."""
+    fold_rows_per_transaction: int = 1000
+    """Rows folded in one pycrdt transaction: 326 ms for 259,778 rows, against 505 ms one by one."""
+    snapshot_rows: int = 5000
+    """A tail of more rows than this is compacted into a snapshot."""
+    snapshot_bytes_min: int = 64 * 1024
+    """A tail of at least these bytes and half of the last snapshot's is compacted into a snapshot."""
+    segment_rows_min: int = 2000
+    """Squash packs no fewer cold rows than this into one segment."""
+    segment_rows_max: int = 4000
+    """Squash packs no more rows than this into one segment."""
+    squash_after_seconds: int = 24 * 3600
+    """Rows younger than this stay as they are."""
+    run_gap_seconds: int = 300
+    """Updates of one session that are closer than this are one run: what a person reads as one edit."""
+
+    # realtime
+    frame_bytes_max: int = 16 * 1024 * 1024
+    """One WebSocket frame of a client; a larger one closes its socket with 1009."""
+    messages_per_frame_max: int = 1000
+    """Messages that one frame may hold."""
+    unstored_bytes_max: int = 32 * 1024 * 1024
+    """Bytes of updates that wait for the log in one process; above it no socket is read."""
+    outbox_bytes_max: int = 1024 * 1024
+    """Bytes that wait for one slow reader; above it they become one merged update, read from the log."""
+    awareness_states_max: int = 5000
+    """Awareness states that one room keeps."""
+    awareness_timeout_seconds: int = 30
+    """An awareness state that its client has not renewed for this long is removed (y-protocols: outdatedTimeout)."""
+    head_check_seconds: float = 2.0
+    """How often the heads and rights of all open rooms are compared with the database, in one query."""
+    room_idle_seconds: float = 60.0
+    """A room that nobody is in stays warm for this long."""
+    rooms_max: int = 5000
+    """Rooms that one process keeps open; one more is refused with 1013."""
+    hint_bytes_max: int = 64 * 1024
+    """An update above this goes to the other processes as seqs only; they read it from the log."""
+    drain_seconds: float = 5.0
+    """On SIGTERM sockets are closed over this long."""
+
+
+def conf() -> Conf:
+    """The settings in force. Raises: ImproperlyConfigured on an unknown key or a value of the wrong type."""
+    return _read()
+
+
+@cache
+def _read() -> Conf:
+    given: dict[str, Any] = getattr(django_settings, "PALIMPSEST", {})
+    known = {field.name: field for field in fields(Conf)}
+    for key, value in given.items():
+        name = key.lower()
+        if name not in known:
+            raise ImproperlyConfigured(f"PALIMPSEST has no setting {key!r}; it has {', '.join(known).upper()}")
+        expected = type(known[name].default)
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise ImproperlyConfigured(f"PALIMPSEST[{key!r}] must be of type {expected.__name__}, not {value!r}")
+    return Conf(**{key.lower(): value for key, value in given.items()})
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "PALIMPSEST":
+        _read.cache_clear()
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,89 @@
+"""A document as a thing that people own: its identity, its members and the version of its rights."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+from documents.naming import NAME_LENGTH_MAX, validate_name
+
+
+class Role(models.IntegerChoices):
+    """What someone may do with a document; a higher role includes the lower ones."""
+
+    VIEWER = 10, "viewer"
+    EDITOR = 20, "editor"
+    OWNER = 30, "owner"
+
+
+class DocumentQuerySet(models.QuerySet["Document"]):
+    def present(self) -> "DocumentQuerySet":
+        """Leave out what is deleted, recoverable or not."""
+        return self.filter(deleted_at__isnull=True)
+
+
+class Document(models.Model):
+    """One collaborative document. A row of `documents_access` and of `history_head` is born with it, by trigger."""
+
+    id = models.BigAutoField(primary_key=True)
+    key = models.UUIDField("public key", unique=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(
+        max_length=NAME_LENGTH_MAX,
+        unique=True,
+        validators=[validate_name],
+        help_text="The room name that editors connect to. It never changes.",
+    )
+    title = models.CharField(max_length=200)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, through="Membership", related_name="palimpsest_documents"
+    )
+
+    objects = DocumentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        """The page to write on; `realtime.urls` serves it."""
+        return reverse("document-page", args=[self.key])
+
+    @property
+    def access_version(self) -> int:
+        """Raised by every change of rights. Read from the database at each call."""
+        return Access.objects.values_list("version", flat=True).get(document_id=self.pk)
+
+
+class Access(models.Model):
+    """The version of a document's rights: the database raises it at every change of them, raw SQL included."""
+
+    document = models.OneToOneField(Document, primary_key=True, on_delete=models.CASCADE, related_name="access")
+    version = models.BigIntegerField(default=1)
+
+    def __str__(self) -> str:
+        return f"{self.document_id} v{self.version}"
+
+
+class Membership(models.Model):
+    """One person's role in one document."""
+
+    id = models.BigAutoField(primary_key=True)
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="palimpsest_memberships")
+    role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.EDITOR)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["document", "user"], name="documents_membership_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.get_role_display()} of {self.document}"

@@ -1,0 +1,27 @@
+"""What a room may be called. A document's name is its room name; it is chosen once."""
+
+import unicodedata
+
+from django.core.exceptions import ValidationError
+
+NAME_LENGTH_MAX = 200
+"""Characters of a room name."""
+
+RESERVED_PREFIXES = ("rooms/", "chat/", "notifications/")
+"""Below `/ws/` these lead to other doors."""
+
+
+def validate_name(name: str) -> None:
+    """Refuse a name that could not be a room's.
+
+    Raises: ValidationError with a sentence that says what to change."""
+    if not name or len(name) > NAME_LENGTH_MAX:
+        raise ValidationError(f"A room name has 1 to {NAME_LENGTH_MAX} characters.")
+    if name != unicodedata.normalize("NFC", name):
+        raise ValidationError("A room name is written in the composed Unicode form (NFC).")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        raise ValidationError("A room name has no control characters.")
+    if name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValidationError("A room name has no empty, '.' or '..' parts and no spaces around it.")
+    if f"{name}/".startswith(RESERVED_PREFIXES):
+        raise ValidationError(f"A room name does not start with {', '.join(RESERVED_PREFIXES)}.")

@@ -1,0 +1,95 @@
+"""The one gate: what may this user do with this document?
+
+Every door (socket, page, API, admin, and the append itself) asks `role_for` and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import F
+from django.dispatch import Signal
+from django.http import Http404
+from django.utils.module_loading import import_string
+
+from documents.conf import conf
+from documents.models import Access, Document, Membership, Role
+
+User: TypeAlias = Any
+"""An instance of AUTH_USER_MODEL, or AnonymousUser: the host project's own type."""
+
+RoleRule: TypeAlias = Callable[[User, Document], Role | None]
+
+rights_changed = Signal()
+"""Sent on commit with `document_id`: somebody's right on it is no longer what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A role, and the version of the document's rights under which it was given."""
+
+    role: Role
+    access_version: int
+
+
+def role_for(user: User, document: Document) -> Role | None:
+    """The user's role, or None: a deleted document gives nobody any. Reads the database at each call."""
+    if document.deleted_at is not None:
+        return None
+    rule = cast(RoleRule, import_string(conf().role_for))
+    return rule(user, document)
+
+
+def membership_role(user: User, document: Document) -> Role | None:
+    """The default rule: superusers own everything, others have the role of their membership.
+
+    Under OPEN_ROOMS a document that has no members is open to anyone, signed in or not."""
+    if user.is_authenticated:
+        if user.is_superuser:
+            return Role.OWNER
+        role = Membership.objects.filter(document=document, user=user).values_list("role", flat=True).first()
+        if role is not None:
+            return Role(role)
+    if conf().open_rooms and not Membership.objects.filter(document=document).exists():
+        return Role.EDITOR
+    return None
+
+
+def admit(user: User, document: Document) -> Admission | None:
+    """The role together with its version. The version is read first: a change in between is then noticed later."""
+    version = document.access_version
+    role = role_for(user, document)
+    return None if role is None else Admission(role, version)
+
+
+def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Document:
+    """The document that `lookup` (`key=…` or `name=…`) names, if the user has at least `role` on it.
+
+    Raises: Http404 for one that does not exist and, identically, for one that the user may not see;
+    PermissionDenied for one that the user may see but not use in this way."""
+    document = Document.objects.present().filter(**lookup).first()
+    held = None if document is None else role_for(user or AnonymousUser(), document)
+    if document is None or held is None:
+        raise Http404("There is no such document, or you may not see it.")
+    if held < role:
+        raise PermissionDenied(f"You are {held.label} of this document; this takes {role.label}.")
+    return document
+
+
+def documents_for(user: User) -> list[Document]:
+    """The documents that the user is a member of and may still see, newest first."""
+    if not user.is_authenticated:
+        return []
+    mine = Document.objects.present().filter(memberships__user=user).select_related("created_by")
+    return [document for document in mine if role_for(user, document) is not None]
+
+
+def access_changed(document: Document, user: User | None = None) -> None:
+    """Say that a rule of your own (`ROLE_FOR`) now answers differently for `document`.
+
+    Raises its access version, so that appends already in line are checked again; `user` is for the reader of logs."""
+    with transaction.atomic():
+        Access.objects.filter(document=document).update(version=F("version") + 1)
+        transaction.on_commit(lambda: rights_changed.send(sender=Document, document_id=document.pk, user=user))

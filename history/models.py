@@ -1,0 +1,163 @@
+"""The tables of the log and of all that is folded from it. Every key of history starts with the document.
+
+`history_update` and `history_segment` are the truth; `Snapshot` rows may all be deleted at any time."""
+
+from django.conf import settings
+from django.db import models
+
+from documents.models import Document
+
+
+class Via(models.IntegerChoices):
+    """Through which door a session came."""
+
+    WEBSOCKET = 1, "websocket"
+    JSON = 2, "json"
+    API = 3, "api"
+    ADMIN = 4, "admin"
+    TASK = 5, "task"
+    CHANNEL = 6, "channel"
+    IMPORT = 7, "import"
+
+
+class Kind(models.IntegerChoices):
+    """What kind of act an update is."""
+
+    SYNC = 1, "sync"
+    EDIT = 2, "edit"
+    RESTORE = 3, "restore"
+    UNDO = 4, "undo"
+    IMPORT = 5, "import"
+    SEED = 6, "seed"
+    SPLIT = 7, "split"
+
+
+class Head(models.Model):
+    """The end of a document's log. Every append locks this row: gapless numbering, commit order = seq order."""
+
+    document = models.OneToOneField(Document, primary_key=True, on_delete=models.CASCADE, related_name="head")
+    seq = models.BigIntegerField(default=0)
+    hash = models.BinaryField(default=b"", max_length=32)
+    at = models.DateTimeField()
+    epoch = models.BigIntegerField(default=1)
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.seq}"
+
+
+class Session(models.Model):
+    """One author's connection or server-side act on one document: who, from where, through what.
+
+    Stored with the session's first update; its `commitment` = sha256(salt ‖ user ‖ via ‖ ip) is what the chain hashes."""
+
+    pk = models.CompositePrimaryKey("document_id", "id")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    id = models.BigIntegerField()
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    via = models.PositiveSmallIntegerField(choices=Via.choices)
+    ip = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=200, blank=True)
+    salt = models.BinaryField(max_length=16)
+    commitment = models.BinaryField(max_length=32)
+    opened_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True)
+    detail = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"{self.document_id}/{self.id} {self.get_via_display()}"
+
+
+class Update(models.Model):
+    """One row of the log: what one session sent in one batch.
+
+    No foreign keys: the append holds the head's lock, and a check of each row would double its cost."""
+
+    pk = models.CompositePrimaryKey("document_id", "seq")
+    document = models.ForeignKey(
+        Document, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
+    seq = models.BigIntegerField()
+    session_id = models.BigIntegerField()
+    kind = models.PositiveSmallIntegerField(choices=Kind.choices)
+    at = models.DateTimeField()
+    payload = models.BinaryField()
+    hash = models.BinaryField(max_length=32)
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.seq}"
+
+
+class Request(models.Model):
+    """The name of a server-side act that is in the log: the same act sent twice is stored once."""
+
+    pk = models.CompositePrimaryKey("document_id", "actor", "key")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    actor = models.CharField(max_length=64, blank=True)
+    key = models.CharField(max_length=200)
+    seq = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.document_id} {self.key}"
+
+
+class Segment(models.Model):
+    """A squashed run of the log: packed, lossless, immutable. Seqs first_seq..last_seq, both inclusive."""
+
+    pk = models.CompositePrimaryKey("document_id", "first_seq")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    first_seq = models.BigIntegerField()
+    last_seq = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    codec = models.PositiveSmallIntegerField()
+    payload = models.BinaryField()
+    start_hash = models.BinaryField(max_length=32)
+    end_hash = models.BinaryField(max_length=32)
+    counts = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(last_seq__gte=models.F("first_seq")), name="history_segment_order"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.first_seq}..{self.last_seq}"
+
+
+class Run(models.Model):
+    """Consecutive updates of one session inside one segment: what a person reads as one edit. Written at squash."""
+
+    pk = models.CompositePrimaryKey("document_id", "first_seq")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    session_id = models.BigIntegerField()
+    first_seq = models.BigIntegerField()
+    last_seq = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    kind = models.PositiveSmallIntegerField(choices=Kind.choices)
+    updates = models.IntegerField()
+    bytes = models.BigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["last_at"], name="history_run_last_at")]
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.first_seq}..{self.last_seq}"
+
+
+class Snapshot(models.Model):
+    """The folded document at a seq; a cache. `state` is gc'd and opens documents; `full_state` keeps what was deleted
+    and is what writing starts from. sha256 is of state ‖ full_state."""
+
+    pk = models.CompositePrimaryKey("document_id", "seq")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    seq = models.BigIntegerField()
+    state = models.BinaryField()
+    full_state = models.BinaryField()
+    sha256 = models.BinaryField(max_length=32)
+    created_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.seq}"
