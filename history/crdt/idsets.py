@@ -1,0 +1,121 @@
+"""Sets of unit ids (client, clock), as Yjs keeps what was deleted.
+
+An `IdSet` is always normalised: ranges of a client rise, never touch or overlap, and are never empty, so equal sets
+are equal values and have one encoding. Source: yjs src/utils/DeleteSet.js."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from pycrdt import Doc, Snapshot
+
+from history.crdt.lib0 import Reader, var_uint
+from history.crdt.updates import read_deleted_ranges
+
+Range: TypeAlias = tuple[int, int]
+"""(first clock, clock after the last one), never empty."""
+
+IdSet: TypeAlias = Mapping[int, tuple[Range, ...]]
+"""client → its ranges; a client without ranges is left out."""
+
+
+def id_set(ranges: Iterable[tuple[int, int, int]]) -> IdSet:
+    """Build a normalised set from (client, clock, length) in any order, overlapping or not; length 0 adds nothing."""
+    by_client: dict[int, list[Range]] = {}
+    for client, clock, length in ranges:
+        if length > 0:
+            by_client.setdefault(client, []).append((clock, clock + length))
+    return {client: _merged(spans) for client, spans in by_client.items()}
+
+
+def _merged(spans: list[Range]) -> tuple[Range, ...]:
+    spans.sort()
+    merged = [spans[0]]
+    for start, stop in spans[1:]:
+        last_start, last_stop = merged[-1]
+        if start <= last_stop:
+            merged[-1] = last_start, max(last_stop, stop)
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+def triples(ids: IdSet) -> Iterable[tuple[int, int, int]]:
+    """Yield (client, clock, length) of each range."""
+    for client, ranges in ids.items():
+        for start, stop in ranges:
+            yield client, start, stop - start
+
+
+def union(first: IdSet, *others: IdSet) -> IdSet:
+    """Return the ids that are in any of the sets."""
+    return id_set(triple for ids in (first, *others) for triple in triples(ids))
+
+
+def subtract(ids: IdSet, without: IdSet) -> IdSet:
+    """Return the ids of the first set that are not in the second."""
+    left = {client: _left_over(ranges, without.get(client, ())) for client, ranges in ids.items()}
+    return {client: ranges for client, ranges in left.items() if ranges}
+
+
+def _left_over(ranges: tuple[Range, ...], holes: tuple[Range, ...]) -> tuple[Range, ...]:
+    left: list[Range] = []
+    first_hole = 0
+    for start, stop in ranges:
+        while first_hole < len(holes) and holes[first_hole][1] <= start:
+            first_hole += 1
+        # A hole may reach into the next range too, so `first_hole` itself stays.
+        for hole_start, hole_stop in holes[first_hole:]:
+            if hole_start >= stop:
+                break
+            if hole_start > start:
+                left.append((start, hole_start))
+            start = max(start, hole_stop)
+        if start < stop:
+            left.append((start, stop))
+    return tuple(left)
+
+
+def intersect(ids: IdSet, other: IdSet) -> IdSet:
+    """Return the ids that are in both sets."""
+    return subtract(ids, subtract(ids, other))
+
+
+def contains(ids: IdSet, client: int, clock: int) -> bool:
+    """Say whether one id is in the set."""
+    return any(start <= clock < stop for start, stop in ids.get(client, ()))
+
+
+def id_count(ids: IdSet) -> int:
+    """Count the single ids."""
+    return sum(stop - start for ranges in ids.values() for start, stop in ranges)
+
+
+def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:
+    """Return the ids that a document with state vector `after` has and one with `before` lacks."""
+    return id_set((client, before.get(client, 0), clock - before.get(client, 0)) for client, clock in after.items())
+
+
+def decode_id_set(data: bytes) -> IdSet:
+    """Read an id set from all of the bytes; it need not be normalised there. Raises: Malformed."""
+    reader = Reader(data)
+    ranges = read_deleted_ranges(reader)
+    reader.finish()
+    return id_set(ranges)
+
+
+def encode_id_set(ids: IdSet) -> bytes:
+    """Write an id set in its one canonical form: clients in falling order as in Yjs, ranges rising."""
+    parts = [var_uint(len(ids))]
+    for client in sorted(ids, reverse=True):
+        parts += (var_uint(client), var_uint(len(ids[client])))
+        for start, stop in ids[client]:
+            parts += (var_uint(start), var_uint(stop - start))
+    return b"".join(parts)
+
+
+def delete_set_of(doc: Doc[Any]) -> IdSet:
+    """Return what is deleted in a document.
+
+    Must not run inside one of the document's transactions: pycrdt's snapshot would wait for it for ever."""
+    reader = Reader(Snapshot.from_doc(doc).encode())  # the delete set, then the state vector
+    return id_set(read_deleted_ranges(reader))

@@ -1,0 +1,354 @@
+"""Yjs updates (v1) and state vectors, read without pycrdt and without recursion over structs.
+
+This is what stands between client bytes and yrs, which crashes, hangs or panics on some of what it is given: every
+count, clock and nesting is bounded here, and whatever has two readings is refused.
+Source: yjs src/utils/encoding.js, src/structs/Item.js (`readItemContent`), DeleteSet.js."""
+
+import json
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple, TypeAlias
+
+from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader, var_uint
+
+CLOCK_MAX = (1 << 31) - 1
+"""Largest end of a struct or a deleted range; yrs counts clocks in 32 bits and aborts when they overflow."""
+
+DELETED_LENGTH_MAX = 1 << 26
+"""Longest single run of deleted or collected units, far above any document, far below what would use up the clocks."""
+
+Id: TypeAlias = tuple[int, int]
+"""(client, clock): the name of one unit of content."""
+
+
+class Refused(Malformed):
+    """Raised for an update that can be read but that this server does not take, such as one with a subdocument."""
+
+
+class Kind(IntEnum):
+    """What a struct holds; the number is Yjs's content reference."""
+
+    GC = 0
+    DELETED = 1
+    BINARY = 3
+    STRING = 4
+    EMBED = 5
+    FORMAT = 6
+    TYPE = 7
+    ANY = 8
+
+
+class TypeRef(IntEnum):
+    """Which shared type a struct of `Kind.TYPE` makes; the number is Yjs's type reference."""
+
+    ARRAY = 0
+    MAP = 1
+    TEXT = 2
+    XML_ELEMENT = 3
+    XML_FRAGMENT = 4
+    XML_HOOK = 5
+    XML_TEXT = 6
+
+
+class TypeContent(NamedTuple):
+    """A nested shared type; `name` is an element's tag or a hook's name, else None."""
+
+    ref: TypeRef
+    name: str | None
+
+
+class FormatContent(NamedTuple):
+    """A formatting mark; `value` is JSON text."""
+
+    key: str
+    value: str
+
+
+Content: TypeAlias = str | bytes | list[AnyValue] | TypeContent | FormatContent | None
+
+
+class Struct(NamedTuple):
+    """One run of units of one client, as it travels.
+
+    `length` counts UTF-16 units for strings and values for `Kind.ANY`. `parent` is a root's name, the id of a nested
+    type, or None where it is inherited from the origins. `content` is the text (`STRING`), JSON text (`EMBED`), a
+    list (`ANY`), bytes (`BINARY`), a `TypeContent`, a `FormatContent`, or None (`DELETED`, `GC`)."""
+
+    client: int
+    clock: int
+    length: int
+    kind: Kind
+    origin: Id | None
+    right_origin: Id | None
+    parent: str | Id | None
+    parent_key: str | None
+    content: Content
+
+
+class DeletedRange(NamedTuple):
+    """`length` ≥ 1 deleted units of a client from `clock` on."""
+
+    client: int
+    clock: int
+    length: int
+
+
+class Update(NamedTuple):
+    """A decoded update: structs grouped by client in rising order of clocks, then what it deletes."""
+
+    structs: list[Struct]
+    deletes: list[DeletedRange]
+
+
+# Bound once: looking a member up on its enum class costs more than reading the struct's integers.
+_GC, _DELETED, _STRING = Kind.GC, Kind.DELETED, Kind.STRING
+_HAS_ORIGIN, _HAS_RIGHT_ORIGIN, _HAS_PARENT_KEY, _KIND_BITS = 0x80, 0x40, 0x20, 0x1F
+_TYPE_REFS = tuple(TypeRef)
+_REFUSED_KINDS = {
+    2: "the update holds JSON content of an old Yjs, which yrs reads wrongly",
+    9: "the update holds a subdocument",
+    10: "the update skips over structs that it does not hold",
+}
+
+
+def utf16_length(text: str) -> int:
+    """Count the UTF-16 units of a text, which is how Yjs measures it."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) >> 1
+
+
+def decode_update(data: bytes) -> Update:
+    """Read an update (v1).
+
+    Raises: Malformed when the bytes are no update; Refused when they are one that the server does not take."""
+    reader = Reader(data)
+    structs: list[Struct] = []
+    clients: set[int] = set()
+    for _ in range(reader.count(item_bytes_min=3)):
+        struct_count = reader.count(item_bytes_min=2)
+        client = reader.var_uint()
+        if client in clients:
+            raise Malformed("a client's structs are in two places")
+        clients.add(client)
+        clock = reader.var_uint()
+        for _ in range(struct_count):
+            struct = _read_struct(reader, client, clock)
+            clock += struct.length
+            if clock > CLOCK_MAX:
+                raise Malformed("a clock is larger than 31 bits")
+            structs.append(struct)
+    deletes = read_deleted_ranges(reader)
+    reader.finish()
+    return Update(structs, deletes)
+
+
+def read_deleted_ranges(reader: Reader) -> list[DeletedRange]:
+    """Read an id set as Yjs writes delete sets, in the order of the bytes; it need not be normalised."""
+    ranges: list[DeletedRange] = []
+    clients: set[int] = set()
+    for _ in range(reader.count(item_bytes_min=2)):
+        client = reader.var_uint()
+        if client in clients:
+            raise Malformed("a client's deleted ranges are in two places")
+        clients.add(client)
+        for _ in range(reader.count(item_bytes_min=2)):
+            clock, length = reader.var_uint(), reader.var_uint()
+            if length == 0:
+                raise Malformed("a deleted range is empty")
+            if clock + length > CLOCK_MAX:
+                raise Malformed("a deleted range ends beyond 31 bits")
+            ranges.append(DeletedRange(client, clock, length))
+    return ranges
+
+
+def _read_struct(reader: Reader, client: int, clock: int) -> Struct:
+    info = reader.byte()
+    ref = info & _KIND_BITS
+    if ref in _REFUSED_KINDS:
+        raise Refused(_REFUSED_KINDS[ref])
+    if ref == _GC:
+        # Yjs looks at the low bits only, yrs at the whole byte: with flags they would read different updates.
+        if info:
+            raise Malformed("a collected struct carries flags")
+        return Struct(client, clock, _deleted_length(reader), _GC, None, None, None, None, None)
+    var_uint = reader.var_uint
+    origin = (var_uint(), var_uint()) if info & _HAS_ORIGIN else None
+    right_origin = (var_uint(), var_uint()) if info & _HAS_RIGHT_ORIGIN else None
+    parent: str | Id | None = None
+    parent_key = None
+    if origin is None and right_origin is None:
+        parent = _read_parent(reader)
+        # With an origin the flag may be set too, but then no key follows: it is inherited like the parent.
+        if info & _HAS_PARENT_KEY:
+            parent_key = reader.var_string()
+    if ref == _STRING:
+        text = reader.var_string()
+        if not text:
+            raise Malformed("a struct is empty")
+        return Struct(client, clock, utf16_length(text), _STRING, origin, right_origin, parent, parent_key, text)
+    if ref == _DELETED:
+        return Struct(client, clock, _deleted_length(reader), _DELETED, origin, right_origin, parent, parent_key, None)
+    kind, length, content = _read_content(reader, ref)
+    return Struct(client, clock, length, kind, origin, right_origin, parent, parent_key, content)
+
+
+def _read_parent(reader: Reader) -> str | Id:
+    match reader.var_uint():
+        case 1:
+            return reader.var_string()
+        case 0:
+            return reader.var_uint(), reader.var_uint()
+        case flag:
+            raise Malformed(f"unknown kind {flag} of a parent")
+
+
+def _deleted_length(reader: Reader) -> int:
+    length = reader.var_uint()
+    if length == 0:
+        raise Malformed("a struct is empty")
+    if length > DELETED_LENGTH_MAX:
+        raise Refused(f"a deleted run is longer than {DELETED_LENGTH_MAX} units")
+    return length
+
+
+def _read_content(reader: Reader, ref: int) -> tuple[Kind, int, Content]:
+    match ref:
+        case Kind.ANY:
+            length = reader.count()
+            if length == 0:
+                raise Malformed("a struct is empty")
+            return Kind.ANY, length, [reader.any() for _ in range(length)]
+        case Kind.TYPE:
+            return Kind.TYPE, 1, _read_type(reader)
+        case Kind.FORMAT:
+            return Kind.FORMAT, 1, FormatContent(reader.var_string(), _read_json(reader))
+        case Kind.EMBED:
+            return Kind.EMBED, 1, _read_json(reader)
+        case Kind.BINARY:
+            return Kind.BINARY, 1, reader.var_bytes()
+        case _:
+            raise Malformed(f"unknown kind {ref} of content")
+
+
+def _read_type(reader: Reader) -> TypeContent:
+    ref = reader.var_uint()
+    if ref == 7:
+        raise Refused("the update holds a weak link")
+    if ref >= len(_TYPE_REFS):
+        raise Malformed(f"unknown shared type {ref}")
+    type_ref = _TYPE_REFS[ref]
+    named = type_ref is TypeRef.XML_ELEMENT or type_ref is TypeRef.XML_HOOK
+    return TypeContent(type_ref, reader.var_string() if named else None)
+
+
+def _read_json(reader: Reader) -> str:
+    text = reader.var_string()
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Malformed("an embed or a format is not JSON") from None
+    if text[:1] in ("{", "["):
+        _check_depth(value)
+    return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(ANY_DEPTH_MAX + 1):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        if not inner:
+            return
+        level = inner
+    raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
+
+
+def decode_state_vector(data: bytes) -> dict[int, int]:
+    """Read a state vector: client → number of units known, so the next clock.
+
+    Raises: Malformed, also for a client named twice, a clock beyond 31 bits and bytes left over."""
+    reader = Reader(data)
+    clocks: dict[int, int] = {}
+    for _ in range(reader.count(item_bytes_min=2)):
+        client, clock = reader.var_uint(), reader.var_uint()
+        if client in clocks:
+            raise Malformed("a state vector names a client twice")
+        if clock > CLOCK_MAX:
+            raise Malformed("a clock is larger than 31 bits")
+        clocks[client] = clock
+    reader.finish()
+    return clocks
+
+
+def encode_state_vector(clocks: Mapping[int, int]) -> bytes:
+    """Write a state vector in its one canonical form: clients in falling order as in Yjs, clocks of 0 left out."""
+    known = sorted(((client, clock) for client, clock in clocks.items() if clock), reverse=True)
+    parts = [var_uint(len(known))]
+    for client, clock in known:
+        parts += (var_uint(client), var_uint(clock))
+    return b"".join(parts)
+
+
+def missing_dependency(update: Update, known: Mapping[int, int]) -> Id | None:
+    """Return the first (client, clock) that the update needs and a document with state vector `known` lacks.
+
+    Needed are the clocks before its own, origins, right origins, parents and what it deletes. Clients inside one
+    update may depend on each other."""
+    reached: dict[int, int] = {}
+    waiting = update.structs
+    while waiting:
+        rest: list[Struct] = []
+        needs: list[Id] = []
+        blocked: set[int] = set()
+        for struct in waiting:
+            client = struct.client
+            need = None if client in blocked else needed_by(struct, known, reached)
+            if need is None and client not in blocked:
+                reached[client] = max(reached.get(client, known.get(client, 0)), struct.clock + struct.length)
+                continue
+            if need:
+                needs.append(need)
+            blocked.add(client)
+            rest.append(struct)
+        if len(rest) == len(waiting):
+            return next((need for need in needs if not _holds(rest, need)), needs[0])
+        waiting = rest
+    for client, clock, length in update.deletes:
+        have = reached.get(client, known.get(client, 0))
+        if clock + length > have:
+            return client, max(clock, have)
+    return None
+
+
+def _holds(structs: list[Struct], unit: Id) -> bool:
+    return any(s.client == unit[0] and s.clock <= unit[1] < s.clock + s.length for s in structs)
+
+
+def needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
+    """Return the first id that a struct needs and that neither `known` nor, laid over it, `reached` holds."""
+    client, clock, _, _, origin, right_origin, parent, _, _ = struct
+    have = reached.get(client, known.get(client, 0))
+    if clock > have:
+        return client, have
+    if origin and origin[1] >= reached.get(origin[0], known.get(origin[0], 0)):
+        return origin
+    if right_origin and right_origin[1] >= reached.get(right_origin[0], known.get(right_origin[0], 0)):
+        return right_origin
+    if isinstance(parent, tuple) and parent[1] >= reached.get(parent[0], known.get(parent[0], 0)):
+        return parent
+    return None
+
+
+def advance(known: dict[int, int], update: Update) -> None:
+    """Raise a document's state vector in place to include an update that it has taken."""
+    for struct in update.structs:
+        stop = struct.clock + struct.length
+        if stop > known.get(struct.client, 0):
+            known[struct.client] = stop
