@@ -1,0 +1,178 @@
+"""The y-websocket wire: what one binary WebSocket frame says, and how each message is written.
+
+A frame is read whole or refused whole: no message of a malformed frame is ever returned, so it can change nothing.
+Updates are opaque here; the write gate judges them. Source: y-websocket 3.1.0 and y-protocols 1.0.7."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from history.crdt.lib0 import Malformed, Reader, var_bytes, var_string, var_uint
+from realtime.protocols.awareness import (
+    AWARENESS_ENTRIES_MAX,
+    AwarenessEntry,
+    decode_awareness_update,
+    encode_awareness_update,
+    encode_entry,
+)
+from realtime.protocols.state_vectors import decode_state_vector
+
+FRAME_MESSAGES_MAX = 256
+"""Messages in one frame. Stock clients send one; several are legal."""
+
+COUNT_BYTES_MAX = 8
+"""The longest encoding of a length or count (53 bits)."""
+
+
+class MessageType(IntEnum):
+    SYNC = 0
+    AWARENESS = 1
+    AUTH = 2
+    QUERY_AWARENESS = 3
+
+
+class SyncType(IntEnum):
+    STEP_1 = 0
+    STEP_2 = 1
+    UPDATE = 2
+
+
+class AuthType(IntEnum):
+    PERMISSION_DENIED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep1:
+    """ "This is what I have": answered with a SyncStep2. `state_vector` has been checked."""
+
+    state_vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep2:
+    """What the sender has and the receiver lacked; nothing about `update` has been checked."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A live edit; nothing about `update` has been checked."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Awareness:
+    entries: tuple[AwarenessEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAwareness:
+    """Asks for the awareness of everyone in the room."""
+
+
+Message: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | QueryAwareness
+
+
+def decode_frame(
+    data: bytes, *, messages_max: int = FRAME_MESSAGES_MAX, entries_max: int = AWARENESS_ENTRIES_MAX
+) -> list[Message]:
+    """Decode a client's frame into its messages (at least one), in order.
+
+    `entries_max` bounds the awareness entries of the whole frame. Authentication messages are the server's alone.
+    Raises: Malformed for an empty frame, an unknown type, too many messages, and missing or trailing bytes."""
+    reader = Reader(data)
+    messages: list[Message] = []
+    entries_left = entries_max
+    while reader.remaining or not messages:
+        if len(messages) == messages_max:
+            raise Malformed(f"a frame holds more than {messages_max} messages")
+        message = _decode_message(reader, entries_max=entries_left)
+        if isinstance(message, Awareness):
+            entries_left -= len(message.entries)
+        messages.append(message)
+    return messages
+
+
+def _decode_message(reader: Reader, *, entries_max: int) -> Message:
+    match reader.var_uint():
+        case MessageType.SYNC:
+            return _decode_sync(reader)
+        case MessageType.AWARENESS:
+            return Awareness(decode_awareness_update(reader.var_bytes(), entries_max=entries_max))
+        case MessageType.QUERY_AWARENESS:
+            return QueryAwareness()
+        case MessageType.AUTH:
+            raise Malformed("a client sent an authentication message")
+        case unknown:
+            raise Malformed(f"unknown message type {unknown}")
+
+
+def _decode_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
+    match reader.var_uint():
+        case SyncType.STEP_1:
+            state_vector = reader.var_bytes()
+            decode_state_vector(state_vector)
+            return SyncStep1(state_vector)
+        case SyncType.STEP_2:
+            return SyncStep2(reader.var_bytes())
+        case SyncType.UPDATE:
+            return Update(reader.var_bytes())
+        case unknown:
+            raise Malformed(f"unknown sync message type {unknown}")
+
+
+# A y-websocket client reads only the first message of a frame: each of these is a frame of its own.
+
+
+def encode_sync_step1(state_vector: bytes) -> bytes:
+    return bytes((MessageType.SYNC, SyncType.STEP_1)) + var_bytes(state_vector)
+
+
+def encode_sync_step2(update: bytes) -> bytes:
+    return bytes((MessageType.SYNC, SyncType.STEP_2)) + var_bytes(update)
+
+
+def encode_update(update: bytes) -> bytes:
+    return bytes((MessageType.SYNC, SyncType.UPDATE)) + var_bytes(update)
+
+
+def encode_awareness(entries: Iterable[AwarenessEntry]) -> bytes:
+    return bytes((MessageType.AWARENESS,)) + var_bytes(encode_awareness_update(entries))
+
+
+def encode_awareness_frames(
+    entries: Iterable[AwarenessEntry], *, bytes_max: int, entries_max: int = AWARENESS_ENTRIES_MAX
+) -> Iterator[bytes]:
+    """Encode as frames of at most `entries_max` entries and `bytes_max` bytes each (one entry alone may be longer).
+
+    A y-websocket client sends every entry it receives back to the server, so a frame that `decode_frame` would
+    refuse makes innocent clients send what closes their sockets. Numbers such as `1e20` come back up to 5 times as
+    long: `bytes_max` is at most a sixth of the largest frame that the server takes."""
+    batch: list[bytes] = []
+    batch_bytes = 0
+    for entry in entries:
+        encoded = encode_entry(entry)
+        if batch and (len(batch) == entries_max or batch_bytes + len(encoded) + 2 * COUNT_BYTES_MAX + 1 > bytes_max):
+            yield _awareness_frame(batch)
+            batch, batch_bytes = [], 0
+        batch.append(encoded)
+        batch_bytes += len(encoded)
+    if batch:
+        yield _awareness_frame(batch)
+
+
+def _awareness_frame(encoded_entries: list[bytes]) -> bytes:
+    update = var_uint(len(encoded_entries)) + b"".join(encoded_entries)
+    return bytes((MessageType.AWARENESS,)) + var_bytes(update)
+
+
+def encode_query_awareness() -> bytes:
+    return bytes((MessageType.QUERY_AWARENESS,))
+
+
+def encode_permission_denied(reason: str) -> bytes:
+    """Tell a client why its edit was dropped; y-websocket writes `reason` to the browser's console."""
+    return bytes((MessageType.AUTH, AuthType.PERMISSION_DENIED)) + var_string(reason)

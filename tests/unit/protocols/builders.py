@@ -1,0 +1,29 @@
+"""Hypothesis strategies for what the wire carries."""
+
+import json
+
+from hypothesis import strategies as st
+
+from realtime.protocols.awareness import AWARENESS_CLOCK_MAX, AwarenessEntry
+
+client_ids = st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1), st.integers(0, 2**53 - 1))
+
+state_vectors = st.dictionaries(client_ids, st.integers(0, 2**31 - 1), max_size=20)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+states = st.dictionaries(st.text(max_size=10), json_values, max_size=3).map(json.dumps)
+
+awareness_entries = st.lists(
+    st.builds(AwarenessEntry, client_ids, st.integers(0, AWARENESS_CLOCK_MAX), st.none() | states),
+    max_size=6,
+    unique_by=lambda entry: entry.client_id,
+).map(tuple)

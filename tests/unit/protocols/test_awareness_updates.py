@@ -1,0 +1,121 @@
+"""The awareness codec: what one client may send is exactly what every client may send on."""
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given
+
+from history.crdt.lib0 import Malformed, var_string, var_uint
+from realtime.protocols.awareness import (
+    AWARENESS_CLOCK_MAX,
+    AWARENESS_ENTRIES_MAX,
+    STATE_DEPTH_MAX,
+    STATE_JSON_BYTES_MAX,
+    AwarenessEntry,
+    MalformedEntry,
+    decode_awareness_update,
+    encode_awareness_update,
+)
+from tests.unit.protocols.builders import awareness_entries
+
+
+def with_state(state_json: str) -> bytes:
+    return encode_awareness_update([AwarenessEntry(7, 1, state_json)])
+
+
+@given(awareness_entries)
+def test_entries_are_read_back_as_they_were_written(entries: tuple[AwarenessEntry, ...]) -> None:
+    assert decode_awareness_update(encode_awareness_update(entries)) == entries
+
+
+@given(awareness_entries)
+def test_an_update_cut_short_or_followed_by_a_byte_is_malformed(entries: tuple[AwarenessEntry, ...]) -> None:
+    encoded = encode_awareness_update(entries)
+    for damaged in [*(encoded[:length] for length in range(len(encoded))), encoded + b"\0"]:
+        with pytest.raises(Malformed):
+            decode_awareness_update(damaged)
+
+
+@pytest.mark.parametrize(
+    "state_json",
+    [
+        pytest.param("[" * 100_000, id="arrays that recurse without end"),
+        pytest.param('{"a":' * 3_000, id="objects that recurse without end"),
+        pytest.param('{"a":' * 1_000 + "1" + "}" * 1_000, id="deep and otherwise valid"),
+        pytest.param('{"a":"\\"' + "[" * 5_000, id="a string that never ends"),
+        pytest.param('"' + '\\"' * 7_000 + "[" * 100, id="a string of quotes that never ends"),
+        pytest.param("[]", id="an array"),
+        pytest.param("1", id="a number"),
+        pytest.param('"text"', id="a string"),
+        pytest.param("true", id="a boolean"),
+        pytest.param(" null", id="null in a longer form"),
+        pytest.param("", id="nothing"),
+        pytest.param("{", id="an object cut short"),
+        pytest.param("{}{}", id="two objects"),
+        pytest.param('{"a":NaN}', id="NaN, which a browser cannot read"),
+        pytest.param('{"a":-Infinity}', id="Infinity, which a browser cannot read"),
+        pytest.param('{"a":' + "9" * 5_000 + "}", id="an integer of 5,000 digits"),
+        pytest.param('{"a":"' + "x" * STATE_JSON_BYTES_MAX + '"}', id="larger than the limit"),
+        pytest.param('{"a":[' + ",".join(["1e20"] * 3_000) + "]}", id="larger than the limit once sent on"),
+    ],
+)
+def test_a_state_that_is_not_a_small_json_object_is_malformed_and_its_entry_is_named(state_json: str) -> None:
+    good = AwarenessEntry(1, 1, "{}")
+    with pytest.raises(MalformedEntry) as refusal:
+        decode_awareness_update(encode_awareness_update([good, AwarenessEntry(7, 1, state_json)]))
+    assert refusal.value.index == 1
+
+
+def test_a_state_may_be_nested_up_to_the_limit() -> None:
+    def nested(depth: int) -> str:
+        return '{"a":' * depth + "1" + "}" * depth
+
+    decode_awareness_update(with_state(nested(STATE_DEPTH_MAX)))
+    with pytest.raises(MalformedEntry):
+        decode_awareness_update(with_state(nested(STATE_DEPTH_MAX + 1)))
+
+
+def test_brackets_in_strings_and_side_by_side_do_not_count_as_nesting() -> None:
+    state = {"text": '[{"\\' * 100, "list": [[] for _ in range(500)], 'quote" [{': 1}
+    decode_awareness_update(with_state(json.dumps(state)))
+
+
+def test_a_state_that_only_looks_as_if_it_would_grow_is_taken() -> None:
+    decode_awareness_update(with_state(json.dumps({"colour": "3e5 " * 3_000, "x": 1e20})))
+
+
+def test_a_clock_that_its_client_could_never_outrun_is_malformed() -> None:
+    highest = encode_awareness_update([AwarenessEntry(7, AWARENESS_CLOCK_MAX, "{}")])
+    assert decode_awareness_update(highest) == (AwarenessEntry(7, AWARENESS_CLOCK_MAX, "{}"),)
+    for clock in (AWARENESS_CLOCK_MAX + 1, 2**53 - 1, 2**53, 2**60, 2**80):
+        with pytest.raises(Malformed):
+            decode_awareness_update(encode_awareness_update([AwarenessEntry(7, clock, "{}")]))
+
+
+def test_200_000_clients_in_one_message_are_refused_before_any_is_read() -> None:
+    entry = var_uint(7) + var_uint(1) + var_string("{}")
+    hostile = var_uint(200_000) + entry * 200_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed):
+            decode_awareness_update(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_full_rooms_entries_fit_one_message() -> None:
+    entries = tuple(AwarenessEntry(client_id, 1, "{}") for client_id in range(AWARENESS_ENTRIES_MAX))
+    assert decode_awareness_update(encode_awareness_update(entries)) == entries
+
+
+def test_a_client_that_is_named_twice_is_malformed() -> None:
+    twice = [AwarenessEntry(7, 1, "{}"), AwarenessEntry(7, 2, "{}")]
+    with pytest.raises(Malformed):
+        decode_awareness_update(encode_awareness_update(twice))
+
+
+def test_a_state_that_is_not_utf_8_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        decode_awareness_update(b"\x01\x07\x01\x03{\xff}")
