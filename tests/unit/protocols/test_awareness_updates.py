@@ -119,3 +119,8 @@ def test_a_client_that_is_named_twice_is_malformed() -> None:
 def test_a_state_that_is_not_utf_8_is_malformed() -> None:
     with pytest.raises(Malformed):
         decode_awareness_update(b"\x01\x07\x01\x03{\xff}")
+
+
+def test_a_state_that_is_too_large_is_refused_by_its_size_before_it_is_looked_at() -> None:
+    with pytest.raises(MalformedEntry, match="larger"):
+        decode_awareness_update(with_state("[" * (STATE_JSON_BYTES_MAX + 1)))
