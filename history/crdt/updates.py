@@ -5,8 +5,10 @@ count, clock and nesting is bounded here, and whatever has two readings is refus
 Source: yjs src/utils/encoding.js, src/structs/Item.js (`readItemContent`), DeleteSet.js."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader, var_uint
@@ -21,8 +23,19 @@ Id: TypeAlias = tuple[int, int]
 """(client, clock): the name of one unit of content."""
 
 
-class Refused(Malformed):
+class RefusedUpdate(Malformed):
     """Raised for an update that can be read but that this server does not take, such as one with a subdocument."""
+
+
+class MissingDependency(Exception):
+    """Raised for an update that needs unit `clock` of `client`, which the document does not have.
+
+    pycrdt would hold the update back without a trace; the sender must send what is missing first."""
+
+    def __init__(self, client: int, clock: int) -> None:
+        super().__init__(f"the update needs unit {clock} of client {client}")
+        self.client = client
+        self.clock = clock
 
 
 class Kind(IntEnum):
@@ -103,6 +116,10 @@ class Update(NamedTuple):
 # Bound once: looking a member up on its enum class costs more than reading the struct's integers.
 _GC, _DELETED, _STRING = Kind.GC, Kind.DELETED, Kind.STRING
 _HAS_ORIGIN, _HAS_RIGHT_ORIGIN, _HAS_PARENT_KEY, _KIND_BITS = 0x80, 0x40, 0x20, 0x1F
+# One struct, no deletes; a var_uint of up to 42 bits in its shortest form; info byte, origin, perhaps a right origin.
+_VAR_UINT = rb"([\x00-\x7f]|[\x80-\xff]{1,5}[\x01-\x7f])"
+_ORIGINS = b"(?:\x84" + _VAR_UINT * 2 + b"|\xc4" + _VAR_UINT * 4 + b")"
+_KEYSTROKE = re.compile(b"\x01\x01" + _VAR_UINT * 2 + _ORIGINS + _VAR_UINT + rb"([\x00-\x7f]+)\x00")
 _TYPE_REFS = tuple(TypeRef)
 _REFUSED_KINDS = {
     2: "the update holds JSON content of an old Yjs, which yrs reads wrongly",
@@ -119,7 +136,36 @@ def utf16_length(text: str) -> int:
 def decode_update(data: bytes) -> Update:
     """Read an update (v1).
 
-    Raises: Malformed when the bytes are no update; Refused when they are one that the server does not take."""
+    Raises: Malformed when the bytes are no update; RefusedUpdate when they are one that the server does not take."""
+    return _decode_keystroke(data) or _decode_any_update(data)
+
+
+def _decode_keystroke(data: bytes) -> Update | None:
+    """Read ASCII text put behind or between other text, which most updates are, in half the general reader's time.
+
+    Returns None for any other shape and for whatever is not in order: the general reader then says what it is."""
+    match = _KEYSTROKE.fullmatch(data)
+    if match is None:
+        return None
+    client, clock, left_client, left_clock, *between, length, text = match.groups()
+    start, units = _var_uint_value(clock), len(text)
+    if units != _var_uint_value(length) or start + units > CLOCK_MAX:
+        return None
+    right_origin: Id | None = None
+    if left_client is None:
+        left_client, left_clock, right_client, right_clock = between
+        right_origin = _var_uint_value(right_client), _var_uint_value(right_clock)
+    origin = _var_uint_value(left_client), _var_uint_value(left_clock)
+    struct = Struct(_var_uint_value(client), start, units, _STRING, origin, right_origin, None, None, text.decode())
+    return Update([struct], [])
+
+
+@lru_cache(maxsize=4096)
+def _var_uint_value(encoded: bytes) -> int:
+    return Reader(encoded).var_uint()
+
+
+def _decode_any_update(data: bytes) -> Update:
     reader = Reader(data)
     structs: list[Struct] = []
     clients: set[int] = set()
@@ -164,7 +210,7 @@ def _read_struct(reader: Reader, client: int, clock: int) -> Struct:
     info = reader.byte()
     ref = info & _KIND_BITS
     if ref in _REFUSED_KINDS:
-        raise Refused(_REFUSED_KINDS[ref])
+        raise RefusedUpdate(_REFUSED_KINDS[ref])
     if ref == _GC:
         # Yjs looks at the low bits only, yrs at the whole byte: with flags they would read different updates.
         if info:
@@ -206,7 +252,7 @@ def _deleted_length(reader: Reader) -> int:
     if length == 0:
         raise Malformed("a struct is empty")
     if length > DELETED_LENGTH_MAX:
-        raise Refused(f"a deleted run is longer than {DELETED_LENGTH_MAX} units")
+        raise RefusedUpdate(f"a deleted run is longer than {DELETED_LENGTH_MAX} units")
     return length
 
 
@@ -232,7 +278,7 @@ def _read_content(reader: Reader, ref: int) -> tuple[Kind, int, Content]:
 def _read_type(reader: Reader) -> TypeContent:
     ref = reader.var_uint()
     if ref == 7:
-        raise Refused("the update holds a weak link")
+        raise RefusedUpdate("the update holds a weak link")
     if ref >= len(_TYPE_REFS):
         raise Malformed(f"unknown shared type {ref}")
     type_ref = _TYPE_REFS[ref]
@@ -296,34 +342,47 @@ def encode_state_vector(clocks: Mapping[int, int]) -> bytes:
     return b"".join(parts)
 
 
-def missing_dependency(update: Update, known: Mapping[int, int]) -> Id | None:
-    """Return the first (client, clock) that the update needs and a document with state vector `known` lacks.
+def in_causal_order(
+    structs: list[Struct], known: Mapping[int, int], reached: dict[int, int]
+) -> Iterator[tuple[Struct, int]]:
+    """Yield each struct after all that it needs, with the clock that was its client's next one before it.
 
-    Needed are the clocks before its own, origins, right origins, parents and what it deletes. Clients inside one
-    update may depend on each other."""
-    reached: dict[int, int] = {}
-    waiting = update.structs
+    `known` is the document's state vector; `reached` is laid over it, starts empty and is raised struct by struct.
+    Clients inside one update may depend on each other. Raises: MissingDependency, after what can be yielded."""
+    waiting = structs
     while waiting:
         rest: list[Struct] = []
         needs: list[Id] = []
         blocked: set[int] = set()
         for struct in waiting:
-            client = struct.client
-            need = None if client in blocked else needed_by(struct, known, reached)
+            client = struct[0]
+            need = None if client in blocked else _needed_by(struct, known, reached)
             if need is None and client not in blocked:
-                reached[client] = max(reached.get(client, known.get(client, 0)), struct.clock + struct.length)
+                next_clock = reached.get(client) or known.get(client, 0)
+                yield struct, next_clock
+                reached[client] = max(next_clock, struct[1] + struct[2])
                 continue
             if need:
                 needs.append(need)
             blocked.add(client)
             rest.append(struct)
         if len(rest) == len(waiting):
-            return next((need for need in needs if not _holds(rest, need)), needs[0])
+            # What the update itself holds only waits for something else: name what is really missing.
+            raise MissingDependency(*next((need for need in needs if not _holds(rest, need)), needs[0]))
         waiting = rest
-    for client, clock, length in update.deletes:
-        have = reached.get(client, known.get(client, 0))
-        if clock + length > have:
-            return client, max(clock, have)
+
+
+def _needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
+    client, clock, _, _, origin, right_origin, parent, _, _ = struct
+    have = reached.get(client) or known.get(client, 0)
+    if clock > have:
+        return client, have
+    if origin and origin[1] >= (reached.get(origin[0]) or known.get(origin[0], 0)):
+        return origin
+    if right_origin and right_origin[1] >= (reached.get(right_origin[0]) or known.get(right_origin[0], 0)):
+        return right_origin
+    if isinstance(parent, tuple) and parent[1] >= (reached.get(parent[0]) or known.get(parent[0], 0)):
+        return parent
     return None
 
 
@@ -331,18 +390,25 @@ def _holds(structs: list[Struct], unit: Id) -> bool:
     return any(s.client == unit[0] and s.clock <= unit[1] < s.clock + s.length for s in structs)
 
 
-def needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
-    """Return the first id that a struct needs and that neither `known` nor, laid over it, `reached` holds."""
-    client, clock, _, _, origin, right_origin, parent, _, _ = struct
-    have = reached.get(client, known.get(client, 0))
-    if clock > have:
-        return client, have
-    if origin and origin[1] >= reached.get(origin[0], known.get(origin[0], 0)):
-        return origin
-    if right_origin and right_origin[1] >= reached.get(right_origin[0], known.get(right_origin[0], 0)):
-        return right_origin
-    if isinstance(parent, tuple) and parent[1] >= reached.get(parent[0], known.get(parent[0], 0)):
-        return parent
+def check_deletes(deletes: list[DeletedRange], known: Mapping[int, int], reached: Mapping[int, int]) -> None:
+    """Raises: MissingDependency when units are deleted that neither `known` nor `reached` holds."""
+    for client, clock, length in deletes:
+        have = reached.get(client) or known.get(client, 0)
+        if clock + length > have:
+            raise MissingDependency(client, max(clock, have))
+
+
+def missing_dependency(update: Update, known: Mapping[int, int]) -> Id | None:
+    """Return the first (client, clock) that the update needs and a document with state vector `known` lacks.
+
+    Needed are the clocks before its own, origins, right origins, parents and what it deletes."""
+    reached: dict[int, int] = {}
+    try:
+        for _ in in_causal_order(update.structs, known, reached):
+            pass
+        check_deletes(update.deletes, known, reached)
+    except MissingDependency as missing:
+        return missing.client, missing.clock
     return None
 
 

@@ -1,0 +1,356 @@
+"""The guard of one document: decides, before pycrdt sees them, whether a client's bytes may be applied.
+
+What it lets through neither crashes nor hangs yrs, leaves nothing pending, and keeps every root readable as the kind
+it began as. `check` changes nothing; `commit` takes a verdict over once pycrdt has taken the update."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from history.crdt.updates import (
+    Id,
+    Kind,
+    MissingDependency,
+    RefusedUpdate,
+    Struct,
+    TypeContent,
+    TypeRef,
+    Update,
+    check_deletes,
+    decode_update,
+    in_causal_order,
+)
+
+__all__ = ["Guard", "MissingDependency", "RefusedUpdate", "Verdict"]
+
+TYPE_DEPTH_MAX = 100
+"""Nesting of shared types; reading XML recurses in yrs and dies from about 20,000."""
+
+ROOTS_MAX = 1_000
+"""Root names of one document; yrs keeps about 1 KB for each, for ever."""
+
+Parent: TypeAlias = str | Id
+"""A root's name or the id of a nested type."""
+
+Place: TypeAlias = tuple[Parent, str | None]
+"""Where a struct sits: its parent, and its key there or None when it is in the parent's sequence."""
+
+
+class Holds(Enum):
+    """What the sequence of a shared type may hold."""
+
+    TEXT = "text, formats, embeds"
+    VALUES = "values and types"
+    XML = "XML nodes"
+    NOTHING = "nothing: it has keys only"
+
+
+_HELD_BY_TYPE = {
+    TypeRef.ARRAY: Holds.VALUES,
+    TypeRef.MAP: Holds.NOTHING,
+    TypeRef.TEXT: Holds.TEXT,
+    TypeRef.XML_ELEMENT: Holds.XML,
+    TypeRef.XML_FRAGMENT: Holds.XML,
+    TypeRef.XML_HOOK: Holds.NOTHING,
+    TypeRef.XML_TEXT: Holds.TEXT,
+}
+_XML_TYPES = frozenset({TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_HOOK, TypeRef.XML_TEXT})
+_TEXT_KINDS = frozenset({Kind.STRING, Kind.FORMAT, Kind.EMBED})
+_STRING, _TYPE, _GC, _DELETED = Kind.STRING, Kind.TYPE, Kind.GC, Kind.DELETED
+_TEXT = Holds.TEXT
+
+
+class Verdict(NamedTuple):
+    """An update that may be applied.
+
+    `splits` are the (client, clock) of low surrogates before which the update cuts an emoji in two; the caller
+    decides what becomes of it. `facts` is for `Guard.commit`."""
+
+    update: Update
+    splits: frozenset[Id]
+    facts: "_Facts | _Typed"
+
+
+class _Runs:
+    """What holds for the units of one client: `values[i]` from clock `starts[i]` on, up to the next start."""
+
+    __slots__ = ("starts", "values")
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.values: list[Place | None] = []
+
+    def put(self, start: int, value: Place | None) -> None:
+        if not self.values or self.values[-1] != value:
+            self.starts.append(start)
+            self.values.append(value)
+
+
+class _Facts:
+    """What the guard remembers of a document, or of one update on top of it."""
+
+    __slots__ = ("collected", "depths", "known", "low_surrogates", "places", "roots", "sequences")
+
+    def __init__(self) -> None:
+        self.known: dict[int, int] = {}
+        """The state vector."""
+        self.places: dict[int, _Runs] = {}
+        """By client; None for units whose place was collected with their parent."""
+        self.sequences: dict[Parent, Holds] = {}
+        """Of every type that is there and of every root that has had content."""
+        self.depths: dict[Id, int] = {}
+        """Of nested types; a type in a root has depth 1."""
+        self.collected: dict[int, list[tuple[int, int]]] = {}
+        """By client, rising (start, stop) of units whose content is gone: there may have been a type."""
+        self.low_surrogates: dict[int, set[int]] = {}
+        """By client, the clocks of the second halves of characters beyond U+FFFF."""
+        self.roots: set[str] = set()
+
+    def absorb(self, newer: "_Facts") -> None:
+        self.known.update(newer.known)
+        self.sequences.update(newer.sequences)
+        self.depths.update(newer.depths)
+        self.roots |= newer.roots
+        for client, runs in newer.places.items():
+            mine = self.places.setdefault(client, _Runs())
+            for start, value in zip(runs.starts, runs.values, strict=True):
+                mine.put(start, value)
+        for client, spans in newer.collected.items():
+            self.collected.setdefault(client, []).extend(spans)
+        for client, clocks in newer.low_surrogates.items():
+            self.low_surrogates.setdefault(client, set()).update(clocks)
+
+
+class _Typed(NamedTuple):
+    """The facts that one ASCII string typed into a known text adds: a `_Facts` would cost more than its check."""
+
+    client: int
+    clock: int
+    stop: int
+    place: Place
+
+
+class Guard:
+    """The guard of one document. Calls must alternate: `check`, apply, `commit`; or `check` alone when refused."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self) -> None:
+        self._facts = _Facts()
+
+    @classmethod
+    def of(cls, state_update: bytes) -> "Guard":
+        """Build the guard of a document from its full state (`doc.get_update()`), collected or not.
+
+        The state is the server's own: it is not judged, and where its roots mix kinds of content, text wins, then
+        values, as when they are read. Raises: Malformed, MissingDependency when the bytes are no full state."""
+        guard = cls()
+        update = decode_update(state_update)
+        facts = _Pass(_Facts(), judging=False).run(update)
+        guard._facts.absorb(facts)
+        return guard
+
+    @property
+    def known(self) -> dict[int, int]:
+        """The state vector of what was committed; a copy."""
+        return dict(self._facts.known)
+
+    def check(self, update_bytes: bytes) -> Verdict:
+        """Judge an update against the document as committed; change nothing.
+
+        Raises: Malformed for bytes that are no update; RefusedUpdate for one that this server does not take;
+        MissingDependency for one that needs what the document does not have."""
+        update = decode_update(update_bytes)
+        base = self._facts
+        typed = _typed_behind(update, base)
+        if typed is not None:
+            return Verdict(update, frozenset(_splits(update, base.low_surrogates)), typed)
+        facts = _Pass(base, judging=True).run(update)
+        splits = *_splits(update, base.low_surrogates), *_splits(update, facts.low_surrogates)
+        return Verdict(update, frozenset(splits), facts)
+
+    def commit(self, verdict: Verdict) -> None:
+        """Take over an update that was applied. Only the verdict of the last `check` may be committed."""
+        facts = verdict.facts
+        if isinstance(facts, _Facts):
+            self._facts.absorb(facts)
+            return
+        self._facts.known[facts.client] = facts.stop
+        runs = self._facts.places.get(facts.client)
+        if runs is None:
+            runs = self._facts.places[facts.client] = _Runs()
+        runs.put(facts.clock, facts.place)
+
+
+def _typed_behind(update: Update, base: _Facts) -> _Typed | None:
+    """Judge the commonest update in a fraction of the time: one ASCII string within a text, nothing deleted.
+
+    Returns None when it is anything else, or not plainly in order."""
+    if len(update.structs) != 1 or update.deletes:
+        return None
+    client, clock, length, kind, origin, right_origin, _, _, content = update.structs[0]
+    known = base.known
+    if kind is not _STRING or origin is None or clock != known.get(client, 0) or not str.isascii(content):  # type: ignore[arg-type]
+        return None
+    if origin[1] >= known.get(origin[0], 0) or (right_origin and right_origin[1] >= known.get(right_origin[0], 0)):
+        return None
+    place = _place_in(base.places, origin)
+    if place is None or place[1] is not None or base.sequences.get(place[0]) is not _TEXT:
+        return None
+    if right_origin and _place_in(base.places, right_origin) != place:
+        return None
+    return _Typed(client, clock, clock + length, place)
+
+
+def _place_in(places: dict[int, _Runs], unit: Id) -> Place | None:
+    runs = places.get(unit[0])
+    if runs is None or not runs.starts or unit[1] < runs.starts[0]:
+        return None
+    return runs.values[bisect_right(runs.starts, unit[1]) - 1]
+
+
+class _Pass:
+    """One reading of an update over a document's facts; gathers the facts that it adds."""
+
+    __slots__ = ("base", "judging", "new")
+
+    def __init__(self, base: _Facts, *, judging: bool) -> None:
+        self.base = base
+        self.new = _Facts()
+        self.judging = judging
+
+    def run(self, update: Update) -> _Facts:
+        known, reached = self.base.known, self.new.known
+        for struct, next_clock in in_causal_order(update.structs, known, reached):
+            if struct.clock + struct.length > next_clock:
+                self._take(struct, next_clock)
+        check_deletes(update.deletes, known, reached)
+        if self.judging and self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
+            raise RefusedUpdate(f"the document would have more than {ROOTS_MAX} roots")
+        return self.new
+
+    def _take(self, struct: Struct, next_clock: int) -> None:
+        client, clock, length, kind, *_ = struct
+        new = self.new
+        start = max(clock, next_clock)
+        place = None if kind is _GC else self._place(struct)
+        if place is not None:
+            self._check_parent(place[0])
+            if place[1] is None:
+                self._check_content(place[0], struct)
+        if kind is _TYPE:
+            self._take_type((client, clock), struct.content, place)
+        elif kind is _GC or kind is _DELETED:
+            new.collected.setdefault(client, []).append((start, clock + length))
+        elif kind is _STRING and not str.isascii(struct.content):  # type: ignore[arg-type]
+            surrogates = set(_low_surrogates(struct))
+            if surrogates:
+                new.low_surrogates.setdefault(client, set()).update(surrogates)
+        runs = new.places.get(client)
+        if runs is None:
+            runs = new.places[client] = _Runs()
+        runs.put(start, place)
+
+    def _place(self, struct: Struct) -> Place | None:
+        if struct.parent is not None:
+            if isinstance(struct.parent, str):
+                self.new.roots.add(struct.parent)
+            return struct.parent, struct.parent_key
+        left = self._place_of(struct.origin) if struct.origin else None
+        right = self._place_of(struct.right_origin) if struct.right_origin else None
+        if left is not None and right is not None and left != right:
+            raise RefusedUpdate("an insert's neighbours are in different places")
+        return left if left is not None else right
+
+    def _place_of(self, unit: Id) -> Place | None:
+        runs = self.new.places.get(unit[0])
+        if runs is not None and unit[1] >= runs.starts[0]:
+            return _place_in(self.new.places, unit)
+        return _place_in(self.base.places, unit)
+
+    def _held_by(self, parent: Parent) -> Holds | None:
+        return self.new.sequences.get(parent) or self.base.sequences.get(parent)
+
+    def _check_parent(self, parent: Parent) -> None:
+        if isinstance(parent, str) or self._held_by(parent) is not None:
+            return
+        # A type that was deleted and collected leaves no trace of what it was; yrs drops what is put into it.
+        if not any(_covers(facts.collected.get(parent[0], []), parent[1]) for facts in (self.new, self.base)):
+            raise RefusedUpdate("a parent is not a shared type")
+
+    def _check_content(self, parent: Parent, struct: Struct) -> None:
+        kind = struct.kind
+        if kind is _DELETED:
+            return
+        held = self._held_by(parent)
+        fits = _sequence_of(struct)
+        if held is None:
+            if isinstance(parent, str):
+                self.new.sequences[parent] = fits
+        elif not self.judging:
+            if isinstance(parent, str) and (fits is _TEXT or (fits is Holds.VALUES and kind is not _TYPE)):
+                self.new.sequences[parent] = _TEXT if held is _TEXT else fits
+        elif held is not fits and not (kind is _TYPE and _may_hold_type(held, struct.content)):
+            raise RefusedUpdate(f"{kind.name.lower()} content in a parent that holds {held.value}")
+
+    def _take_type(self, unit: Id, content: object, place: Place | None) -> None:
+        assert isinstance(content, TypeContent)
+        depth = 1
+        if place is not None and not isinstance(place[0], str):
+            depth += self.new.depths.get(place[0]) or self.base.depths.get(place[0], 0)
+        if self.judging and depth > TYPE_DEPTH_MAX:
+            raise RefusedUpdate(f"shared types are nested deeper than {TYPE_DEPTH_MAX}")
+        self.new.sequences[unit] = _HELD_BY_TYPE[content.ref]
+        self.new.depths[unit] = depth
+
+
+def _sequence_of(struct: Struct) -> Holds:
+    """Say which kind of sequence a root has whose first content is this struct."""
+    if struct.kind in _TEXT_KINDS:
+        return _TEXT
+    if struct.kind is _TYPE and isinstance(struct.content, TypeContent) and struct.content.ref in _XML_TYPES:
+        return Holds.XML
+    return Holds.VALUES
+
+
+def _may_hold_type(held: Holds, content: object) -> bool:
+    """Texts and arrays may hold any shared type (an embed, an item), XML only its own nodes."""
+    if held is Holds.XML:
+        return isinstance(content, TypeContent) and content.ref in _XML_TYPES
+    return held is not Holds.NOTHING
+
+
+def _covers(spans: list[tuple[int, int]], clock: int) -> bool:
+    index = bisect_right(spans, clock, key=lambda span: span[0]) - 1
+    return index >= 0 and clock < spans[index][1]
+
+
+def _low_surrogates(struct: Struct) -> Iterator[int]:
+    clock = struct.clock
+    assert isinstance(struct.content, str)
+    for character in struct.content:
+        if character > "\uffff":
+            yield clock + 1
+            clock += 1
+        clock += 1
+
+
+def _splits(update: Update, low_surrogates: dict[int, set[int]]) -> list[Id]:
+    if not low_surrogates:
+        return []
+    return [(client, clock) for client, clock in _boundaries(update) if clock in low_surrogates.get(client, ())]
+
+
+def _boundaries(update: Update) -> Iterator[Id]:
+    """Yield every unit before which applying the update may cut a struct in two."""
+    for struct in update.structs:
+        yield struct.client, struct.clock
+        yield struct.client, struct.clock + struct.length
+        if struct.origin:
+            yield struct.origin[0], struct.origin[1] + 1
+        if struct.right_origin:
+            yield struct.right_origin
+    for client, clock, length in update.deletes:
+        yield client, clock
+        yield client, clock + length
