@@ -1,0 +1,39 @@
+# Every target needs Python 3.11–3.13 and make, nothing else: config/bootstrap.py makes .venv and fills it once.
+PYTHON ?= $(firstword $(shell command -v python3 python3.13 python3.12 python3.11 2>/dev/null) python3)
+RUN = $(PYTHON) config/bootstrap.py run
+DEV = $(PYTHON) config/bootstrap.py dev
+ARGS ?=
+
+.PHONY: run test lint imports types check bench manage services clean
+
+run:  ## the whole stack, until Ctrl-C; honours HOST, PORT, WEB_WORKERS, DATABASE_URL, REDIS_URL, DATA_DIR
+	@exec $(RUN) -m config.stack run
+
+test:  ## make test ARGS="tests/unit -k words"
+	@exec $(DEV) -m config.stack test -- $(ARGS)
+
+lint:
+	@$(DEV) -m ruff check
+	@$(DEV) -m ruff format --check
+	@$(MAKE) --no-print-directory imports
+
+imports:
+	@$(DEV) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+
+types:
+	@SECRET_KEY=types $(DEV) -m mypy .
+
+check: lint types test  ## what CI runs
+
+bench:
+	@exec $(DEV) -m config.stack scratch -- -m benchmarks $(ARGS)
+
+manage:  ## manage.py on the stack that runs: make manage ARGS="verify_history"
+	@exec $(RUN) -m config.stack manage -- $(ARGS)
+
+services:  ## fresh PostgreSQL and Valkey in the foreground, for `manage.py` and pytest by hand
+	@exec $(DEV) -m config.stack services
+
+clean:  ## what can be made again; documents (.data) stay
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
