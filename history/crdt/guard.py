@@ -140,16 +140,22 @@ class Guard:
         self._facts = _Facts()
 
     @classmethod
-    def of(cls, state_update: bytes) -> "Guard":
-        """Build the guard of a document from its full state (`doc.get_update()`), collected or not.
+    def of(cls, state_update: bytes, *later: bytes) -> "Guard":
+        """Build the guard of a document from its full state (`doc.get_update()`), collected or not, and what followed.
 
-        The state is the server's own: it is not judged, and where its roots mix kinds of content, text wins, then
-        values, as when they are read. Raises: Malformed, MissingDependency when the bytes are no full state."""
+        These are the server's own: they are not judged, and where a root mixes kinds of content, text wins, then
+        values, as when it is read. Raises: Malformed, MissingDependency when the bytes are no full state."""
         guard = cls()
-        update = decode_update(state_update)
-        facts = _Pass(_Facts(), judging=False).run(update)
-        guard._facts.absorb(facts)
+        for update in (state_update, *later):
+            guard._facts.absorb(_Pass(guard._facts, judging=False).run(decode_update(update)))
         return guard
+
+    def roots(self) -> dict[str, Holds | None]:
+        """Return what each root's sequence holds: NOTHING if it has keys alone, None where nothing can be told."""
+        facts = self._facts
+        places = {place for runs in facts.places.values() for place in runs.values if place is not None}
+        keyed = {parent for parent, key in places if key is not None}
+        return {name: facts.sequences.get(name) or (Holds.NOTHING if name in keyed else None) for name in facts.roots}
 
     @property
     def known(self) -> dict[int, int]:
