@@ -1,11 +1,16 @@
 // One colour per person, computed from the name alone: the same on every screen, and nothing a peer sends reaches a style.
 
+const HUES = 24
+/** Saturation, and how much darker than legible: with the hues 72 colours that an eye tells apart. */
+const TONES = [[0.72, 0], [0.4, 0.02], [0.6, 0.12]] as const
+
 /** `#rrggbb`, dark enough that white letters on it have a contrast of at least 4.5 to 1 (WCAG AA). */
 export function colourOf(name: string): string {
-  const hue = hash(name.normalize('NFC')) % 360
-  for (let lightness = 0.46; ; lightness -= 0.02) {
-    const colour = rgbOf(hue, 0.62, lightness)
-    if (contrastWithWhite(colour) >= 4.5) return hex(colour)
+  const number = hash(name.normalize('NFC'))
+  const hue = (number % HUES) * (360 / HUES)
+  const [saturation, darker] = TONES[Math.floor(number / HUES) % TONES.length] ?? TONES[0]
+  for (let lightness = 0.5; ; lightness -= 0.02) {
+    if (contrastWithWhite(rgbOf(hue, saturation, lightness)) >= 4.5) return hex(rgbOf(hue, saturation, lightness - darker))
   }
 }
 

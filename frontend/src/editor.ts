@@ -17,6 +17,10 @@ export interface PageEditor {
   focus(): void
 }
 
+function barHeight(): number {
+  return document.querySelector<HTMLElement>('.bar')?.offsetHeight ?? 0
+}
+
 const theme = EditorView.theme({
   '&': { color: 'var(--ink)', backgroundColor: 'transparent', fontSize: 'var(--text-size)' },
   '&.cm-focused': { outline: 'none' },
@@ -43,7 +47,12 @@ const theme = EditorView.theme({
     position: 'absolute', left: '-2px', bottom: '100%', padding: '1px 6px', borderRadius: '4px 4px 4px 0',
     font: '600 0.6875rem/1.4 var(--ui-font)', color: 'white', backgroundColor: 'var(--person)', whiteSpace: 'nowrap',
     pointerEvents: 'none', userSelect: 'none', zIndex: '5', maxWidth: '12rem', overflow: 'hidden', textOverflow: 'ellipsis',
+    animation: 'remote-name 5s ease-out forwards',
   },
+  '.remote-caret::after': { content: '""', position: 'absolute', inset: '0 -5px' },
+  '.remote-caret:hover > .remote-caret-name': { animation: 'none' },
+  // Seen while its owner moves; at rest it would hide the line above.
+  '@keyframes remote-name': { '0%, 70%': { opacity: '1' }, '100%': { opacity: '0' } },
   // On the first line the name would cover the header's edge: it stands below the caret there.
   '.cm-line:first-child .remote-caret-name': { bottom: 'auto', top: '100%', borderRadius: '0 4px 4px 4px' },
 })
@@ -70,7 +79,9 @@ export function openEditor(options: { host: HTMLElement; text: Y.Text; awareness
         drawSelection(),
         dropCursor(),
         highlightSelectionMatches(),
-        search({ top: true }),
+        search(),
+        // The page scrolls, not the editor: what is scrolled to must not end under the sticky bar.
+        EditorView.scrollMargins.of(() => ({ top: barHeight() + 8 })),
         keymap.of([...yUndoManagerKeymap, ...searchKeymap, ...defaultKeymap]),
         // Without awareness yCollab brings text and undo, and leaves the cursors to the next line.
         yCollab(text, null, { undoManager }),

@@ -3,7 +3,7 @@ import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { colourOf, lightColourOf } from './colours'
 import {
-  closeExplanation, connectionWords, guardUnsentEdits, watchConnection, watchRefusals, type ConnectionState,
+  announcePresence, closeExplanation, connectionWords, guardUnsentEdits, watchConnection, watchRefusals, type ConnectionState,
 } from './connection'
 import { openEditor, type PageEditor } from './editor'
 import { providerAddress, readPageFacts } from './facts'
@@ -31,6 +31,7 @@ function start(): void {
     host: element('editor'), text, awareness: provider.awareness, label: element('page-title').textContent ?? '',
   })
   showPeople(provider.awareness, element('people'))
+  announcePresence(provider)
   guardUnsentEdits(provider)
   joinUndoButtons(editor.undoManager)
   followConnection(provider, editor, facts.role !== 'viewer')
@@ -45,20 +46,23 @@ function followConnection(provider: WebsocketProvider, editor: PageEditor, roleM
     const status = element('connection')
     status.dataset['kind'] = state.kind
     element('connection-words').textContent = connectionWords(state, mayWrite)
-    if (state.kind === 'closed') showNotice(closeExplanation(state.code))
+    if (state.kind === 'closed') showNotice(closeExplanation(state.code, everSynced))
     editor.setPlaceholder(state.kind !== 'connected' ? '' : mayWrite ? 'Write here…' : 'Nothing is written here yet.')
     // Before the first sync the text is unknown, not empty; after a final close nothing typed would ever arrive.
     const writable = mayWrite && everSynced && state.kind !== 'closed'
     editor.setWritable(writable)
-    element('undo-buttons').hidden = !mayWrite
+    element('undo-buttons').hidden = !mayWrite || state.kind === 'closed'
     element('read-only').hidden = mayWrite
   }
   watchConnection(provider, show)
-  provider.once('sync', () => editor.focus())
+  provider.once('sync', () => {
+    // Never taken from a control that the person has reached meanwhile; a reader's caret would only be noise to others.
+    if (roleMayWrite && document.activeElement === document.body) editor.focus()
+  })
   watchRefusals(provider, () => {
     if (!mayWrite) return
     mayWrite = false
-    showNotice('You may read this document, no longer change it. Your last edit was not accepted and nobody else sees it.')
+    showNotice('You may read this document, not change it. Your last edit was not accepted: reload the page to see what others see.')
     show(provider.synced ? { kind: 'connected' } : { kind: 'offline', everSynced })
   })
 }

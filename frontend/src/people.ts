@@ -4,6 +4,8 @@ import { colourOf, initialsOf } from './colours'
 
 const NAME_CHARACTERS_MAX = 60
 const SHOWN_MAX = 6
+/** With more people than this only their discs fit beside the title. */
+const NAMED_MAX = 3
 
 /** The name in a peer's state, which may hold anything. */
 export function nameOf(state: Record<string, unknown>): string {
@@ -23,6 +25,7 @@ export function showPeople(awareness: Awareness, list: HTMLElement): void {
     const items = names.slice(0, SHOWN_MAX).map((name, index) => personItem(name, index === 0))
     if (names.length > SHOWN_MAX) items.push(moreItem(names.slice(SHOWN_MAX)))
     list.replaceChildren(...items)
+    list.classList.toggle('many', names.length > NAMED_MAX)
   }
   awareness.on('change', draw)
   draw()
@@ -58,6 +61,7 @@ function moreItem(names: readonly string[]): HTMLLIElement {
   const item = document.createElement('li')
   item.className = 'person more'
   item.title = names.join(', ')
-  item.textContent = `and ${names.length} more`
+  item.textContent = `+${names.length}`
+  item.ariaLabel = `and ${names.length} more: ${names.join(', ')}`
   return item
 }

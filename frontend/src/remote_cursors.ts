@@ -12,12 +12,14 @@ interface RemoteCursor {
   readonly from: number
   readonly to: number
   readonly head: number
+  readonly place: string
 }
 
 const cursorsMoved = Annotation.define<true>()
 
 class CaretWidget extends WidgetType {
-  constructor(private readonly name: string) {
+  /** `place` is the relative position as text: while it stays the element does, and its name tag fades. */
+  constructor(private readonly name: string, private readonly place: string) {
     super()
   }
 
@@ -33,7 +35,7 @@ class CaretWidget extends WidgetType {
   }
 
   override eq(other: CaretWidget): boolean {
-    return other.name === this.name
+    return other.name === this.name && other.place === this.place
   }
 
   override ignoreEvent(): boolean {
@@ -95,7 +97,7 @@ class RemoteCursors implements PluginValue {
       const anchor = this.indexOf(cursor.anchor)
       const head = this.indexOf(cursor.head)
       if (anchor === null || head === null || Math.max(anchor, head) > length) return null
-      return { name: nameOf(state), from: Math.min(anchor, head), to: Math.max(anchor, head), head }
+      return { name: nameOf(state), from: Math.min(anchor, head), to: Math.max(anchor, head), head, place: JSON.stringify(cursor.head) }
     } catch {
       return null
     }
@@ -110,9 +112,9 @@ class RemoteCursors implements PluginValue {
 }
 
 function decorate(cursors: readonly RemoteCursor[]): DecorationSet {
-  const ranges = cursors.flatMap(({ name, from, to, head }) => {
+  const ranges = cursors.flatMap(({ name, from, to, head, place }) => {
     // side: the caret stands outside its own selection.
-    const caret = Decoration.widget({ widget: new CaretWidget(name), side: head === to && from !== to ? -1 : 1 }).range(head)
+    const caret = Decoration.widget({ widget: new CaretWidget(name, place), side: head === to && from !== to ? -1 : 1 }).range(head)
     if (from === to) return [caret]
     const style = `background-color: ${lightColourOf(name)}`
     return [Decoration.mark({ class: 'remote-selection', attributes: { style } }).range(from, to), caret]
