@@ -5,6 +5,7 @@ class DocumentsConfig(AppConfig):
     name = "documents"
 
     def ready(self) -> None:
-        from documents import signals
+        from documents import checks, signals
 
+        checks.connect()
         signals.connect()

@@ -19,8 +19,9 @@ def _membership_changed(instance: Membership, **_: Any) -> None:
     _send_on_commit(instance.document_id)
 
 
-def _document_saved(instance: Document, created: bool, **_: Any) -> None:
-    if not created:
+def _document_saved(instance: Document, created: bool, update_fields: frozenset[str] | None, **_: Any) -> None:
+    renamed_only = update_fields is not None and "deleted_at" not in update_fields
+    if not created and not renamed_only:
         _send_on_commit(instance.pk)
 
 

@@ -1,0 +1,113 @@
+"""The addresses that programs call: a ticket to connect with, and whether this process can serve.
+
+Errors are `{"error": {"code", "message"}}`; a ticket is in the answer's body and in no log."""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+
+from documents.models import Document
+from documents.opening import NoSuchDocument, NotSignedIn, open_document
+from documents.roles import User
+from documents.tickets import issue_ticket
+
+logger = logging.getLogger(__name__)
+
+REQUEST_BYTES_MAX = 4096
+
+
+class _JsonCsrf(CsrfViewMiddleware):
+    """Django's own check, answering in JSON."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
+        return _error(HTTPStatus.FORBIDDEN, "csrf", f"CSRF verification failed: {reason}")
+
+
+@csrf_exempt  # checked below, so that the refusal is JSON and a project without the middleware is covered too
+@never_cache
+def ticket_create(request: HttpRequest) -> HttpResponse:
+    """POST `{"document": key or room name}` → 201 `{"ticket", "expires_at", "expires_in_seconds", "url"}`.
+
+    400 malformed, 401 not signed in, 403 CSRF, 404 for what does not exist or may not be seen, 405."""
+    if request.method != "POST":
+        refused = _error(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Use POST.")
+        refused["Allow"] = "POST"
+        return refused
+    if request.user.is_authenticated and (refusal := _csrf_refusal(request)) is not None:
+        return refusal
+    asked_for = _document_asked_for(request)
+    if asked_for is None:
+        message = f'Send at most {REQUEST_BYTES_MAX} bytes of JSON: {{"document": "<key or room name>"}}.'
+        return _error(HTTPStatus.BAD_REQUEST, "malformed", message)
+    try:
+        document = open_document(request.user, _room_name(asked_for)).document
+    except NotSignedIn:
+        return _error(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+    except NoSuchDocument:
+        return _error(HTTPStatus.NOT_FOUND, "not_found", "There is no such document, or you may not see it.")
+    return JsonResponse(_ticket(request.user, document), status=HTTPStatus.CREATED)
+
+
+def _csrf_refusal(request: HttpRequest) -> HttpResponse | None:
+    """Only a session rides on a cookie: for an anonymous request there is nothing to forge."""
+    check = _JsonCsrf(lambda _: HttpResponse())
+    check.process_request(request)
+    return check.process_view(request, None, (), {})  # type: ignore[arg-type]  # the view is asked for exemption only
+
+
+def _document_asked_for(request: HttpRequest) -> str | None:
+    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
+        return None
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError):
+        return None
+    asked_for = body.get("document") if isinstance(body, dict) else None
+    return asked_for if isinstance(asked_for, str) else None
+
+
+def _room_name(key_or_name: str) -> str:
+    """The name of the document with this key; anything else is a name already."""
+    try:
+        key = UUID(key_or_name)
+    except ValueError:
+        return key_or_name
+    return Document.objects.filter(key=key).values_list("name", flat=True).first() or key_or_name
+
+
+def _ticket(user: User, document: Document) -> dict[str, Any]:
+    ticket = issue_ticket(user, document)
+    return {
+        "ticket": ticket.text,
+        "expires_at": ticket.expires_at.isoformat().replace("+00:00", "Z"),
+        "expires_in_seconds": ticket.seconds,
+        "url": f"/ws/{quote(document.name)}",
+    }
+
+
+def _error(status: HTTPStatus, code: str, message: str) -> JsonResponse:
+    return JsonResponse({"error": {"code": code, "message": message}}, status=status)
+
+
+@require_safe
+@never_cache
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 `ok` when this process reaches the database, else 503."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        logger.warning("healthz: the database cannot be reached", exc_info=True)
+        return HttpResponse("database unavailable", status=HTTPStatus.SERVICE_UNAVAILABLE, content_type="text/plain")
+    return HttpResponse("ok", content_type="text/plain")

@@ -1,0 +1,33 @@
+"""Celery: deleted documents go for good when nobody can recover them any more."""
+
+from celery import shared_task
+from django.db import transaction
+
+from documents.models import Document
+from documents.opening import recoverable_since
+from documents.roles import access_changed
+
+PURGE_BATCH_MAX = 100
+"""Documents of one run; the next run of the schedule takes the rest."""
+
+
+@shared_task(acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+def purge_deleted() -> int:
+    """Delete documents past DELETED_DOCUMENT_DAYS with all that hangs on them; return how many.
+
+    One transaction each, so that a worker that is killed leaves no half of one; a second worker takes others."""
+    due = Document.objects.filter(deleted_at__lt=recoverable_since()).order_by("deleted_at")
+    return sum(_purge(document_id) for document_id in list(due.values_list("pk", flat=True)[:PURGE_BATCH_MAX]))
+
+
+def _purge(document_id: int) -> bool:
+    with transaction.atomic():
+        due = Document.objects.select_for_update(no_key=True, skip_locked=True).filter(
+            pk=document_id, deleted_at__lt=recoverable_since()
+        )
+        document = due.first()
+        if document is None:
+            return False  # recovered, purged or in another worker's hands by now
+        access_changed(document)  # takes the fence: no append lands between the rows' going and the document's
+        document.delete()
+        return True
