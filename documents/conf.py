@@ -50,13 +50,13 @@ class Conf:
     # realtime
     frame_bytes_max: int = 16 * 1024 * 1024
     """One WebSocket frame of a client; a larger one closes its socket with 1009."""
-    messages_per_frame_max: int = 1000
-    """Messages that one frame may hold."""
+    messages_per_frame_max: int = 256
+    """Messages that one frame may hold; stock clients send one."""
     unstored_bytes_max: int = 32 * 1024 * 1024
     """Bytes of updates that wait for the log in one process; above it no socket is read."""
     outbox_bytes_max: int = 1024 * 1024
     """Bytes that wait for one slow reader; above it they become one merged update, read from the log."""
-    awareness_states_max: int = 5000
+    awareness_states_max: int = 2048
     """Awareness states that one room keeps."""
     awareness_timeout_seconds: int = 30
     """An awareness state that its client has not renewed for this long is removed (y-protocols: outdatedTimeout)."""
@@ -64,6 +64,12 @@ class Conf:
     """How often the heads and rights of all open rooms are compared with the database, in one query."""
     room_idle_seconds: float = 60.0
     """A room that nobody is in stays warm for this long."""
+    catch_up_rows_max: int = 20_000
+    """A room that is further behind the log than this is loaded anew instead."""
+    eviction_snapshot_rows: int = 200
+    """An idle room is compacted into a snapshot if at least this many rows came since the last one."""
+    awareness_states_per_socket_max: int = 16
+    """Clients for which one socket may speak."""
     rooms_max: int = 5000
     """Rooms that one process keeps open; one more is refused with 1013."""
     hint_bytes_max: int = 64 * 1024

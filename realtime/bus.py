@@ -1,1 +1,247 @@
-def connect_signals() -> None: ...
+"""The line to the other processes: the channel layer. It carries hints, never the truth.
+
+A hint may be dropped, repeated, reordered or forged: rows are signed, seqs must fit, and what is missing is read from
+the log. Publishing never waits and never fails: the watch of every process finds what was not heard."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.conf import settings
+
+from documents.conf import conf
+from documents.roles import rights_changed
+from history.crdt.merging import merged
+from history.signals import log_appended
+from realtime.protocols.awareness import AwarenessEntry, decode_awareness_update, encode_awareness_update
+
+if TYPE_CHECKING:
+    from realtime.hub import Hub
+    from realtime.rooms import Committed, Room
+
+logger = logging.getLogger(__name__)
+
+HINTS_WAITING_MAX = 10_000
+"""Hints that wait for a slow channel layer; the oldest go first."""
+
+RETRY_SECONDS = 1.0
+"""Pause after the channel layer could not be reached."""
+
+SILENCE_SECONDS = 6.0
+"""A bus that does not bring back this process's own heartbeat for so long has forgotten its groups."""
+
+PROCESSES_GROUP = "palimpsest.processes"
+
+
+def group_of(document_id: int) -> str:
+    """The internal group of a document: one member for each process that has it open."""
+    return f"palimpsest.document.{document_id}"
+
+
+class Bus:
+    """This process's membership in the channel layer; without a layer the process is alone and nothing is missing."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self._hub = hub
+        self._layer = get_channel_layer()
+        self._process = secrets.token_hex(8)
+        self._channel: str | None = None
+        self._subscribed: set[int] = set()
+        self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(HINTS_WAITING_MAX)
+        self._heard: dict[str, float] = {}
+        self._tasks = (
+            [] if self._layer is None else [asyncio.create_task(self._listen()), asyncio.create_task(self._send())]
+        )
+
+    async def subscribe(self, document_id: int) -> None:
+        """Hear of a document from now on; a layer that is away is tried again by the watch."""
+        self._subscribed.add(document_id)
+        await self._join(group_of(document_id))
+
+    async def unsubscribe(self, document_id: int) -> None:
+        self._subscribed.discard(document_id)
+        if self._layer is not None and self._channel is not None:
+            try:
+                await self._layer.group_discard(group_of(document_id), self._channel)
+            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                logger.info("channel layer: group_discard failed: %s", type(error).__name__)
+
+    def publish_rows(self, room: "Room", rows: "Sequence[Committed]") -> None:
+        """Tell the other processes of rows of one document, contiguous and in order."""
+        self._publish(
+            group_of(room.document_id),
+            _rows_hint(
+                document_id=room.document_id,
+                epoch=room.epoch,
+                first_seq=rows[0].first_seq,
+                last_seq=rows[-1].last_seq,
+                update=merged([row.update for row in rows]),
+                process=self._process,
+            ),
+        )
+
+    def publish_awareness(self, document_id: int, entries: Sequence[AwarenessEntry]) -> None:
+        message = {"type": "awareness", "document": document_id, "entries": encode_awareness_update(entries)}
+        self._publish(group_of(document_id), message | {"process": self._process})
+
+    def ask_for_presence(self, document_id: int) -> None:
+        """Ask the other processes who is in their rooms of this document."""
+        message = {"type": "presence_query", "document": document_id, "process": self._process}
+        self._publish(group_of(document_id), message)
+
+    async def check(self) -> None:
+        """Called by the watch: show that this process lives, forget those that do not, and rejoin all groups where
+        the layer has lost them."""
+        if self._layer is None:
+            return
+        now = self._hub.now()
+        self._publish(PROCESSES_GROUP, {"type": "alive", "process": self._process})
+        if now - self._heard.get(self._process, 0.0) > SILENCE_SECONDS:
+            await self._join(PROCESSES_GROUP)
+            for document_id in list(self._subscribed):
+                await self._join(group_of(document_id))
+            return
+        silent = {name for name, at in self._heard.items() if now - at > SILENCE_SECONDS}
+        for process in silent:
+            del self._heard[process]
+            for room in self._hub.rooms.values():
+                room.show(room.awareness.remove_owner(process), publish=False)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for document_id in list(self._subscribed):
+            await self.unsubscribe(document_id)
+
+    async def _join(self, group: str) -> None:
+        if self._layer is None:
+            return
+        try:
+            if self._channel is None:
+                self._channel = await self._layer.new_channel("palimpsest")
+            await self._layer.group_add(group, self._channel)
+        except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+            logger.info("channel layer: group_add failed: %s", type(error).__name__)
+
+    def _publish(self, group: str, message: dict[str, Any]) -> None:
+        if self._layer is None:
+            return
+        if self._outgoing.full():
+            self._outgoing.get_nowait()
+        self._outgoing.put_nowait((group, message))
+
+    async def _send(self) -> None:
+        while True:
+            group, message = await self._outgoing.get()
+            try:
+                await self._layer.group_send(group, message)
+            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                logger.info("channel layer: a hint was not sent: %s", type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self) -> None:
+        await self._join(PROCESSES_GROUP)
+        while True:
+            try:
+                if self._channel is None:
+                    raise ConnectionError("no channel yet")
+                message = await self._layer.receive(self._channel)
+            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                logger.info("channel layer: cannot listen: %s", type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+                await self._join(PROCESSES_GROUP)
+                continue
+            try:
+                self._hear(message)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.warning("channel layer: a message that is none of ours: %s", type(error).__name__)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        process = str(message.get("process", ""))
+        if message["type"] == "alive":
+            self._heard[process] = self._hub.now()
+            return
+        if process == self._process:
+            return
+        room = self._hub.rooms.get(message["document"])
+        if room is None:
+            return
+        match message["type"]:
+            case "doc_update":
+                self._hear_rows(room, message)
+            case "awareness":
+                self._heard.setdefault(process, self._hub.now())
+                room.hear_from(process, decode_awareness_update(message["entries"]))
+            case "presence_query":
+                self.publish_awareness(room.document_id, room.awareness.entries())
+            case "rights":
+                self._hub.spawn(self._hub.rights_changed(room.document_id))
+            case unknown:
+                raise ValueError(f"unknown message type {unknown!r}")
+
+    def _hear_rows(self, room: "Room", message: dict[str, Any]) -> None:
+        """Take a hint of rows: applied if it is genuine and next in line, otherwise a reason to read the log."""
+        genuine = hmac.compare_digest(message["signature"], _signature(message))
+        if genuine and message["epoch"] == room.epoch and message["update"] and message["first_seq"] <= room.seq + 1:
+            room.advance_by_hint(message["first_seq"], message["last_seq"], message["update"])
+        elif message["last_seq"] > room.seq:
+            self._hub.spawn(room.catch_up())
+
+
+def _rows_hint(
+    *, document_id: int, epoch: int, first_seq: int, last_seq: int, update: bytes, process: str
+) -> dict[str, Any]:
+    message = {
+        "type": "doc_update",
+        "document": document_id,
+        "epoch": epoch,
+        "first_seq": first_seq,
+        "last_seq": last_seq,
+        "update": update if len(update) <= conf().hint_bytes_max else b"",
+        "process": process,
+    }
+    return message | {"signature": _signature(message)}
+
+
+def _signature(message: dict[str, Any]) -> bytes:
+    """HMAC-SHA256 under a key derived from SECRET_KEY: nobody else on the channel layer can make an editor show what
+    the log does not hold."""
+    key = hashlib.sha256(b"palimpsest.bus:" + settings.SECRET_KEY.encode()).digest()
+    place = struct.pack(">qqqq", message["document"], message["epoch"], message["first_seq"], message["last_seq"])
+    return hmac.digest(key, place + message["update"], "sha256")
+
+
+# Server-side writes and changes of rights happen anywhere: in a view, a task, the shell. They are told on commit.
+
+
+def connect_signals() -> None:
+    log_appended.connect(_on_log_appended)
+    rights_changed.connect(_on_rights_changed)
+
+
+def _on_log_appended(*, document_id: int, epoch: int, seq: int, update: bytes, **_: Any) -> None:
+    hint = _rows_hint(document_id=document_id, epoch=epoch, first_seq=seq, last_seq=seq, update=update, process="")
+    _send_now(group_of(document_id), hint)
+
+
+def _on_rights_changed(*, document_id: int, **_: Any) -> None:
+    _send_now(group_of(document_id), {"type": "rights", "document": document_id})
+
+
+def _send_now(group: str, message: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        return
+    try:
+        async_to_sync(layer.group_send)(group, message)
+    except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+        # The commit stands; the watch of every process finds it within HEAD_CHECK_SECONDS.
+        logger.info("channel layer: a hint was not sent: %s", type(error).__name__)

@@ -1,1 +1,9 @@
-websocket_urlpatterns: list = []
+"""The WebSocket addresses. Mount under any middleware stack that fills `scope["user"]`."""
+
+from django.urls import re_path
+
+from realtime.consumers import YjsConsumer
+
+websocket_urlpatterns = [
+    re_path(r"^ws/(?P<room>.+)$", YjsConsumer.as_asgi()),
+]

@@ -48,7 +48,9 @@ class PackedRow:
 
 
 def pack(rows: Sequence[PackedRow]) -> bytes:
-    """Pack rows, in their order. Raises: ValueError above ROWS_MAX, or BODY_BYTES_MAX of payloads and 12 bytes a row."""
+    """Pack rows, in their order.
+
+    Raises: ValueError above ROWS_MAX, or above BODY_BYTES_MAX of payloads and 12 bytes a row."""
     body = b"".join(
         (
             var_uint(len(rows)),

@@ -1,0 +1,345 @@
+"""The append: the only code that writes to the log.
+
+One short transaction locks the heads of all documents of a batch in order, compares rights, numbers and hashes in
+Python, and inserts. The lock makes seqs gapless and commit order equal to seq order; nobody is told before COMMIT."""
+
+import enum
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString, TypeAlias
+from uuid import UUID
+
+import psycopg
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection
+from django.db.utils import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from psycopg.types.json import Jsonb
+
+from documents.conf import conf
+from documents.models import Document, Role
+from documents.roles import role_for
+from history.crdt.chain import row_hash
+from history.errors import LogUnavailable, OutcomeUnknown
+from history.models import Kind
+from history.sessions import WriteSession
+
+logger = logging.getLogger(__name__)
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingUpdate:
+    """One row to be: an update (as re-emitted by pycrdt, v1) of one session.
+
+    `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
+    nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there."""
+
+    session: WriteSession
+    payload: bytes
+    kind: Kind = Kind.SYNC
+    request_key: str | None = None
+    expected_seq: int | None = None
+
+    @property
+    def document_id(self) -> int:
+        return self.session.document_id
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key."""
+
+    seq: int
+    at: datetime
+    epoch: int
+    repeated: bool = False
+
+
+class Reason(enum.Enum):
+    """Why an update was refused. Nothing of it is in the log."""
+
+    UNAVAILABLE = "the log of this document cannot be written now"
+    NOT_ALLOWED = "you may not write to this document"
+    GONE = "there is no such document"
+    MOVED_ON = "the document is no longer at the expected seq"
+    TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason
+
+
+Fate = Stored | Refused
+
+
+@dataclass(slots=True)
+class _Head:
+    """A locked head while a batch is numbered onto it."""
+
+    document_id: int
+    key: UUID
+    seq: int
+    hash: bytes
+    at: datetime
+    epoch: int
+    access_version: int
+    deleted: bool
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    document_id: int
+    seq: int
+    session_id: int
+    kind: int
+    at: datetime
+    payload: bytes
+    hash: bytes
+
+
+LOCK_HEADS = """
+SELECT document_id, seq, hash, at, epoch FROM history_head WHERE document_id = ANY(%s) ORDER BY document_id FOR UPDATE
+"""
+# A statement of its own: it sees what was committed while LOCK_HEADS waited, which a join there would not.
+READ_ACCESS = """
+SELECT access.document_id, document.key, access.version, document.deleted_at IS NOT NULL, clock_timestamp()
+FROM documents_access access JOIN documents_document document ON document.id = access.document_id
+WHERE access.document_id = ANY(%s)
+"""
+INSERT_SESSION = """
+INSERT INTO history_session
+    (document_id, id, user_id, via, ip, user_agent, salt, commitment, opened_at, closed_at, detail)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING
+"""
+INSERT_UPDATES = """
+INSERT INTO history_update (document_id, seq, session_id, kind, at, payload, hash)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::timestamptz[], %s::bytea[],
+                     %s::bytea[])
+"""
+MOVE_HEADS = """
+UPDATE history_head SET seq = head.seq, hash = head.hash, at = head.at
+FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[]) AS head (document_id, seq, hash, at)
+WHERE history_head.document_id = head.document_id
+"""
+FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
+INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
+
+
+def append(batch: Sequence[PendingUpdate]) -> list[Fate]:
+    """Append updates of any documents in one transaction; return each one's fate, in the order given.
+
+    Seqs are 1-based and gapless per document. Inside the caller's `atomic()` the rows become durable with the caller's
+    commit and the heads stay locked until then; outside of one they are durable on return. Where the database refuses
+    a batch (a lock that is not had in time, a full disk), each document is tried alone: one document's trouble is no
+    other's. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost)."""
+    if not batch:
+        return []
+    try:
+        return _append_in_one_transaction(batch)
+    except (OperationalError, DataError, IntegrityError, InternalError) as error:
+        if connection.in_atomic_block:
+            raise
+        documents = sorted({item.document_id for item in batch})
+        if len(documents) == 1:
+            logger.warning("append refused by the database: document=%s error=%s", documents[0], _name(error))
+            return [Refused(Reason.UNAVAILABLE)] * len(batch)
+        fates: dict[int, Fate] = {}
+        for document_id in documents:
+            places = [place for place, item in enumerate(batch) if item.document_id == document_id]
+            fates.update(zip(places, append([batch[place] for place in places]), strict=True))
+        return [fates[place] for place in range(len(batch))]
+
+
+def _append_in_one_transaction(batch: Sequence[PendingUpdate]) -> list[Fate]:
+    """As `append`, all or nothing. A lost connection is told apart by when it was lost: before the rows were sent
+    nothing can be stored, and one new connection is tried."""
+    for attempt in ("first", "last"):
+        progress = _Progress()
+        try:
+            with connection.wrap_database_errors:
+                connection.ensure_connection()
+                return _append_on(connection.connection, batch, progress)
+        except (OperationalError, InterfaceError) as error:
+            lost = connection.connection is None or connection.connection.closed
+            if not lost or connection.in_atomic_block:
+                raise
+            connection.close()
+            if progress.rows_sent:
+                raise OutcomeUnknown(f"the connection was lost while committing: {_name(error)}") from error
+            if attempt == "last" or progress.heads_asked is False:
+                raise LogUnavailable(f"the database cannot be reached: {_name(error)}") from error
+    raise AssertionError("unreachable")
+
+
+@dataclass(slots=True)
+class _Progress:
+    heads_asked: bool = False
+    rows_sent: bool = False
+
+
+def _append_on(raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress) -> list[Fate]:
+    """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
+    with raw.pipeline(), raw.transaction():
+        progress.heads_asked = True
+        heads = _lock_heads(raw, sorted({item.document_id for item in batch}))
+        sequencer = _Sequencer(heads, lambda item: _find_request(raw, item))
+        fates = [sequencer.place(item) for item in batch]
+        progress.rows_sent = bool(sequencer.rows)
+        _insert(raw, sequencer)
+    for session in sequencer.new_sessions.values():
+        session.stored = not connection.in_atomic_block
+    return fates
+
+
+def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Run on the server's side: Django's own cursors bind on the client's, which knows no binary."""
+    return psycopg.Cursor(raw).execute(query, params, binary=True)
+
+
+def _lock_heads(raw: Connection, document_ids: list[int]) -> dict[int, _Head]:
+    _execute(raw, "SELECT set_config('lock_timeout', %s, true)", [f"{conf().append_lock_timeout_ms}ms"])
+    heads = _execute(raw, LOCK_HEADS, [document_ids])
+    rights = _execute(raw, READ_ACCESS, [document_ids])
+    locked = heads.fetchall()
+    access = {row[0]: row[1:] for row in rights.fetchall()}
+    return {
+        document_id: _Head(document_id, access[document_id][0], seq, hash_, at, epoch, *access[document_id][1:])
+        for document_id, seq, hash_, at, epoch in locked
+        if document_id in access
+    }
+
+
+def _find_request(raw: Connection, item: PendingUpdate) -> int | None:
+    row = _execute(raw, FIND_REQUEST, [item.document_id, _actor(item.session), item.request_key]).fetchone()
+    return None if row is None else row[0]
+
+
+class _Sequencer:
+    """Numbers and hashes a batch onto locked heads; collects what is to be inserted."""
+
+    def __init__(self, heads: dict[int, _Head], find_request: Callable[[PendingUpdate], int | None]) -> None:
+        self.heads = heads
+        self.find_request = find_request
+        self.rows: list[_Row] = []
+        self.requests: dict[tuple[int, str, str], int] = {}
+        self.new_sessions: dict[int, WriteSession] = {}
+        self.moved: dict[int, _Head] = {}
+
+    def place(self, item: PendingUpdate) -> Fate:
+        head = self.heads.get(item.document_id)
+        if head is None or head.deleted:
+            return Refused(Reason.GONE)
+        if not _may_write(item.session, head):
+            return Refused(Reason.NOT_ALLOWED)
+        if len(item.payload) > conf().update_bytes_max:
+            return Refused(Reason.TOO_LARGE)
+        name = (item.document_id, _actor(item.session), item.request_key or "")
+        if item.request_key is not None:
+            seq = self.requests.get(name) or self.find_request(item)
+            if seq is not None:
+                return Stored(seq, head.at, head.epoch, repeated=True)
+        if item.expected_seq is not None and item.expected_seq != head.seq:
+            return Refused(Reason.MOVED_ON)
+        if item.request_key is not None:
+            self.requests[name] = head.seq + 1
+        return self._number(item, head)
+
+    def _number(self, item: PendingUpdate, head: _Head) -> Stored:
+        session = item.session
+        head.seq += 1
+        head.at = max(head.now, head.at)
+        head.hash = row_hash(
+            head.hash,
+            document_key=head.key,
+            seq=head.seq,
+            kind=item.kind,
+            at_microseconds=microseconds(head.at),
+            session_commitment=session.commitment,
+            payload=item.payload,
+        )
+        self.rows.append(_Row(head.document_id, head.seq, session.id, item.kind, head.at, item.payload, head.hash))
+        self.moved[head.document_id] = head
+        if not session.stored:
+            self.new_sessions[session.id] = session
+        return Stored(head.seq, head.at, head.epoch)
+
+
+def _may_write(session: WriteSession, head: _Head) -> bool:
+    """The role that the session was admitted under, read again where any right of the document has changed since."""
+    if not session.requires_role:
+        return True
+    if session.access_version != head.access_version:
+        document = Document.objects.get(pk=head.document_id)
+        session.role = role_for(session.user or AnonymousUser(), document)
+        session.access_version = head.access_version
+    return session.role is not None and session.role >= Role.EDITOR
+
+
+def _insert(raw: Connection, sequencer: _Sequencer) -> None:
+    if not sequencer.rows:
+        return
+    for session in sequencer.new_sessions.values():
+        _execute(
+            raw,
+            INSERT_SESSION,
+            [
+                session.document_id,
+                session.id,
+                None if session.user is None else session.user.pk,
+                session.via,
+                session.ip,
+                session.user_agent,
+                session.salt,
+                session.commitment,
+                session.opened_at,
+                Jsonb(session.detail),
+            ],
+        )
+    rows = sequencer.rows
+    _execute(
+        raw,
+        INSERT_UPDATES,
+        [
+            [row.document_id for row in rows],
+            [row.seq for row in rows],
+            [row.session_id for row in rows],
+            [row.kind for row in rows],
+            [row.at for row in rows],
+            [row.payload for row in rows],
+            [row.hash for row in rows],
+        ],
+    )
+    heads = sequencer.moved.values()
+    _execute(
+        raw,
+        MOVE_HEADS,
+        [
+            [head.document_id for head in heads],
+            [head.seq for head in heads],
+            [head.hash for head in heads],
+            [head.at for head in heads],
+        ],
+    )
+    for name, seq in sequencer.requests.items():
+        _execute(raw, INSERT_REQUEST, [*name, seq])
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970: what the chain hashes and Postgres keeps."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _actor(session: WriteSession) -> str:
+    return "" if session.user is None else str(session.user.pk)
+
+
+def _name(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__} {getattr(cause, 'sqlstate', None) or ''}".strip()

@@ -1,0 +1,44 @@
+"""The hash chain of a log: each row's hash covers the one before, so that no row can be altered, dropped or moved.
+
+Decided once; `VERSION` is the first byte hashed. The author enters only through the session's commitment, so a person
+can be pseudonymised (drop salt and user) and the chain still holds; an erased payload keeps its digest."""
+
+import hashlib
+import struct
+import uuid
+
+VERSION = b"\x01"
+GENESIS = b""
+"""The hash of an empty log."""
+
+_ROW = struct.Struct(">16sqhq")
+"""document key, seq, kind, microseconds since 1970."""
+
+
+def commitment(*, salt: bytes, user: str, via: int, ip: str) -> bytes:
+    """What the chain knows of a session: sha256(salt ‖ user ‖ via ‖ ip), each with its length. 32 bytes."""
+    digest = hashlib.sha256(VERSION)
+    for part in (salt, user.encode(), str(via).encode(), ip.encode()):
+        digest.update(struct.pack(">I", len(part)))
+        digest.update(part)
+    return digest.digest()
+
+
+def row_hash(
+    previous: bytes,
+    *,
+    document_key: uuid.UUID,
+    seq: int,
+    kind: int,
+    at_microseconds: int,
+    session_commitment: bytes,
+    payload: bytes,
+) -> bytes:
+    """The hash of one row; `previous` is the row before it, or GENESIS. 32 bytes."""
+    return hashlib.sha256(
+        VERSION
+        + previous
+        + _ROW.pack(document_key.bytes, seq, kind, at_microseconds)
+        + session_commitment
+        + hashlib.sha256(payload).digest()
+    ).digest()

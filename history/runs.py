@@ -1,0 +1,292 @@
+"""Runs: what a person reads as one edit. All updates of one session and one kind, none further than RUN_GAP_SECONDS
+from the session's one before; others may write in between, so the spans of two people's runs overlap.
+
+Squashed rows have their runs in `history_run`, cut at the edges of segments; those of live rows are computed by the
+same query that squash writes with. Readers join them again at every edge, so that squash changes nothing."""
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from operator import attrgetter
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from documents.conf import conf
+from documents.models import Document
+from history.log import consistent_read, head_of, read_log, seq_at
+from history.models import Head, Kind, Run, Segment, Session, Via
+
+TAIL_BLOCK_ROWS = 5000
+"""Live rows that one query groups: a page of the newest runs never reads a whole tail."""
+
+SEGMENT_BLOCK = 10
+"""Segments whose runs one query reads."""
+
+# The runs of one block of live rows, in no order.
+RUNS_OF_ROWS = """
+WITH marked AS (
+    SELECT seq, session_id, kind, at, octet_length(payload) AS bytes,
+           (kind IS DISTINCT FROM LAG(kind) OVER own
+            OR at - LAG(at) OVER own > make_interval(secs => %(gap_seconds)s))::int AS opens
+    FROM history_update
+    WHERE document_id = %(document_id)s AND seq BETWEEN %(first_seq)s AND %(last_seq)s
+      AND (%(session_ids)s::bigint[] IS NULL OR session_id = ANY(%(session_ids)s::bigint[]))
+    WINDOW own AS (PARTITION BY session_id ORDER BY seq)
+), numbered AS (
+    SELECT *, SUM(opens) OVER (PARTITION BY session_id ORDER BY seq) AS number FROM marked
+)
+SELECT %(document_id)s::bigint AS document_id, session_id, MIN(seq) AS first_seq, MAX(seq) AS last_seq,
+       MIN(at) AS first_at, MAX(at) AS last_at, kind, COUNT(*) AS updates, SUM(bytes)::bigint AS bytes
+FROM numbered GROUP BY session_id, number, kind
+"""
+
+INSERT_RUNS = f"""
+INSERT INTO history_run (document_id, session_id, first_seq, last_seq, first_at, last_at, kind, updates, bytes)
+{RUNS_OF_ROWS}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fragment:
+    """A run, or the part of one that lies in one block."""
+
+    document_id: int
+    session_id: int
+    first_seq: int
+    last_seq: int
+    first_at: datetime
+    last_at: datetime
+    kind: int
+    updates: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run. `user` is None for acts of nobody and of accounts that are gone; seqs are inclusive, and `updates`
+    says how many of them are this run's own."""
+
+    document_id: int
+    session_id: int
+    user: Any | None
+    via: Via | None
+    ip: str | None
+    kind: Kind
+    first_seq: int
+    last_seq: int
+    first_at: datetime
+    last_at: datetime
+    updates: int
+    bytes: int
+
+
+def runs_of(document_id: int, *, until: int | None = None, limit: int = 100) -> list[RunSummary]:
+    """A document's runs, the one that ended last first; with `until`, those that ended at that seq or before.
+
+    The next page starts at `until=runs[-1].last_seq - 1`. Cost grows with the runs returned, not with the log."""
+    with consistent_read():
+        head = head_of(document_id)
+        until = head.seq if until is None else min(until, head.seq)
+        if until < 1:
+            return []
+        newest_first = _merged(document_id, from_seq=_seq_past_gap(head, until))
+        ended = (run for run in newest_first if run.last_seq <= until)
+        return _summaries(list(islice(ended, limit)))
+
+
+def edits(
+    *,
+    user: Any | None = None,
+    document: Document | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 100,
+    documents_visible: QuerySet[Document] | None = None,
+) -> list[RunSummary]:
+    """Who edited what: runs of all documents, the one that ended last first, that ended in since..until (inclusive).
+
+    `documents_visible` says of which documents the reader may know; None of all. Documents are opened in the order of
+    their last edit and only as far as the list needs."""
+    with consistent_read():
+        heads = _heads(user=user, document=document, since=since, documents_visible=documents_visible)
+        return _summaries(list(islice(_newest_first(heads, user=user, since=since, until=until), limit)))
+
+
+def _heads(
+    *,
+    user: Any | None,
+    document: Document | None,
+    since: datetime | None,
+    documents_visible: QuerySet[Document] | None,
+) -> QuerySet[Head]:
+    heads = Head.objects.filter(seq__gt=0).order_by("-at")
+    if document is not None:
+        heads = heads.filter(document=document)
+    if documents_visible is not None:
+        heads = heads.filter(document__in=documents_visible.order_by().values("pk"))
+    if user is not None:
+        heads = heads.filter(document_id__in=Session.objects.filter(user=user).values("document_id"))
+    if since is not None:
+        heads = heads.filter(at__gte=since)
+    return heads
+
+
+def _newest_first(
+    heads: QuerySet[Head], *, user: Any | None, since: datetime | None, until: datetime | None
+) -> Iterator[_Fragment]:
+    """Merge the documents' runs by time. No run of a document ended after its head, so that a document is opened only
+    when the list has come down to its last edit."""
+    waiting: list[tuple[float, int, int, _Fragment, Iterator[_Fragment]]] = []
+
+    def push(runs: Iterator[_Fragment]) -> None:
+        run = next(runs, None)
+        if run is not None:
+            heapq.heappush(waiting, (-run.last_at.timestamp(), run.document_id, -run.last_seq, run, runs))
+
+    def pop() -> _Fragment:
+        *_, run, runs = heapq.heappop(waiting)
+        push(runs)
+        return run
+
+    for head in heads.iterator(chunk_size=100):
+        while waiting and waiting[0][3].last_at > head.at:
+            yield pop()
+        push(_ended_between(head, user=user, since=since, until=until))
+    while waiting:
+        yield pop()
+
+
+def _ended_between(
+    head: Head, *, user: Any | None, since: datetime | None, until: datetime | None
+) -> Iterator[_Fragment]:
+    from_seq = head.seq
+    if until is not None and until < head.at:
+        from_seq = seq_at(head.document_id, until + timedelta(seconds=conf().run_gap_seconds))
+    session_ids = None
+    if user is not None:
+        sessions = Session.objects.filter(document_id=head.document_id, user=user)
+        session_ids = list(sessions.values_list("id", flat=True))
+    for run in _merged(head.document_id, from_seq=from_seq, session_ids=session_ids):
+        if since is not None and run.last_at < since:
+            return
+        if until is None or run.last_at <= until:
+            yield run
+
+
+def _seq_past_gap(head: Head, seq: int) -> int:
+    """The last seq that could belong to a run with rows at or before `seq`: reading from there tells which runs went
+    on. Any row of such a run that comes next lies within the gap."""
+    if seq == head.seq:
+        return seq
+    at = next(read_log(head.document_id, after=seq - 1, until=seq)).at
+    return seq_at(head.document_id, at + timedelta(seconds=conf().run_gap_seconds))
+
+
+def _merged(document_id: int, *, from_seq: int, session_ids: list[int] | None = None) -> Iterator[_Fragment]:
+    """The runs that have rows at or before `from_seq`, the last ended first, joined over the edges of blocks.
+
+    A run is given out once nothing that comes later in this order can still belong to it or stand before it."""
+    gap = timedelta(seconds=conf().run_gap_seconds)
+    growing: deque[_Growing] = deque()
+    of_session: dict[int, _Growing] = {}
+    for each in _fragments(document_id, from_seq=from_seq, session_ids=session_ids):
+        while growing and (growing[0].whole or growing[0].run.first_at - each.last_at > gap):
+            yield growing.popleft().run
+        later = of_session.get(each.session_id)
+        if later is not None:
+            if later.run.kind == each.kind and later.run.first_at - each.last_at <= gap:
+                later.run = _joined(each, later.run)
+                continue
+            later.whole = True
+        of_session[each.session_id] = _Growing(each)
+        growing.append(of_session[each.session_id])
+    yield from (grown.run for grown in growing)
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A run to whose front earlier fragments may still be joined."""
+
+    run: _Fragment
+    whole: bool = False
+
+
+def _joined(earlier: _Fragment, later: _Fragment) -> _Fragment:
+    return replace(
+        later,
+        first_seq=earlier.first_seq,
+        first_at=earlier.first_at,
+        updates=earlier.updates + later.updates,
+        bytes=earlier.bytes + later.bytes,
+    )
+
+
+def _fragments(document_id: int, *, from_seq: int, session_ids: list[int] | None) -> Iterator[_Fragment]:
+    """Live rows in blocks, then segments in blocks, from the end; inside a block the last ended first."""
+    segments = Segment.objects.filter(document_id=document_id)
+    squashed = segments.order_by("-first_seq").values_list("last_seq", flat=True).first() or 0
+    last_seq = from_seq
+    while last_seq > squashed:
+        first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
+        yield from _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
+        last_seq = first_seq - 1
+    while True:
+        page = segments.filter(first_seq__lte=last_seq).order_by("-first_seq")[:SEGMENT_BLOCK]
+        spans = list(page.values_list("first_seq", "last_seq"))
+        if not spans:
+            return
+        first_seq = spans[-1][0]
+        # A segment's runs lie inside it, so that the primary key finds them.
+        stored = Run.objects.filter(document_id=document_id, first_seq__gte=first_seq, first_seq__lte=spans[0][1])
+        if session_ids is not None:
+            stored = stored.filter(session_id__in=session_ids)
+        columns = stored.values_list(*(field.name for field in fields(_Fragment)))
+        yield from sorted((_Fragment(*row) for row in columns), key=attrgetter("last_seq"), reverse=True)
+        last_seq = first_seq - 1
+
+
+def _live_runs(document_id: int, first_seq: int, last_seq: int, *, session_ids: list[int] | None) -> list[_Fragment]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            RUNS_OF_ROWS,
+            {
+                "document_id": document_id,
+                "first_seq": first_seq,
+                "last_seq": last_seq,
+                "session_ids": session_ids,
+                "gap_seconds": conf().run_gap_seconds,
+            },
+        )
+        found = [_Fragment(*row) for row in cursor.fetchall()]
+    return sorted(found, key=attrgetter("last_seq"), reverse=True)
+
+
+def _summaries(runs: Sequence[_Fragment]) -> list[RunSummary]:
+    """Add who, whence and through what; all sessions in one query."""
+    sessions = Session.objects.select_related("user").filter(
+        document_id__in={run.document_id for run in runs}, id__in={run.session_id for run in runs}
+    )
+    known = {(session.document_id, session.id): session for session in sessions}
+    return [_summary(run, known.get((run.document_id, run.session_id))) for run in runs]
+
+
+def _summary(run: _Fragment, session: Session | None) -> RunSummary:
+    return RunSummary(
+        document_id=run.document_id,
+        session_id=run.session_id,
+        user=None if session is None else session.user,
+        via=None if session is None else Via(session.via),
+        ip=None if session is None else session.ip,
+        kind=Kind(run.kind),
+        first_seq=run.first_seq,
+        last_seq=run.last_seq,
+        first_at=run.first_at,
+        last_at=run.last_at,
+        updates=run.updates,
+        bytes=run.bytes,
+    )

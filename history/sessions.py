@@ -1,0 +1,43 @@
+"""Sessions: who writes, from where, through which door. The author is always the authenticated session."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from documents.models import Role
+from history.crdt.chain import commitment
+from history.models import Via
+
+SALT_BYTES = 16
+USER_AGENT_LENGTH_MAX = 200
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WriteSession:
+    """One author's connection or server-side act on one document.
+
+    Its row is stored in the transaction of its first update: readers leave none. `role` and `access_version` are what
+    it was admitted under; the append reads them again where the version has moved on. `requires_role` is false for
+    acts of the server itself, which nobody's rights limit."""
+
+    document_id: int
+    user: Any | None
+    via: Via
+    ip: str | None = None
+    user_agent: str = ""
+    opened_at: datetime
+    requires_role: bool
+    role: Role | None = None
+    access_version: int = 0
+    detail: dict[str, Any] = field(default_factory=dict)
+    id: int = field(default_factory=lambda: secrets.randbits(52))
+    salt: bytes = field(default_factory=lambda: secrets.token_bytes(SALT_BYTES))
+    commitment: bytes = field(init=False)
+    stored: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.user_agent = self.user_agent[:USER_AGENT_LENGTH_MAX]
+        self.commitment = commitment(
+            salt=self.salt, user="" if self.user is None else str(self.user.pk), via=self.via, ip=self.ip or ""
+        )

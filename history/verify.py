@@ -1,0 +1,305 @@
+"""Proof that a log is what was appended: every hash recomputed, every seq in its place, every snapshot equal to the
+fold. One pass in one snapshot of the database, in memory bounded by a segment and the document itself.
+
+It names the first place that differs. It changes nothing; `manage.py verify_history` and a Celery task call it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Max
+from pycrdt import Doc
+
+from documents.conf import conf
+from documents.models import Document
+from history.append import EPOCH, microseconds
+from history.crdt.chain import GENESIS, commitment, row_hash
+from history.crdt.content import canonical
+from history.crdt.folding import fold
+from history.crdt.idsets import delete_set_of
+from history.crdt.lib0 import Malformed
+from history.crdt.packing import CODEC, unpack
+from history.crdt.roots import root_kinds
+from history.log import LogRow, consistent_read
+from history.models import Head, Request, Run, Segment, Session, Snapshot, Update
+from history.snapshots import digest
+
+ROWS_PER_FETCH = 500
+"""Live rows held at a time; one may be UPDATE_BYTES_MAX."""
+
+PROGRESS_ROWS = 10_000
+"""`progress` is told each time so many more rows are proven."""
+
+Progress = Callable[[int, int], None]
+"""Called with the last seq proven and the head's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All of a document's history holds. `authors_unknown` counts sessions whose account was deleted or made
+    pseudonymous: their rows are proven, who wrote them cannot be."""
+
+    document_id: int
+    head_seq: int
+    rows: int
+    segments: int
+    snapshots: int
+    authors_unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place where the history is not what was appended."""
+
+    document_id: int
+    seq: int
+    what: str
+
+
+class _Found(Exception):
+    def __init__(self, seq: int, what: str) -> None:
+        super().__init__(what)
+        self.seq = seq
+        self.what = what
+
+
+def verify_document(document_id: int, *, progress: Progress | None = None) -> Verdict | Difference:
+    """Prove one document's log, segments, runs and snapshots, as they are at one moment.
+
+    Raises: Document.DoesNotExist."""
+    with consistent_read():
+        document = Document.objects.get(pk=document_id)
+        try:
+            return _verify(document, progress)
+        except _Found as found:
+            return Difference(document_id, found.seq, found.what)
+
+
+def _verify(document: Document, progress: Progress | None) -> Verdict:
+    head = Head.objects.filter(document_id=document.pk).first()
+    if head is None:
+        raise _Found(0, "the head of the log is missing")
+    walk = _Chain(document.pk, document.key)
+    snapshots = _Snapshots(document.pk)
+    for segment in Segment.objects.filter(document_id=document.pk).order_by("first_seq").iterator(chunk_size=1):
+        for row in walk.segment(segment):
+            snapshots.fold(row)
+        _tell(progress, walk, head)
+    live = Update.objects.filter(document_id=document.pk).order_by("seq")
+    columns = live.values_list("seq", "session_id", "kind", "at", "payload", "hash")
+    for *parts, hash_ in columns.iterator(chunk_size=ROWS_PER_FETCH):
+        seq, session_id, kind, at, payload = parts
+        snapshots.fold(walk.live(LogRow(seq, session_id, kind, at, bytes(payload)), bytes(hash_)))
+        if walk.seq % PROGRESS_ROWS == 0:
+            _tell(progress, walk, head)
+    _compare_head(head, walk)
+    snapshots.finish()
+    return Verdict(
+        document_id=document.pk,
+        head_seq=head.seq,
+        rows=walk.live_rows,
+        segments=walk.segments,
+        snapshots=snapshots.proven,
+        authors_unknown=walk.sessions.authors_unknown,
+    )
+
+
+def _tell(progress: Progress | None, walk: "_Chain", head: Head) -> None:
+    if progress is not None:
+        progress(walk.seq, head.seq)
+
+
+def _compare_head(head: Head, walk: "_Chain") -> None:
+    if walk.seq < head.seq:
+        raise _Found(walk.seq + 1, f"the row is missing; the log ends at {walk.seq}, its head says {head.seq}")
+    if walk.seq > head.seq:
+        raise _Found(head.seq + 1, f"a row beyond the head, which says {head.seq}")
+    if bytes(head.hash) != walk.hash:
+        raise _Found(head.seq, "the head's hash is not the last row's")
+    if walk.at is not None and head.at != walk.at:
+        raise _Found(head.seq, "the head's time is not the last row's")
+    for model in (Run, Request):
+        column = "last_seq" if model is Run else "seq"
+        beyond = model._default_manager.filter(document_id=head.document_id).aggregate(last=Max(column))["last"]
+        if beyond is not None and beyond > head.seq:
+            raise _Found(head.seq + 1, f"{model._meta.db_table} knows of seq {beyond}, the log ends at {head.seq}")
+
+
+@dataclass(slots=True)
+class _Sessions:
+    """The sessions' commitments, each proven when its first row comes by."""
+
+    document_id: int
+    commitments: dict[int, bytes] = field(default_factory=dict)
+    authors_unknown: int = 0
+
+    def commitment(self, row: LogRow) -> bytes:
+        known = self.commitments.get(row.session_id)
+        if known is None:
+            known = self.commitments[row.session_id] = self._proven(row)
+        return known
+
+    def _proven(self, row: LogRow) -> bytes:
+        session = Session.objects.filter(document_id=self.document_id, id=row.session_id).first()
+        if session is None:
+            raise _Found(row.seq, f"its session {row.session_id} is missing")
+        stored = bytes(session.commitment)
+        author = "" if session.user_id is None else str(session.user_id)
+        recomputed = commitment(salt=bytes(session.salt), user=author, via=session.via, ip=session.ip or "")
+        if recomputed != stored:
+            # An account that is deleted leaves its sessions without a user, which nobody can tell from tampering.
+            if session.user_id is not None:
+                raise _Found(row.seq, f"who wrote it was altered: session {session.id} is not what its commitment says")
+            self.authors_unknown += 1
+        return stored
+
+
+class _Chain:
+    """Walks the log from its first row, recomputing each hash. `seq`, `hash` and `at` are the last proven row's."""
+
+    def __init__(self, document_id: int, key: UUID) -> None:
+        self.document_id = document_id
+        self.key = key
+        self.seq = 0
+        self.hash = GENESIS
+        self.at: datetime | None = None
+        self.sessions = _Sessions(document_id)
+        self.segments = 0
+        self.live_rows = 0
+
+    def live(self, row: LogRow, stored_hash: bytes) -> LogRow:
+        """Prove one live row. Raises: _Found."""
+        if row.seq <= self.seq:
+            raise _Found(row.seq, "the row lies in a segment too")
+        if row.seq != self.seq + 1:
+            raise _Found(self.seq + 1, f"the row is missing; the next is {row.seq}")
+        self._step(row)
+        if self.hash != stored_hash:
+            raise _Found(row.seq, "the row was altered: its payload, time, kind, session or place is not what its hash says")
+        self.live_rows += 1
+        return row
+
+    def segment(self, segment: Segment) -> Sequence[LogRow]:
+        """Prove one segment; its rows are given out when all of them are. Raises: _Found."""
+        place = f"segment {segment.first_seq}..{segment.last_seq}"
+        if segment.first_seq != self.seq + 1:
+            raise _Found(self.seq + 1, f"{place} does not follow the one before it, which ends at {self.seq}")
+        if bytes(segment.start_hash) != self.hash:
+            raise _Found(segment.first_seq, f"{place} does not start from the hash of the row before it")
+        rows = list(_rows_of(segment, place))
+        for row in rows:
+            self._step(row)
+        if self.hash != bytes(segment.end_hash):
+            raise _Found(segment.first_seq, f"{place} was altered: its rows do not lead to its end hash")
+        if (rows[0].at, rows[-1].at) != (segment.first_at, segment.last_at):
+            raise _Found(segment.first_seq, f"{place} holds rows of other times than it says")
+        _compare_runs(self.document_id, rows, place)
+        self.segments += 1
+        return rows
+
+    def _step(self, row: LogRow) -> None:
+        if self.at is not None and row.at < self.at:
+            raise _Found(row.seq, "its time is before that of the row before it")
+        self.hash = row_hash(
+            self.hash,
+            document_key=self.key,
+            seq=row.seq,
+            kind=row.kind,
+            at_microseconds=microseconds(row.at),
+            session_commitment=self.sessions.commitment(row),
+            payload=row.payload,
+        )
+        self.seq, self.at = row.seq, row.at
+
+
+def _rows_of(segment: Segment, place: str) -> Iterator[LogRow]:
+    try:
+        rows = unpack(bytes(segment.payload))
+    except Malformed as error:
+        raise _Found(segment.first_seq, f"{place} cannot be unpacked: {error}") from error
+    if segment.codec != CODEC or len(rows) != segment.last_seq - segment.first_seq + 1:
+        raise _Found(segment.first_seq, f"{place} holds {len(rows)} rows of codec {segment.codec}")
+    for seq, row in enumerate(rows, segment.first_seq):
+        try:
+            at = EPOCH + timedelta(microseconds=row.at_microseconds)
+        except OverflowError:
+            raise _Found(seq, f"{place} holds a time out of range") from None
+        yield LogRow(seq, row.session_id, row.kind, at, row.payload)
+
+
+def _compare_runs(document_id: int, rows: Sequence[LogRow], place: str) -> None:
+    """Each run's ends must be rows of its session, kind and time, and all runs together must hold all rows."""
+    first, last = rows[0].seq, rows[-1].seq
+    updates = bytes_ = 0
+    for run in Run.objects.filter(document_id=document_id, first_seq__gte=first, first_seq__lte=last):
+        updates += run.updates
+        bytes_ += run.bytes
+        for seq, at in ((run.first_seq, run.first_at), (run.last_seq, run.last_at)):
+            row = rows[seq - first] if seq <= last else None
+            if row is None or (row.session_id, row.kind, row.at) != (run.session_id, run.kind, at):
+                raise _Found(seq, f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say")
+    if (updates, bytes_) != (len(rows), sum(len(row.payload) for row in rows)):
+        raise _Found(first, f"the runs of {place} do not hold exactly its rows")
+
+
+class _Snapshots:
+    """Folds proven rows as far as the last snapshot, and compares each snapshot with the fold at its seq."""
+
+    def __init__(self, document_id: int) -> None:
+        self.document_id = document_id
+        self.doc: Doc[Any] = Doc(skip_gc=True)
+        self.waiting: list[bytes] = []
+        seqs = Snapshot.objects.filter(document_id=document_id).order_by("-seq").values_list("seq", flat=True)
+        self.seqs = list(seqs)  # the next one last
+        self.proven = 0
+
+    def fold(self, row: LogRow) -> None:
+        if not self.seqs:
+            return
+        self.waiting.append(row.payload)
+        if row.seq == self.seqs[-1]:
+            self._flush(row.seq)
+            self._compare(self.seqs.pop())
+        elif len(self.waiting) >= conf().fold_rows_per_transaction:
+            self._flush(row.seq)
+
+    def finish(self) -> None:
+        if self.seqs:
+            raise _Found(self.seqs[-1], "a snapshot stands where the log has no row")
+
+    def _flush(self, seq: int) -> None:
+        _applied(seq, "the rows up to here", lambda: fold(self.doc, self.waiting, rows_per_transaction=len(self.waiting)))
+        self.waiting.clear()
+
+    def _compare(self, seq: int) -> None:
+        snapshot = Snapshot.objects.get(document_id=self.document_id, seq=seq)
+        state, full_state = bytes(snapshot.state), bytes(snapshot.full_state)
+        if digest(state, full_state) != bytes(snapshot.sha256):
+            raise _Found(seq, "the snapshot was altered: its bytes are not what its sha256 says")
+        expected = _identity(self.doc)
+        kinds = root_kinds(self.doc.get_update())
+        text = canonical(self.doc, kinds)
+        for name, data, skip_gc in (("state", state, False), ("full_state", full_state, True)):
+            loaded: Doc[Any] = Doc(skip_gc=skip_gc)
+            _applied(seq, f"the snapshot's {name}", lambda doc=loaded, data=data: doc.apply_update(data))
+            if _identity(loaded) != expected or canonical(loaded, kinds) != text:
+                raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to")
+        self.proven += 1
+
+
+def _identity(doc: "Doc[Any]") -> tuple[bytes, Any]:
+    """State vector and delete set, in forms that are equal for equal documents."""
+    return _state_vector(doc), delete_set_of(doc)
+
+
+def _applied(seq: int, what: str, apply: Callable[[], object]) -> None:
+    try:
+        apply()
+    except Exception as error:  # noqa: BLE001  (pycrdt raises what it likes on bytes that are no update)
+        raise _Found(seq, f"{what} cannot be applied: {type(error).__name__}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _Found(seq, f"{what} cannot be applied: pycrdt panicked") from error

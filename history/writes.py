@@ -1,0 +1,125 @@
+"""Edits made by the server itself: from a view, a task, the shell or the admin.
+
+They pass the same guard, are re-emitted by the same kind of document and go through the same append as a client's;
+they join the caller's `atomic()` and are told on commit."""
+
+import secrets
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection, transaction
+from django.utils import timezone
+
+from documents.models import Document
+from documents.roles import admit
+from history.append import PendingUpdate, Refused, Stored, append
+from history.crdt.folding import emitted_by
+from history.crdt.guard import Guard
+from history.crdt.lib0 import Malformed
+from history.crdt.restoring import restore_update
+from history.crdt.updates import MissingDependency
+from history.errors import UpdateRefused
+from history.folds import Folded, document_at, full_ydoc
+from history.log import consistent_read, read_payloads
+from history.models import Kind, Via
+from history.sessions import WriteSession
+from history.signals import document_changed, log_appended
+
+RESTORE_ATTEMPTS_MAX = 3
+"""A restore is made on a head that others move on; what it emits stays right, but a refused one is made again."""
+
+
+def write_session(
+    document: Document,
+    *,
+    actor: Any | None,
+    via: Via,
+    ip: str | None = None,
+    user_agent: str = "",
+    detail: dict[str, Any] | None = None,
+) -> WriteSession:
+    """A session for one server-side act. With an actor, the actor's role decides in the append; without one, the code
+    that calls is trusted."""
+    admission = admit(actor, document) if actor is not None else None
+    return WriteSession(
+        document_id=document.pk,
+        user=None if isinstance(actor, AnonymousUser) else actor,
+        via=via,
+        ip=ip,
+        user_agent=user_agent,
+        opened_at=timezone.now(),
+        requires_role=actor is not None,
+        role=admission.role if admission else None,
+        access_version=admission.access_version if admission else 0,
+        detail=detail or {},
+    )
+
+
+def append_update(
+    session: WriteSession, update: bytes, *, kind: Kind = Kind.EDIT, request_key: str | None = None
+) -> Stored | None:
+    """Append one update (v1) made elsewhere; return where it is in the log, or None when it says nothing new.
+
+    With a `request_key`, the same act sent again is stored once. Raises: UpdateRefused with the reason (malformed,
+    needs updates that the document does not have, not allowed); LogUnavailable; OutcomeUnknown."""
+    folded = full_ydoc(session.document_id)
+    emitted = _gated(session.document_id, folded, update)
+    if emitted is None:
+        return None
+    return _append_and_tell(session, folded, emitted, kind=kind, request_key=request_key)
+
+
+def restore(session: WriteSession, seq: int, *, request_key: str | None = None) -> Stored | None:
+    """Append ONE forward update that makes the whole document what it was at `seq`; None when it is that already.
+
+    Nothing is taken out of the log, and what others type meanwhile survives.
+    Raises: NoSuchSeq, RestoreFailed, UpdateRefused, LogHole, LogUnavailable, OutcomeUnknown."""
+    document_id = session.document_id
+    with consistent_read():
+        head = full_ydoc(document_id)
+        then = document_at(document_id, seq=seq, full=True)
+        later = list(read_payloads(document_id, after=seq, until=head.seq))
+    update = restore_update(
+        state_at=then.doc.get_update(),
+        later=later,
+        head_state=head.doc.get_update(),
+        client_id=secrets.randbits(32),
+    )
+    if update is None:
+        return None
+    session.detail["source_seq"] = seq
+    emitted = _gated(document_id, head, update)
+    if emitted is None:
+        return None
+    return _append_and_tell(session, head, emitted, kind=Kind.RESTORE, request_key=request_key)
+
+
+def _gated(document_id: int, folded: Folded, update: bytes) -> bytes | None:
+    """What a full document at the head re-emits of `update`, if the guard lets it through."""
+    try:
+        Guard.of(folded.doc.get_update()).check(update)
+    except MissingDependency as error:
+        raise UpdateRefused(document_id, f"the update builds on others that are not in the log: {error}") from error
+    except Malformed as error:
+        raise UpdateRefused(document_id, f"this is not an update that can be stored: {error}") from error
+    return emitted_by(folded.doc, update)
+
+
+def _append_and_tell(
+    session: WriteSession, folded: Folded, emitted: bytes, *, kind: Kind, request_key: str | None
+) -> Stored:
+    (fate,) = append([PendingUpdate(session=session, payload=emitted, kind=kind, request_key=request_key)])
+    if isinstance(fate, Refused):
+        raise UpdateRefused(session.document_id, fate.reason.value)
+    if not fate.repeated:
+        transaction.on_commit(lambda: _tell(session, fate, emitted))
+    return fate
+
+
+def _tell(session: WriteSession, stored: Stored, update: bytes) -> None:
+    log_appended.send(
+        sender=Document, document_id=session.document_id, epoch=stored.epoch, seq=stored.seq, update=update
+    )
+    if document_changed.has_listeners(Document):
+        document = Document.objects.get(pk=session.document_id)
+        document_changed.send_robust(sender=Document, document=document, seq=stored.seq, actor=session.user)

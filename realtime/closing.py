@@ -1,0 +1,52 @@
+"""Which close code says what. 44xx is permanent, 1013 and 1012 ask the client to come again."""
+
+from enum import IntEnum
+
+from documents.opening import NoSuchDocument, NotSignedIn
+from documents.tickets import TicketExpired, TicketInvalid
+from history.crdt.lib0 import Malformed
+from history.errors import HistoryError
+
+
+class CloseCode(IntEnum):
+    """Close codes of every WebSocket door (RFC 6455 7.4.1, and 44xx of our own)."""
+
+    NORMAL = 1000
+    UNSUPPORTED = 1003
+    MALFORMED = 1008
+    TOO_LARGE = 1009
+    RESTARTING = 1012
+    TRY_AGAIN = 1013
+    SIGNED_OUT = 4401
+    NOT_ALLOWED = 4403
+    NO_SUCH_DOCUMENT = 4404
+
+
+class Closing(Exception):
+    """Raised to end one socket with `code`; `reason` is for its client, at most 123 bytes, without content."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def closing_for(error: BaseException) -> Closing:
+    """The one place where an error becomes a close code."""
+    match error:
+        case Closing():
+            return error
+        case Malformed():
+            return Closing(CloseCode.MALFORMED, "malformed message")
+        case NotSignedIn():
+            return Closing(CloseCode.SIGNED_OUT, "sign in to open this document")
+        case NoSuchDocument():
+            return Closing(CloseCode.NO_SUCH_DOCUMENT, "there is no such document, or you may not see it")
+        case TicketInvalid():
+            return Closing(CloseCode.SIGNED_OUT, "the ticket is not valid for this document")
+        case TicketExpired():
+            return Closing(CloseCode.TRY_AGAIN, "the ticket has expired; come with a fresh one")
+        case HistoryError():
+            return Closing(CloseCode.TRY_AGAIN, "the document is not available right now")
+        case _:
+            return Closing(CloseCode.TRY_AGAIN, "something went wrong; your edits are kept by your editor")

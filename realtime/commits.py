@@ -1,0 +1,175 @@
+"""The group commit: one append for all rooms of this process.
+
+While one commit is in flight the next batch gathers: no timer, no added latency at rest. Updates of one session that
+are adjacent in a room's order of arrival share a row; nothing else does."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from channels.db import database_sync_to_async
+from django.db import connection
+
+from documents.conf import conf
+from history.append import Fate, PendingUpdate, append
+from history.crdt.merging import MERGE_UPDATES_MAX, merged
+from history.errors import HistoryError, OutcomeUnknown
+from history.models import Kind
+from history.sessions import WriteSession
+
+if TYPE_CHECKING:
+    from realtime.rooms import Connection, Room
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One row to be: what one session sent a room in one go. `origin` is the socket it came from, if any."""
+
+    room: "Room"
+    session: WriteSession
+    origin: "Connection | None"
+    kind: Kind
+    updates: list[bytes]
+    size: int
+    future: "asyncio.Future[Fate] | None" = None
+    """Resolved with the fate once the room has taken it over; for doors that acknowledge."""
+
+    def payload(self) -> bytes:
+        return merged(self.updates)
+
+
+class GroupCommit:
+    """Gathers entries and appends them, one transaction at a time, on a thread and connection of its own."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Entry] = deque()
+        self._last_of_room: dict[int, Entry] = {}
+        self._unstored_bytes = 0
+        self._wake = asyncio.Event()
+        self._room_for_more = asyncio.Event()
+        self._room_for_more.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="append")
+        self._append = database_sync_to_async(_append_and_keep, thread_sensitive=False, executor=self._thread)
+        self._task = asyncio.create_task(self._run())
+
+    def submit(
+        self,
+        room: "Room",
+        session: WriteSession,
+        update: bytes,
+        *,
+        origin: "Connection | None",
+        kind: Kind = Kind.SYNC,
+        future: "asyncio.Future[Fate] | None" = None,
+    ) -> None:
+        """Line up one update that the room's gate has taken. The room hears of its fate by `Room.settle`."""
+        last = self._last_of_room.get(room.document_id)
+        if (
+            last is not None
+            and last.session is session
+            and last.kind == kind
+            and len(last.updates) < MERGE_UPDATES_MAX
+            and last.size + len(update) <= conf().update_bytes_max
+            and last.future is None
+            and future is None
+        ):
+            last.updates.append(update)
+            last.size += len(update)
+        else:
+            entry = Entry(room, session, origin, kind, [update], len(update), future)
+            self._queue.append(entry)
+            self._last_of_room[room.document_id] = entry
+        self._unstored_bytes += len(update)
+        if self._unstored_bytes > conf().unstored_bytes_max:
+            self._room_for_more.clear()
+        self._idle.clear()
+        self._wake.set()
+
+    def withdraw(self, room: "Room") -> list[Entry]:
+        """Take a room's entries out of the line, in their order."""
+        withdrawn = [entry for entry in self._queue if entry.room is room]
+        self._queue = deque(entry for entry in self._queue if entry.room is not room)
+        self._last_of_room.pop(room.document_id, None)
+        self._settled(withdrawn)
+        return withdrawn
+
+    async def room_for_more(self) -> None:
+        """Wait while too many bytes are unstored: whoever reads a socket asks before it reads on."""
+        await self._room_for_more.wait()
+
+    async def flushed(self) -> None:
+        """Wait until all that was submitted has met its fate."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Append what is in line, then end the thread and its connection."""
+        await self.flushed()
+        self._task.cancel()
+        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        self._thread.shutdown(wait=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = self._next_batch()
+                try:
+                    await self._commit(batch)
+                except Exception:
+                    logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(batch))
+                    self._give_up(batch)
+            self._idle.set()
+
+    def _next_batch(self) -> list[Entry]:
+        count = min(len(self._queue), conf().append_rows_max)
+        batch = [self._queue.popleft() for _ in range(count)]
+        for entry in batch:
+            if self._last_of_room.get(entry.room.document_id) is entry:
+                del self._last_of_room[entry.room.document_id]
+        return batch
+
+    async def _commit(self, batch: Sequence[Entry]) -> None:
+        pending = [PendingUpdate(session=entry.session, payload=entry.payload(), kind=entry.kind) for entry in batch]
+        try:
+            fates = await self._append(pending)
+        except HistoryError as error:
+            # Stored or not is not known, or cannot be now: clients hold their edits and sync them again.
+            logger.warning("a batch of %d rows was given up: %s", len(batch), error)
+            self._give_up(batch)
+            return
+        finally:
+            self._settled(batch)
+        rooms: dict[Room, list[tuple[Entry, bytes, Fate]]] = {}
+        for entry, row, fate in zip(batch, pending, fates, strict=True):
+            rooms.setdefault(entry.room, []).append((entry, row.payload, fate))
+        for room, settled in rooms.items():
+            room.settle(settled)
+
+    def _give_up(self, batch: Sequence[Entry]) -> None:
+        for room in {entry.room for entry in batch}:
+            for entry in (*batch, *self.withdraw(room)):
+                if entry.future is not None and not entry.future.done():
+                    entry.future.set_exception(OutcomeUnknown("the room was dropped"))
+            room.drop("its log could not be written")
+
+    def _settled(self, batch: Sequence[Entry]) -> None:
+        self._unstored_bytes -= sum(entry.size for entry in batch)
+        if self._unstored_bytes <= conf().unstored_bytes_max // 2:
+            self._room_for_more.set()
+
+
+def _append_and_keep(batch: Sequence[PendingUpdate]) -> list[Fate]:
+    """Append, on a connection that lives on: Channels closes old ones after each call, whatever CONN_MAX_AGE says."""
+    try:
+        return append(batch)
+    finally:
+        connection.close_at = None

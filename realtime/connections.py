@@ -1,0 +1,138 @@
+"""One socket in one room: what its messages do, and what it is sent.
+
+Knows the messages of y-sync and awareness, not the WebSocket: the consumer brings frames and takes payloads."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from documents.conf import conf
+from documents.models import Role
+from documents.roles import Admission
+from history.crdt.idsets import delete_set_of, id_set, subtract
+from history.crdt.updates import decode_update
+from history.sessions import WriteSession
+from realtime.closing import CloseCode, Closing
+from realtime.frames import FrameWriter, SharedMessage
+from realtime.outbox import Outbox
+from realtime.protocols.frames import (
+    Awareness,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode_frame,
+    encode_permission_denied,
+)
+from realtime.protocols.state_vectors import decode_state_vector
+from realtime.rooms import Room
+
+logger = logging.getLogger(__name__)
+
+ASKS_MAX = 3
+"""How often in a row a client is asked for what is missing before its answer is taken for final."""
+
+DENIED_REASON = "you may read this document but not write to it"
+
+
+class Connection:
+    """One socket in one room, under one session."""
+
+    def __init__(
+        self,
+        room: Room,
+        *,
+        user: Any,
+        session: WriteSession,
+        send: Callable[[bytes], Awaitable[None]],
+        writer: FrameWriter | None,
+        close: Callable[[Closing], None],
+    ) -> None:
+        self.room = room
+        self.user = user
+        self.session = session
+        self._close = close
+        self._asked = 0
+        self.outbox = Outbox(
+            send=send, writer=writer, missed_since=room.missed_since, bytes_max=conf().outbox_bytes_max
+        )
+
+    def greet(self) -> None:
+        """Join the room, and send its state vector and who is there. Raises: Closing."""
+        if self.room.closed:
+            raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
+        self.room.join(self)
+        for message in self.room.greeting():
+            self.outbox.offer(message)
+
+    def leave(self) -> None:
+        self.room.leave(self)
+        self.outbox.close()
+
+    def close(self, closing: Closing) -> None:
+        self._close(closing)
+
+    def deliver(self, message: SharedMessage, *, seq: int) -> None:
+        """Send what the whole room is sent."""
+        self.outbox.offer(message, seq=seq)
+
+    async def receive(self, frame: bytes) -> None:
+        """Do what one frame says. Raises: Malformed, Closing; the socket is to be closed then."""
+        if len(frame) > conf().frame_bytes_max:
+            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
+        for message in decode_frame(frame, messages_max=conf().messages_per_frame_max):
+            await self._do(message)
+
+    async def _do(self, message: Message) -> None:
+        match message:
+            case SyncStep1(state_vector):
+                self.outbox.offer(self.room.sync_step2(state_vector))
+            case SyncStep2(update) | Update(update):
+                if self._may_write:
+                    await self.room.write(self, update)
+                elif self._says_something_new(update):
+                    self.denied()
+            case Awareness(entries):
+                self.room.hear(self, entries)
+            case QueryAwareness():
+                self.show_presence()
+
+    def show_presence(self) -> None:
+        for message in self.room.presence():
+            self.outbox.offer(message)
+
+    def denied(self) -> None:
+        """Tell the client that its edit was not taken. It stays: editors emit an update on loading."""
+        self.outbox.offer(SharedMessage(encode_permission_denied(DENIED_REASON)))
+
+    def ask_for_missing(self, sync_step1: bytes) -> None:
+        """Ask the client for the updates that its last one builds on; a client that has none is not asked for ever."""
+        self._asked += 1
+        if self._asked <= ASKS_MAX:
+            self.outbox.offer(SharedMessage(sync_step1))
+
+    def has_no_gap(self) -> None:
+        self._asked = 0
+
+    def readmit(self, admission: Admission | None) -> None:
+        """Take over what the user may do now; without any right the socket is closed."""
+        if admission is None:
+            self.close(Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document"))
+            return
+        if self._may_write and admission.role < Role.EDITOR:
+            self.denied()
+        self.session.role = admission.role
+        self.session.access_version = admission.access_version
+
+    @property
+    def _may_write(self) -> bool:
+        return self.session.role is not None and self.session.role >= Role.EDITOR
+
+    def _says_something_new(self, update: bytes) -> bool:
+        """Whether a reader's update would change the document. Raises: Malformed."""
+        decoded = decode_update(update)
+        known = decode_state_vector(self.room.doc.get_state())
+        if any(struct.clock + struct.length > known.get(struct.client, 0) for struct in decoded.structs):
+            return True
+        return bool(decoded.deletes and subtract(id_set(decoded.deletes), delete_set_of(self.room.doc)))

@@ -1,0 +1,223 @@
+"""The WebSocket doors. `YjsConsumer` speaks the y-websocket protocol and has the methods of pycrdt-websocket's."""
+
+import asyncio
+import logging
+from typing import Any, TypedDict, cast
+from urllib.parse import parse_qs
+
+from channels.exceptions import StopConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
+from django.contrib.auth.models import AnonymousUser
+from pycrdt import Doc
+
+from documents.models import Document
+from documents.opening import Opened, open_document
+from documents.tickets import redeem_ticket
+from history.models import Kind, Via
+from history.sessions import WriteSession
+from history.writes import write_session
+from realtime.closing import CloseCode, Closing, closing_for
+from realtime.connections import Connection
+from realtime.frames import EXTENSION, FrameWriter
+from realtime.hub import Hub, current_hub
+from realtime.origins import is_same_origin
+from realtime.protocols.frames import Awareness, SyncStep2, Update, decode_frame
+from realtime.rooms import Room
+
+logger = logging.getLogger(__name__)
+
+
+class WrappedMessage(TypedDict):
+    """A message of y-sync or awareness on its way through the channel layer."""
+
+    message: bytes
+
+
+class YjsConsumer(AsyncWebsocketConsumer):
+    """One editor's socket at `/ws/<room>`.
+
+    Override `make_room_name`, `make_ydoc`, `connect`, `disconnect`, `receive`, `send_message`; `self.room_name` and
+    `self.ydoc` are there after `connect`. `self.ydoc` is the room's document, shared by all its sockets and fed from
+    the log: read it and observe it, but write with `group_send_message` or `send_doc_update`."""
+
+    via = Via.WEBSOCKET
+    WrappedMessage = WrappedMessage
+
+    room_name: str
+    ydoc: "Doc[Any]"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connection: Connection | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    # To be overridden
+
+    def make_room_name(self) -> str:
+        """The name of the room that this socket asks for."""
+        return cast(str, self.scope["url_route"]["kwargs"]["room"])
+
+    async def make_ydoc(self) -> "Doc[Any]":
+        """The document that the room begins with: called once for each room and process, not for each socket.
+
+        Attach observers here; they live as long as the room. Content becomes the log's first update while the log is
+        empty, and is ignored afterwards."""
+        return Doc()
+
+    async def connect(self) -> None:
+        """Admit the user, open the room and greet. Refused sockets are accepted first and closed with a 44xx code:
+        a close before accept reaches browsers as a bare failure."""
+        await self.accept()
+        try:
+            await self._enter()
+        except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
+            await self._end(error)
+
+    async def disconnect(self, code: int) -> None:
+        """Called once, when the socket has ended in whatever way."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take one frame. Only binary ones are part of the protocol."""
+        if self.connection is None:
+            return
+        if bytes_data is None:
+            raise Closing(CloseCode.UNSUPPORTED, "only binary frames are understood here")
+        await self.connection.receive(bytes_data)
+
+    async def send_message(self, message_wrapper: WrappedMessage) -> None:
+        """Send one message of the room to this socket."""
+        await self.send(bytes_data=message_wrapper["message"])
+
+    async def group_send_message(self, message: bytes) -> None:
+        """Send a message to everyone in the room, in all processes. A sync message is appended to the log first.
+
+        Raises: Malformed, MissingDependency, Closing."""
+        connection = self._entered()
+        for decoded in decode_frame(message):
+            match decoded:
+                case SyncStep2(update) | Update(update):
+                    await connection.room.write_and_wait(connection.session, update, kind=Kind.SYNC)
+                case Awareness(entries):
+                    connection.room.hear(connection, entries)
+                case _:
+                    raise ValueError("only updates and awareness can be sent to a group")
+
+    async def doc_update(self, message_wrapper: WrappedMessage) -> None:
+        """Apply an update (v1) to the room's document: it is appended, then reaches everyone."""
+        connection = self._entered()
+        await connection.room.write_and_wait(connection.session, message_wrapper["message"], kind=Kind.SYNC)
+
+    # The way in and out
+
+    async def _enter(self) -> None:
+        hub = current_hub()
+        self.room_name = self.make_room_name()
+        opened, user = await hub.load(_admitted, dict(self.scope), self.room_name)
+        room = await hub.open(opened.document.pk, self.make_ydoc)
+        self.ydoc = room.doc
+        session = await hub.load(self._session, opened, user)
+        self.connection = Connection(
+            room,
+            user=user,
+            session=session,
+            send=self._send_payload,
+            writer=self._writer(),
+            close=self._close_soon,
+        )
+        self.connection.greet()
+
+    def _session(self, opened: Opened, user: Any) -> WriteSession:
+        headers = dict(self.scope["headers"])
+        session = write_session(
+            opened.document,
+            actor=user,
+            via=self.via,
+            ip=client_address(self.scope),
+            user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
+        )
+        return session
+
+    def _entered(self) -> Connection:
+        if self.connection is None:
+            raise Closing(CloseCode.TRY_AGAIN, "the socket is not in its room yet")
+        return self.connection
+
+    def _overrides_sending(self) -> bool:
+        return type(self).send_message is not YjsConsumer.send_message
+
+    def _writer(self) -> FrameWriter | None:
+        if self._overrides_sending():
+            return None
+        return cast("FrameWriter | None", (self.scope.get("extensions") or {}).get(EXTENSION))
+
+    async def _send_payload(self, payload: bytes) -> None:
+        await self.send_message(WrappedMessage(message=payload))
+
+    def _close_soon(self, closing: Closing) -> None:
+        """Close from outside this socket's own task; twice is once."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._end(closing))
+
+    async def _end(self, error: BaseException) -> None:
+        closing = closing_for(error)
+        if closing is not error:
+            logger.info("socket closed: code=%s: %s", closing.code, type(error).__name__)
+        try:
+            await self.close(code=closing.code, reason=closing.reason)
+        except (RuntimeError, OSError):
+            logger.debug("the socket was gone before it could be closed")
+
+    # One loop for each socket, without what Channels does for each frame: a hop to a thread to close old database
+    # connections (52 µs), two tasks, and a channel of its own in the layer. The hub has one channel for the process.
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scope = scope
+        self.base_send = send
+        self.channel_layer = get_channel_layer(self.channel_layer_alias)
+        code = CloseCode.NORMAL
+        try:
+            while True:
+                message = await receive()
+                match message["type"]:
+                    case "websocket.connect":
+                        await self.connect()
+                    case "websocket.receive":
+                        await self._receive(message)
+                    case "websocket.disconnect":
+                        code = message.get("code", code)
+                        break
+        except StopConsumer:
+            pass
+        finally:
+            if self.connection is not None:
+                self.connection.leave()
+            await self.disconnect(code)
+
+    async def _receive(self, message: dict[str, Any]) -> None:
+        if self._closing is not None:
+            return
+        try:
+            await self.receive(text_data=message.get("text"), bytes_data=message.get("bytes"))
+        except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
+            self._close_soon(closing_for(error))
+
+
+def client_address(scope: dict[str, Any]) -> str | None:
+    """The address that the connection came from; a Unix socket has none."""
+    client = scope.get("client")
+    return client[0] if client and client[0] else None
+
+
+def _admitted(scope: dict[str, Any], room_name: str) -> tuple[Opened, Any]:
+    """Who asks, and the document with their right on it. A ticket counts for more than a cookie.
+
+    Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, Closing. Reads the database."""
+    ticket = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("ticket")
+    if ticket:
+        user = redeem_ticket(ticket[0], room_name)
+    else:
+        user = scope.get("user") or AnonymousUser()
+        if user.is_authenticated and not is_same_origin(scope):
+            raise Closing(CloseCode.NOT_ALLOWED, "this page's origin may not use your session")
+    return open_document(user, room_name), user

@@ -1,0 +1,65 @@
+"""The write gate of one room: the guard, and the intake document whose re-emission is what goes into the log.
+
+Nothing that a client sent reaches the log but through `take`. An apply that raises leaves the intake changed: the
+gate is then thrown away and built anew from the log."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pycrdt import Doc
+
+from history.crdt.folding import emitted_by
+from history.crdt.guard import Guard
+from history.crdt.lib0 import Malformed
+from history.folds import full_ydoc
+
+
+class GateBroken(Exception):
+    """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """`seq` is the last committed seq that the intake holds; it also holds this process's updates in flight."""
+
+    intake: "Doc[Any]"
+    guard: Guard
+    seq: int
+
+    @classmethod
+    def load(cls, document_id: int) -> "Gate":
+        """Build the gate of a document from its log. Reads the database; run it off the event loop."""
+        folded = full_ydoc(document_id)
+        return cls(intake=folded.doc, guard=Guard.of(folded.doc.get_update()), seq=folded.seq)
+
+    def take(self, update: bytes) -> bytes | None:
+        """Judge and apply one update; return what is to be logged, or None when it says nothing new.
+
+        Raises: Malformed (nothing has changed), MissingDependency (nothing has changed), GateBroken."""
+        verdict = self.guard.check(update)
+        emitted = self._apply(update)
+        self.guard.commit(verdict)
+        return emitted
+
+    def follow(self, seq: int, update: bytes, *, known: bool) -> None:
+        """Take over a committed update, the last of which has `seq`; `known` ones are in the intake already.
+
+        Raises: GateBroken."""
+        if seq <= self.seq:
+            return
+        if not known:
+            try:
+                verdict = self.guard.check(update)
+            except Malformed as error:
+                raise GateBroken("the log holds what the guard refuses") from error
+            self._apply(update)
+            self.guard.commit(verdict)
+        self.seq = seq
+
+    def _apply(self, update: bytes) -> bytes | None:
+        try:
+            return emitted_by(self.intake, update)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
+            raise GateBroken(f"pycrdt failed on an update of {len(update)} bytes: {type(error).__name__}") from None

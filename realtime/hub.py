@@ -1,0 +1,253 @@
+"""The hub of one process: its open rooms, its group commit, its line to the other processes, and the watch.
+
+One hub per event loop, made when the first socket comes. The watch compares all open rooms with the database every
+HEAD_CHECK_SECONDS, so that a dead channel layer costs seconds, not edits."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import AnonymousUser
+from django.db import connections
+from pycrdt import Doc
+
+from documents.conf import conf
+from documents.models import Document
+from documents.roles import Admission, admit
+from history.append import Fate, PendingUpdate, Stored, append
+from history.folds import compact, make_ydoc
+from history.models import Head, Kind, Via
+from history.signals import document_changed
+from history.writes import write_session
+from realtime.bus import Bus
+from realtime.closing import CloseCode, Closing
+from realtime.commits import Entry, GroupCommit
+from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR
+from realtime.rooms import Committed, Room
+
+logger = logging.getLogger(__name__)
+
+LOAD_THREADS = 4
+"""Threads that read the database for rooms. Appends have a thread of their own: a slow load holds up no commit."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_hubs: "WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]" = WeakKeyDictionary()
+
+
+def current_hub() -> "Hub":
+    """The hub of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+    return _hubs[loop]
+
+
+async def drain() -> None:
+    """Before the server closes its sockets: take no new rooms, store what is in line, write what waits, and close
+    the sockets with 1012, spread over DRAIN_SECONDS."""
+    hub = _hubs.pop(asyncio.get_running_loop(), None)
+    if hub is not None:
+        await hub.stop()
+
+
+class Hub:
+    """Everything of this process that outlives a socket."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, Room] = {}
+        self.commits = GroupCommit()
+        self.bus = Bus(self)
+        self.draining = False
+        self._opening: dict[int, asyncio.Task[Room]] = {}
+        self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch = asyncio.create_task(self._watch_for_ever())
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def load(self, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run code that uses the database off the event loop, and off the one thread that Django shares."""
+        run = database_sync_to_async(read, thread_sensitive=False, executor=self._threads)
+        result: R = await run(*args, **kwargs)
+        return result
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work of a room in the background; it ends with the hub."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Closing):
+            logger.warning("background work of a room failed: %s: %s", type(error).__name__, error)
+
+    # Rooms
+
+    async def open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
+        """The room of a document, loaded once however many come at the same moment, and caught up with the log.
+
+        Raises: Closing, HistoryError."""
+        if self.draining:
+            raise Closing(CloseCode.RESTARTING, "the server is restarting")
+        room = self.rooms.get(document_id)
+        if room is None:
+            if document_id not in self._opening:
+                if len(self.rooms) + len(self._opening) >= conf().rooms_max:
+                    raise Closing(CloseCode.TRY_AGAIN, "this server has too many documents open")
+                task = asyncio.create_task(self._open(document_id, make_doc))
+                self._opening[document_id] = task
+                task.add_done_callback(lambda _: self._opening.pop(document_id, None))
+            room = await asyncio.shield(self._opening[document_id])
+        room.idle_since = self.now()
+        await room.catch_up()
+        return room
+
+    async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
+        # Subscribed first: what is committed from here on is heard of, or found by the catch-up.
+        await self.bus.subscribe(document_id)
+        doc = await make_doc()
+        if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
+            doc = Doc()  # the log is not empty: what the document begins with is already decided
+        folded = await self.load(make_ydoc, document_id, doc=doc)
+        room = Room(self, document_id=document_id, doc=doc, folded=folded)
+        self.rooms[document_id] = room
+        self.bus.ask_for_presence(document_id)
+        return room
+
+    def forget(self, room: Room) -> None:
+        """A room has ended."""
+        if self.rooms.get(room.document_id) is room:
+            del self.rooms[room.document_id]
+            self.spawn(self.bus.unsubscribe(room.document_id))
+
+    # What the other processes and this project's users are told
+
+    def publish_rows(self, room: Room, rows: Sequence[Committed], settled: Sequence[tuple[Entry, bytes, Fate]]) -> None:
+        """Tell of committed rows: a hint to the other processes, and the public signal, both after the fact."""
+        self.bus.publish_rows(room, rows)
+        if document_changed.has_listeners(Document):
+            users = [entry.session.user for entry, _, fate in settled if isinstance(fate, Stored)]
+            self.spawn(self.load(_send_document_changed, room.document_id, rows[-1].last_seq, users[-1]))
+
+    def publish_awareness(self, room: Room, entries: Sequence[AwarenessEntry]) -> None:
+        self.bus.publish_awareness(room.document_id, entries)
+
+    # The watch
+
+    async def _watch_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(conf().head_check_seconds)
+            try:
+                await self._check_heads()
+                self._expire_presence()
+                await self._evict_idle()
+                await self.bus.check()
+            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                logger.warning("the watch could not look: %s: %s", type(error).__name__, error)
+
+    async def _check_heads(self) -> None:
+        rooms = list(self.rooms.values())
+        if not rooms:
+            return
+        found = await self.load(_read_heads, [room.document_id for room in rooms])
+        stale: list[Room] = []
+        for room in rooms:
+            head = found.get(room.document_id)
+            if head is None:
+                room.drop("there is no such document", code=CloseCode.NO_SUCH_DOCUMENT)
+                continue
+            seq, epoch, access_version = head
+            if epoch != room.epoch:
+                room.drop("the document has to be loaded again")
+            elif seq > room.seq:
+                self.spawn(room.catch_up())
+            if any(connection.session.access_version != access_version for connection in room.connections):
+                stale.append(room)
+        if stale:
+            await self.check_rights(stale)
+
+    async def check_rights(self, rooms: Iterable[Room]) -> None:
+        """Ask again what everyone in these rooms may do; close or downgrade those who may no longer."""
+        for room in rooms:
+            for connection in list(room.connections):
+                admission = await self.load(_admit_again, connection.user, room.document_id)
+                connection.readmit(admission)
+
+    async def rights_changed(self, document_id: int) -> None:
+        room = self.rooms.get(document_id)
+        if room is not None:
+            await self.check_rights([room])
+
+    def _expire_presence(self) -> None:
+        for room in self.rooms.values():
+            silent = room.awareness.expire(self.now(), conf().awareness_timeout_seconds)
+            room.show(silent, publish=False)
+
+    async def _evict_idle(self) -> None:
+        for room in list(self.rooms.values()):
+            if room.connections or self.now() - room.idle_since < conf().room_idle_seconds:
+                continue
+            await self.commits.flushed()
+            if room.connections or room.closed:
+                continue
+            room.drop("idle")
+            if room.seq - room.snapshot_seq >= conf().eviction_snapshot_rows:
+                self.spawn(self._compact(room.document_id))
+
+    async def _compact(self, document_id: int) -> None:
+        await self.load(compact, document_id)
+
+    # The end
+
+    async def stop(self) -> None:
+        """Close every socket with 1012, spread over DRAIN_SECONDS, and end all that this hub started."""
+        self.draining = True
+        self._watch.cancel()
+        await self.commits.flushed()
+        sockets = [connection for room in self.rooms.values() for connection in room.connections]
+        for place, connection in enumerate(sockets):
+            connection.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
+            if place % 50 == 49:
+                await asyncio.sleep(conf().drain_seconds * 50 / len(sockets))
+        await self.commits.close()
+        await self.bus.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(LOAD_THREADS):
+            self._threads.submit(connections.close_all)
+        self._threads.shutdown(wait=True)
+
+
+def _seed(document_id: int, content: bytes) -> bool:
+    """Store what a document begins with, if its log is empty; whether it was this process that did."""
+    document = Document.objects.get(pk=document_id)
+    session = write_session(document, actor=None, via=Via.WEBSOCKET)
+    (fate,) = append([PendingUpdate(session=session, payload=content, kind=Kind.SEED, expected_seq=0)])
+    return isinstance(fate, Stored)
+
+
+def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
+    """By document: head seq, epoch, access version; one query. Deleted documents are left out."""
+    heads = Head.objects.filter(document_id__in=document_ids, document__deleted_at__isnull=True)
+    rows = heads.values_list("document_id", "seq", "epoch", "document__access__version")
+    return {document_id: (seq, epoch, version) for document_id, seq, epoch, version in rows}
+
+
+def _admit_again(user: Any, document_id: int) -> Admission | None:
+    document = Document.objects.filter(pk=document_id).first()
+    return None if document is None else admit(user or AnonymousUser(), document)
+
+
+def _send_document_changed(document_id: int, seq: int, actor: Any) -> None:
+    document = Document.objects.get(pk=document_id)
+    document_changed.send_robust(sender=Document, document=document, seq=seq, actor=actor)

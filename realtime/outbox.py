@@ -1,0 +1,118 @@
+"""What waits to be written to one socket. Bounded: a reader that is too slow gets one merged update of what it missed.
+
+A message is written at once where the socket takes it; only a socket that is behind has a queue and a task."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from realtime.frames import FrameWriter, SharedMessage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    message: SharedMessage
+    seq: int | None
+    """The last seq that the message brings; None for what may not be dropped (handshakes)."""
+
+
+class Outbox:
+    """The messages of one socket, in order.
+
+    `send` awaits until the server took a payload. `missed_since(seq)` returns the message that brings a socket from
+    `seq` to the room's present, and the seq it then has."""
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[bytes], Awaitable[None]],
+        writer: FrameWriter | None,
+        missed_since: Callable[[int], Awaitable[tuple[SharedMessage | None, int]]],
+        bytes_max: int,
+    ) -> None:
+        self._send = send
+        self._writer = writer
+        self._missed_since = missed_since
+        self._bytes_max = bytes_max
+        self._waiting: deque[_Waiting] = deque()
+        self._droppable_bytes = 0
+        self._behind = False
+        self._pump: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.seq = 0
+        """The last seq written to the socket."""
+
+    def offer(self, message: SharedMessage, *, seq: int | None = None) -> None:
+        """Write the message, or line it up. `seq` marks an update (or presence, with the seq unchanged) that may be
+        dropped and replaced when the reader is too slow."""
+        if self._pump is None and self._writer is not None and self._writer.write_frame(message.frame):
+            self._wrote(seq)
+            return
+        if seq is not None:
+            if self._behind:
+                return
+            if self._droppable_bytes + len(message.payload) > self._bytes_max:
+                self._overflow()
+                return
+            self._droppable_bytes += len(message.payload)
+        self._waiting.append(_Waiting(message, seq))
+        self._ensure_pump()
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._droppable_bytes = 0
+        if self._pump is not None:
+            self._pump.cancel()
+
+    def _wrote(self, seq: int | None) -> None:
+        if seq is not None and seq > self.seq:
+            self.seq = seq
+
+    def _overflow(self) -> None:
+        """Forget the updates and presence in line: when the reader comes back, it is brought up to date in one."""
+        self._behind = True
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.seq is None)
+        self._droppable_bytes = 0
+        self._ensure_pump()
+
+    def _ensure_pump(self) -> None:
+        if self._pump is None:
+            self._idle.clear()
+            self._pump = asyncio.create_task(self._run())
+            self._pump.add_done_callback(self._pump_ended)
+
+    async def _run(self) -> None:
+        while True:
+            while self._waiting:
+                waiting = self._waiting.popleft()
+                if waiting.seq is not None:
+                    self._droppable_bytes -= len(waiting.message.payload)
+                await self._send(waiting.message.payload)
+                self._wrote(waiting.seq)
+            if not self._behind:
+                return
+            message, seq = await self._missed_since(self.seq)
+            # From here on updates line up again; those that the message already holds do no harm twice.
+            self._behind = False
+            if message is not None:
+                await self._send(message.payload)
+                self._wrote(seq)
+
+    def _pump_ended(self, task: asyncio.Task[None]) -> None:
+        self._pump = None
+        self._idle.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The socket is gone, or its room: its own receive loop ends it.
+            logger.debug("an outbox ended: %s", type(error).__name__)
+            return
+        if self._waiting and not task.cancelled():
+            self._ensure_pump()

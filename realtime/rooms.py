@@ -1,0 +1,355 @@
+"""A room: one process's live copy of one document, and everyone who has it open here.
+
+The served document is fed with committed rows alone, in the order of their seqs, by `_advance` and nothing else; what
+a crash could take back is never in it. The intake document behind the gate runs ahead of it."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pycrdt import Doc
+
+from documents.conf import conf
+from history.append import Fate, Reason, Refused, Stored
+from history.crdt.merging import MERGE_UPDATES_MAX, merged
+from history.crdt.updates import MissingDependency
+from history.folds import Folded
+from history.log import consistent_read, head_of, read_log
+from history.models import Kind
+from history.sessions import WriteSession
+from realtime.closing import CloseCode, Closing
+from realtime.commits import Entry
+from realtime.frames import SharedMessage
+from realtime.gate import Gate, GateBroken
+from realtime.protocols.awareness import AwarenessEntry, AwarenessStates
+from realtime.protocols.frames import (
+    encode_awareness_frames,
+    encode_sync_step1,
+    encode_sync_step2,
+    encode_update,
+)
+from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR
+
+if TYPE_CHECKING:
+    from realtime.connections import Connection
+    from realtime.hub import Hub
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """Committed rows first_seq..last_seq (both inclusive) as one update. `own`: this room's intake holds it already.
+    `origin` is the socket that sent all of it, which does not need it back."""
+
+    first_seq: int
+    last_seq: int
+    update: bytes
+    own: bool = False
+    origin: "Connection | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    epoch: int
+    head_seq: int
+    rows: list[Committed]
+
+
+class Room:
+    """One document, open in this process. All methods run on the event loop."""
+
+    def __init__(self, hub: "Hub", *, document_id: int, doc: "Doc[Any]", folded: Folded) -> None:
+        self.hub = hub
+        self.document_id = document_id
+        self.doc = doc
+        self.seq = folded.seq
+        self.epoch = folded.epoch
+        self.snapshot_seq = folded.snapshot_seq
+        self.connections: set[Connection] = set()
+        self.awareness = AwarenessStates(states_max=conf().awareness_states_max)
+        self.closed = False
+        self.idle_since = hub.now()
+        self._gate: Gate | None = None
+        self._gate_loading: asyncio.Task[Gate] | None = None
+        self._whole: tuple[int, SharedMessage] | None = None
+        self._catch_up_lock = asyncio.Lock()
+        self._catch_ups_asked = 0
+        self._catch_ups_done = 0
+
+    # Who is here
+
+    def join(self, connection: "Connection") -> None:
+        self.connections.add(connection)
+        connection.outbox.seq = self.seq
+
+    def leave(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        self.idle_since = self.hub.now()
+        if not self.closed:
+            self.show(self.awareness.remove_owner(connection), publish=True)
+
+    def drop(self, reason: str, *, code: CloseCode = CloseCode.TRY_AGAIN) -> None:
+        """End this copy: close its sockets; the next who comes loads the document from the log."""
+        if self.closed:
+            return
+        self.closed = True
+        logger.info(
+            "room dropped: document=%s seq=%s sockets=%s: %s", self.document_id, self.seq, len(self.connections), reason
+        )
+        self.hub.forget(self)
+        for connection in list(self.connections):
+            connection.close(Closing(code, reason))
+
+    # Reading
+
+    def greeting(self) -> Iterable[SharedMessage]:
+        """What a socket is sent when it comes: our state vector, and who is here."""
+        yield SharedMessage(encode_sync_step1(self.doc.get_state()))
+        yield from self.presence()
+
+    def presence(self) -> Iterable[SharedMessage]:
+        return self._awareness_messages(self.awareness.entries())
+
+    def sync_step2(self, state_vector: bytes) -> SharedMessage:
+        """What a client with that state vector lacks. The whole document is encoded once for all who come to it."""
+        if state_vector != EMPTY_STATE_VECTOR:
+            return SharedMessage(encode_sync_step2(self.doc.get_update(state_vector)))
+        if self._whole is None or self._whole[0] != self.seq:
+            self._whole = self.seq, SharedMessage(encode_sync_step2(self.doc.get_update()))
+        return self._whole[1]
+
+    async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
+        """One message with all rows after `seq`, for a socket that was too slow, and the seq it then has."""
+        upto = self.seq
+        if upto == seq:
+            return None, seq
+        if upto - seq > MERGE_UPDATES_MAX:
+            return SharedMessage(encode_update(self.doc.get_update())), upto
+        tail = await self.hub.load(_read_tail, self.document_id, seq)
+        return SharedMessage(encode_update(merged([row.update for row in tail.rows]))), tail.rows[-1].last_seq
+
+    # Writing
+
+    async def write(self, connection: "Connection", update: bytes) -> None:
+        """Take an update of a client: through the gate, then in line for the log.
+
+        Returns before COMMIT. Raises: Malformed, Closing; the socket is to be closed then."""
+        if len(update) > conf().update_bytes_max:
+            raise Closing(CloseCode.TOO_LARGE, "the update is too large")
+        await self.hub.commits.room_for_more()
+        try:
+            emitted = await self._take(update)
+        except MissingDependency:
+            connection.ask_for_missing(encode_sync_step1(self.doc.get_state()))
+            return
+        connection.has_no_gap()
+        if emitted is not None:
+            self.hub.commits.submit(self, connection.session, emitted, origin=connection)
+
+    async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
+        """Take an update that no socket sent; return its fate once others may see it, or None if it says nothing new.
+
+        Raises: Malformed, MissingDependency, Closing."""
+        await self.hub.commits.room_for_more()
+        emitted = await self._take(update)
+        if emitted is None:
+            return None
+        future: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        self.hub.commits.submit(self, session, emitted, origin=None, kind=kind, future=future)
+        return await future
+
+    async def _take(self, update: bytes) -> bytes | None:
+        """What the gate makes of an update; one whose dependencies are not here is tried again after a look at the
+        log. Raises: Malformed, MissingDependency, Closing."""
+        for attempt in ("first", "last"):
+            gate = await self._ready_gate()
+            try:
+                return gate.take(update)
+            except MissingDependency:
+                if attempt == "last":
+                    raise
+                await self.catch_up()
+            except GateBroken as error:
+                logger.warning("gate broken: document=%s: %s", self.document_id, error)
+                self._gate = None
+                raise Closing(CloseCode.MALFORMED, "malformed update") from error
+        raise AssertionError("unreachable")
+
+    async def _ready_gate(self) -> Gate:
+        if self.closed:
+            raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
+        if self._gate is not None:
+            return self._gate
+        if self._gate_loading is None:
+            self._gate_loading = asyncio.create_task(self._load_gate())
+        return await asyncio.shield(self._gate_loading)
+
+    async def _load_gate(self) -> Gate:
+        try:
+            gate = await self.hub.load(Gate.load, self.document_id)
+            while gate.seq < self.seq:
+                tail = await self.hub.load(_read_tail, self.document_id, gate.seq)
+                for row in tail.rows:
+                    gate.follow(row.last_seq, row.update, known=False)
+            self._gate = gate
+            return gate
+        finally:
+            self._gate_loading = None
+
+    # What became of it
+
+    def settle(self, settled: Sequence[tuple[Entry, bytes, Fate]]) -> None:
+        """Take over the fates of this room's rows of one batch: show what is stored, turn back what was refused."""
+        rows: list[Committed] = []
+        for entry, payload, fate in settled:
+            if isinstance(fate, Stored):
+                rows.append(
+                    Committed(first_seq=fate.seq, last_seq=fate.seq, update=payload, own=True, origin=entry.origin)
+                )
+            if entry.future is not None and not entry.future.done():
+                entry.future.set_result(fate)
+        if rows and not self.closed:
+            self.advance(rows)
+            self.hub.publish_rows(self, rows, settled)
+        refused = [(entry, fate.reason) for entry, _, fate in settled if isinstance(fate, Refused)]
+        if refused:
+            self._turn_back(refused)
+
+    def _turn_back(self, refused: Sequence[tuple[Entry, Reason]]) -> None:
+        """What was refused is in the intake: a new one is built, and what stands in line behind it is judged again, so
+        that no other session's edits fail with it and nothing is logged that builds on what is not there."""
+        if any(reason in (Reason.UNAVAILABLE, Reason.GONE) for _, reason in refused):
+            self.drop("its log could not be written")
+            return
+        self._gate = None
+        for entry, _ in refused:
+            if entry.origin is not None:
+                entry.origin.denied()
+        waiting = self.hub.commits.withdraw(self)
+        self.hub.spawn(self.hub.check_rights([self]))
+        if waiting:
+            self.hub.spawn(self._judge_again(waiting))
+
+    async def _judge_again(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            for update in entry.updates:
+                try:
+                    emitted = await self._take(update)
+                except (MissingDependency, Closing, ValueError):
+                    if entry.origin is not None:
+                        entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
+                    continue
+                if emitted is not None:
+                    self.hub.commits.submit(
+                        self, entry.session, emitted, origin=entry.origin, kind=entry.kind, future=entry.future
+                    )
+
+    def advance(self, rows: Sequence[Committed]) -> None:
+        """Take over committed rows, whoever told of them, and show them; rows that are known are passed over, and a
+        gap before them is first read from the log."""
+        applied: list[Committed] = []
+        for row in rows:
+            if row.last_seq <= self.seq:
+                continue
+            if row.first_seq > self.seq + 1:
+                self.hub.spawn(self.catch_up())
+                break
+            try:
+                self.doc.apply_update(row.update)
+                self._follow(row)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
+                logger.error(
+                    "document=%s seq=%s does not apply: %s", self.document_id, row.last_seq, type(error).__name__
+                )
+                self.drop("the document has to be loaded again")
+                return
+            self.seq = row.last_seq
+            applied.append(row)
+        if applied:
+            self._broadcast(applied)
+
+    def advance_by_hint(self, first_seq: int, last_seq: int, update: bytes) -> None:
+        """Take over rows that another process told of in one update."""
+        self.advance([Committed(first_seq=first_seq, last_seq=last_seq, update=update)])
+
+    def _follow(self, row: Committed) -> None:
+        if self._gate is not None:
+            try:
+                self._gate.follow(row.last_seq, row.update, known=row.own)
+            except (GateBroken, MissingDependency):
+                self._gate = None  # the next write builds it from the log
+
+    def _broadcast(self, rows: Sequence[Committed]) -> None:
+        message = SharedMessage(encode_update(merged([row.update for row in rows])))
+        origin = rows[0].origin if all(row.origin is rows[0].origin for row in rows) else None
+        for connection in self.connections:
+            if connection is not origin:
+                connection.deliver(message, seq=self.seq)
+            else:
+                connection.outbox.seq = max(connection.outbox.seq, self.seq)
+
+    async def catch_up(self) -> None:
+        """Read what the log has and this room has not, and show it. Callers at the same moment share one look.
+
+        Raises: Closing when the room had to be dropped."""
+        self._catch_ups_asked += 1
+        mine = self._catch_ups_asked
+        async with self._catch_up_lock:
+            if self._catch_ups_done >= mine:
+                return
+            covers = self._catch_ups_asked
+            tail = await self.hub.load(_read_tail, self.document_id, self.seq)
+            if tail.epoch != self.epoch or tail.head_seq < self.seq or len(tail.rows) < tail.head_seq - self.seq:
+                self.drop("the document has to be loaded again")
+            if self.closed:
+                raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+            self.advance(tail.rows)
+            self._catch_ups_done = covers
+
+    # Presence
+
+    def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
+        """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""
+        changes = self.awareness.apply(
+            entries,
+            owner=connection,
+            now=self.hub.now(),
+            owned_max=conf().awareness_states_per_socket_max,
+        )
+        for message in self._awareness_messages(changes.outdated):
+            connection.outbox.offer(message)
+        self.show(changes.broadcast, publish=True)
+
+    def hear_from(self, process: str, entries: Sequence[AwarenessEntry]) -> None:
+        """Take the awareness entries that another process heard."""
+        changes = self.awareness.apply(entries, owner=process, now=self.hub.now())
+        self.show(changes.broadcast, publish=False)
+
+    def show(self, entries: Sequence[AwarenessEntry], *, publish: bool) -> None:
+        for message in self._awareness_messages(entries):
+            for connection in self.connections:
+                connection.deliver(message, seq=self.seq)
+        if publish and entries:
+            self.hub.publish_awareness(self, entries)
+
+    def _awareness_messages(self, entries: Sequence[AwarenessEntry]) -> Iterable[SharedMessage]:
+        # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
+        for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
+            yield SharedMessage(frame)
+
+
+def _read_tail(document_id: int, after: int) -> _Tail:
+    """Rows after `after`, at most CATCH_UP_ROWS_MAX. Reads the database."""
+    with consistent_read():
+        head = head_of(document_id)
+        until = min(head.seq, after + conf().catch_up_rows_max)
+        rows = [
+            Committed(first_seq=row.seq, last_seq=row.seq, update=row.payload)
+            for row in read_log(document_id, after=after, until=until)
+        ]
+    return _Tail(head.epoch, head.seq, rows)

@@ -1,0 +1,42 @@
+"""What Celery does on this floor."""
+
+import base64
+from typing import Any
+
+from celery import Task, shared_task
+from django.contrib.auth import get_user_model
+
+from history.errors import LogUnavailable, OutcomeUnknown
+from history.models import Kind, Via
+from realtime.push import push
+
+RETRIES_MAX = 5
+RETRY_SECONDS_MAX = 60
+
+
+@shared_task(
+    bind=True,
+    acks_late=True,
+    autoretry_for=(LogUnavailable, OutcomeUnknown),
+    max_retries=RETRIES_MAX,
+    retry_backoff=True,
+    retry_backoff_max=RETRY_SECONDS_MAX,
+)
+def push_document_update(
+    self: Task, room_name: str, update_base64: str, *, actor_pk: Any | None = None, request_key: str | None = None
+) -> int | None:
+    """Append an update made elsewhere and send it into open editors; return its seq, or None if it said nothing new.
+
+    `update_base64` is a Yjs update (v1). A task that runs twice (a worker killed before it acknowledged, an unknown
+    outcome) stores once: its own id is the request key where none is given.
+    Raises: NoSuchDocument, UpdateRefused."""
+    actor = None if actor_pk is None else get_user_model()._default_manager.get(pk=actor_pk)
+    stored = push(
+        room_name,
+        base64.b64decode(update_base64, validate=True),
+        actor=actor,
+        via=Via.TASK,
+        kind=Kind.EDIT,
+        request_key=request_key or self.request.id,
+    )
+    return None if stored is None else stored.seq
