@@ -1,5 +1,5 @@
 # Every target needs Python 3.11–3.13 and make, nothing else: config/bootstrap.py makes .venv and fills it once.
-PYTHON ?= $(firstword $(shell command -v python3 python3.13 python3.12 python3.11 2>/dev/null) python3)
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do command -v $$name >/dev/null && echo $$name && break; done || echo python3)
 RUN = $(PYTHON) config/bootstrap.py run
 DEV = $(PYTHON) config/bootstrap.py dev
 ARGS ?=

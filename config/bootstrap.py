@@ -46,7 +46,8 @@ def use_supported_python() -> None:
         return
     for major, minor in reversed(SUPPORTED):
         other = shutil.which(f"python{major}.{minor}")
-        if other:
+        # Run once: a version switcher leaves names on PATH behind which there is no Python.
+        if other and subprocess.call([other, "-c", ""], stderr=subprocess.DEVNULL) == 0:
             os.execv(other, [other, *sys.argv])
     found = f"{sys.executable} is {version[0]}.{version[1]}"
     fail(f"Palimpsest needs Python 3.11, 3.12 or 3.13, but {found}: install one, or name it: make PYTHON=<path>")

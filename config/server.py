@@ -6,6 +6,7 @@ a query string, because `/ws/<room>?ticket=…` carries a right to connect.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -82,7 +83,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.ready_fd is not None:
-            os.write(self.ready_fd, b"1")
+            with contextlib.suppress(BrokenPipeError):  # a worker that replaces a dead one: nobody waits
+                os.write(self.ready_fd, b"1")
             os.close(self.ready_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

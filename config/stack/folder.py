@@ -54,8 +54,8 @@ class DataFolder:
     def note(self, **state: str) -> None:
         """Tell a second start what this one is doing. The lock must be held."""
         text = json.dumps({"pid": os.getpid(), **state}).encode()
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
+        os.pwrite(self._descriptor, text, 0)  # a full disk is noticed here, before anything starts
+        os.truncate(self._descriptor, len(text))
 
     def secret_key(self) -> str:
         """The key that this folder's stack signs with: made once, kept, readable by its owner alone."""
@@ -92,7 +92,7 @@ def _try_lock(descriptor: int) -> bool:
 def _read(descriptor: int) -> dict[str, str]:
     try:
         content = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:  # empty: the holder has it but has not written yet, or has just let go
+    except ValueError:  # the holder is about to write, is writing, or has just let go
         return {"state": "stopping"}
     return {key: str(value) for key, value in content.items()}
 

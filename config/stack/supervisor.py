@@ -153,11 +153,14 @@ class Supervisor:
         """Bring the schema up to date, and make the demo's users and document once."""
         self._manage("migrate", "--noinput", "--verbosity", "0")
         if self.configuration.demo:
-            self._manage("demo")
+            self._manage("demo", PALIMPSEST_DEMO="1")
 
-    def _manage(self, *arguments: str) -> None:
+    def _manage(self, *arguments: str, **settings: str) -> None:
         step = Child(
-            f"`manage.py {arguments[0]}`", [sys.executable, "manage.py", *arguments], env=self.env, cwd=PROJECT
+            f"`manage.py {arguments[0]}`",
+            [sys.executable, "manage.py", *arguments],
+            env=self.env | settings,
+            cwd=PROJECT,
         )
         try:
             step.wait(tick=self.request.tick)

@@ -1,0 +1,160 @@
+"""`make run` as a real process: it starts, answers, stops, comes back, and says in one sentence what is wrong."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.integration.running_stack import (
+    RunningStack,
+    copy_of_project,
+    free_port,
+    processes_of,
+    run_to_the_end,
+    stack_environment,
+    status_of,
+    wait_for,
+)
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Path]:
+    with copy_of_project() as copy:
+        yield copy
+
+
+@pytest.fixture
+def data(project: Path, request: pytest.FixtureRequest) -> Path:
+    return project / f"data of {request.node.name.replace('/', ' ')}"
+
+
+def database_url(data: Path) -> str:
+    lines = (data / "environment").read_text().splitlines()
+    return next(line for line in lines if "DATABASE_URL" in line).partition("=")[2].strip("'")
+
+
+def manage(project: Path, data: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "config.stack", "manage", "--", *arguments]
+    env = stack_environment(DATA_DIR=str(data))
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_it_runs_from_any_folder_and_leaves_no_process_when_it_is_told_to_stop(project: Path, data: Path) -> None:
+    with RunningStack(project, PORT=str(free_port()), DATA_DIR=str(data)) as stack:
+        assert status_of(f"{stack.url()}/healthz") == 200
+        assert "no migrations to apply" in manage(project, data, "migrate").lower()
+        assert stack.end(signal.SIGTERM) == 0
+    assert not processes_of(data)
+
+
+def test_a_kill_of_the_supervisor_leaves_no_process_and_the_next_start_has_the_data(project: Path, data: Path) -> None:
+    settings = {"PORT": str(free_port()), "DATA_DIR": str(data), "WEB_WORKERS": "1"}
+    with RunningStack(project, **settings) as stack:
+        stack.url()
+        with psycopg.connect(database_url(data)) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+        key = (data / "secret-key").read_text()
+        stack.end(signal.SIGKILL)
+    with RunningStack(project, **settings) as stack:
+        assert status_of(f"{stack.url()}/healthz") == 200
+        with psycopg.connect(database_url(data)) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+        assert (data / "secret-key").read_text() == key
+        assert stack.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_for("the kernel and the servers ended all that was left", lambda: not processes_of(data))
+
+
+def test_a_second_start_is_refused_and_dead_parts_come_back(project: Path, data: Path) -> None:
+    port = str(free_port())
+    with RunningStack(project, PORT=port, DATA_DIR=str(data), WEB_WORKERS="1") as stack:
+        url = stack.url()
+        code, output = run_to_the_end(project, PORT=str(free_port()), DATA_DIR=str(data))
+        assert (code, output.count("\n")) == (1, 1)
+        assert f"already runs from {data} at {url} (process {stack.pid})" in output
+
+        before = stack.children()
+        assert len(before) == 5
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        wait_for(
+            "every part runs again",
+            lambda: set(stack.children()) == set(before) and not set(stack.children().values()) & set(before.values()),
+        )
+        wait_for("it answers again", lambda: answers(f"{url}/healthz"))
+        assert stack.end(signal.SIGINT) == 0
+    assert not processes_of(data)
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        return status_of(url) == 200
+    return False
+
+
+def refusal(project: Path, **settings: str) -> str:
+    """The one sentence of a stack that cannot start."""
+    code, output = run_to_the_end(project, **({"PORT": str(free_port())} | settings))
+    assert code == 1
+    assert output.count("\n") == 1, output
+    return output
+
+
+def test_a_taken_port_is_said_in_one_sentence(project: Path, data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"Port {port} on 127.0.0.1 is taken" in refusal(project, PORT=str(port), DATA_DIR=str(data))
+
+
+def test_an_unreachable_database_is_said_in_one_sentence_without_its_password(project: Path, data: Path) -> None:
+    url = f"postgres://someone:password@127.0.0.1:{free_port()}/db"
+    said = refusal(project, DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1", DATA_DIR=str(data))
+    assert "database of DATABASE_URL cannot be reached" in said
+    assert "password" not in said
+
+
+def test_an_unreachable_valkey_is_said_in_one_sentence(project: Path, data: Path) -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    database = os.environ["DATABASE_URL"]
+    assert "REDIS_URL cannot be reached" in refusal(project, REDIS_URL=url, DATABASE_URL=database, DATA_DIR=str(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("WEB_WORKERS", "0"),
+        ("HOST", "no.such.host.invalid"),
+        ("HOST", "192.0.2.1"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_said_in_one_sentence(
+    project: Path, data: Path, name: str, value: str
+) -> None:
+    assert value in refusal(project, **{name: value, "DATA_DIR": str(data)})
+
+
+def test_a_disk_with_no_room_for_the_first_file_is_said_in_one_sentence(project: Path, data: Path) -> None:
+    data.mkdir()
+    (data / "lock").symlink_to("/dev/full")  # the kernel answers every write with ENOSPC
+    assert "The disk is full" in refusal(project, DATA_DIR=str(data))
+
+
+def test_a_disk_that_fills_up_under_initdb_is_said_in_one_sentence(project: Path, data: Path) -> None:
+    """A file system of 8 MiB, mounted where nobody else sees it: in a mount namespace of its own."""
+    data.mkdir(mode=0o755)
+    env = stack_environment(DATA_DIR=str(data), PORT=str(free_port()))
+    inner = 'mount -t tmpfs -o size=8m,mode=755 tmpfs "$0" && exec "$@"'
+    own_namespace = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps", "--mount"]
+    command = ["unshare", *own_namespace, "sh", "-c", inner, str(data), sys.executable, "-m", "config.stack", "run"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr == "The disk is full: PostgreSQL could not write its files.\n"
+    assert not processes_of(data)
