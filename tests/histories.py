@@ -1,5 +1,5 @@
 """Random histories of several people on every kind of root, as the server would log them: each row an update whose
-dependencies stand in earlier rows. The same seed gives the same history."""
+dependencies stand in earlier rows. The same seed makes the same edits (yrs writes formats in random order)."""
 
 import random
 from collections.abc import Callable, Iterable

@@ -1,0 +1,197 @@
+"""The guard takes every honest update, refuses what yrs cannot bear, and changes nothing by judging."""
+
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import pytest
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
+
+from history.crdt.guard import ROOTS_MAX, TYPE_DEPTH_MAX, Guard, MissingDependency, RefusedUpdate
+from history.crdt.lib0 import Malformed, var_string, var_uint
+from history.crdt.updates import decode_state_vector
+from tests.histories import random_history, replay, updates_of
+from tests.unit.crdt.test_updates import one_struct
+
+
+def guard_of(*updates: bytes) -> Guard:
+    guard = Guard()
+    for update in updates:
+        guard.commit(guard.check(update))
+    return guard
+
+
+@pytest.mark.parametrize("batch", range(10))
+def test_no_row_of_a_random_history_is_refused(batch: int) -> None:
+    for seed in range(batch * 20, batch * 20 + 20):
+        rows = random_history(seed, concurrency=(0.3, 0.8)[seed % 2], skip_gc=seed % 3 == 0)
+        guard = guard_of(*(row.update for row in rows))
+        assert guard.known == decode_state_vector(replay(rows).get_state())
+
+
+@pytest.mark.parametrize("skip_gc", [False, True])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_guard_rebuilt_from_a_snapshot_refuses_no_later_row(seed: int, skip_gc: bool) -> None:
+    rows = random_history(seed, edits=60)
+    middle = len(rows) // 2
+    guard = Guard.of(replay(rows[:middle], skip_gc=skip_gc).get_update())
+    for row in rows[middle:]:
+        guard.commit(guard.check(row.update))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_whole_document_sent_at_once_is_taken(seed: int) -> None:
+    doc = replay(random_history(seed))
+    assert guard_of(doc.get_update()).known == decode_state_vector(doc.get_state())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_update_sent_twice_is_taken(seed: int) -> None:
+    updates = [row.update for row in random_history(seed)]
+    guard_of(*(update for update in updates for _ in range(2)), *updates)
+
+
+def test_judging_changes_nothing() -> None:
+    rows = random_history(4)
+    guard = Guard()
+    for row in rows:
+        twin = deepcopy(guard)
+        guard.check(row.update)
+        verdict = guard.check(row.update)
+        assert guard.known == twin.known and guard.roots() == twin.roots()
+        with pytest.raises(Malformed):
+            guard.check(row.update[:-1])
+        guard.commit(verdict)
+
+
+def test_truncation_at_every_byte_is_malformed() -> None:
+    rows = random_history(6)
+    guard = Guard()
+    for row in rows:
+        for stop in range(len(row.update)):
+            with pytest.raises(Malformed):
+                guard.check(row.update[:stop])
+        guard.commit(guard.check(row.update))
+
+
+def test_text_in_an_array_is_refused_because_reading_it_never_ends() -> None:
+    array = one_struct(b"\x01\x7d\x01", kind=8)
+    with pytest.raises(RefusedUpdate, match="string content"):
+        guard_of(array).check(bytes.fromhex("0101020044010006e697a5e69cac00"))
+
+
+def test_a_value_among_xml_nodes_is_refused_because_reading_them_panics() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    fragment = doc.get("r", type=XmlFragment)
+    fragment.children.append(XmlElement("p"))
+    guard = guard_of(doc.get_update())
+    with pytest.raises(RefusedUpdate, match="any content"):
+        guard.check(b"\x01\x01\x02\x00\x88\x01\x00\x01\x7e\x00")
+    with pytest.raises(RefusedUpdate, match="type content"):
+        guard.check(b"\x01\x01\x02\x00\x87\x01\x00\x01\x00")
+
+
+def test_content_without_a_key_in_a_nested_map_is_refused() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc.get("r", type=Array).append(Map())
+    with pytest.raises(RefusedUpdate, match="keys only"):
+        guard_of(doc.get_update()).check(b"\x01\x01\x02\x00\x08\x00\x01\x00\x01\x7e\x00")
+
+
+def test_a_parent_that_is_no_type_is_refused() -> None:
+    with pytest.raises(RefusedUpdate, match="not a shared type"):
+        guard_of(one_struct(var_string("a"), kind=4)).check(b"\x01\x01\x02\x00\x04\x00\x01\x00\x01b\x00")
+
+
+def test_a_parent_that_was_deleted_and_collected_is_taken() -> None:
+    server: Doc[Any] = Doc(client_id=1)
+    array = server.get("r", type=Array)
+    array.append(Array([1]))
+    peer: Doc[Any] = Doc(client_id=2)
+    peer.apply_update(server.get_update())
+    del array[0]
+    [late] = updates_of(peer, lambda: peer.get("r", type=Array)[0].append(2))
+    [fresh] = updates_of(peer, lambda: peer.get("r", type=Array)[0].insert(0, Text("x")))
+    guard = Guard.of(server.get_update())
+    for update in (late, fresh):
+        guard.commit(guard.check(update))
+        server.apply_update(update)
+    assert array.to_py() == []
+
+
+def test_neighbours_in_different_roots_are_refused() -> None:
+    texts = b"\x01\x02\x01\x00\x04\x01\x01a\x01a\x04\x01\x01b\x01b\x00"
+    with pytest.raises(RefusedUpdate, match="neighbours"):
+        guard_of(texts).check(b"\x01\x01\x02\x00\xc4\x01\x00\x01\x01\x01x\x00")
+
+
+def nested_types(depth: int) -> bytes:
+    """An update of client 1 with that many arrays inside each other."""
+    inner = b"".join(b"\x07\x00\x01" + var_uint(clock) + b"\x00" for clock in range(depth - 1))
+    return b"\x01" + var_uint(depth) + b"\x01\x00" + b"\x07\x01\x01r\x00" + inner + b"\x00"
+
+
+def test_types_nested_too_deep_are_refused() -> None:
+    guard_of(nested_types(TYPE_DEPTH_MAX))
+    for depth in (TYPE_DEPTH_MAX + 1, 40_000):
+        with pytest.raises(RefusedUpdate, match="nested"):
+            Guard().check(nested_types(depth))
+
+
+def test_depth_is_counted_over_updates_and_snapshots() -> None:
+    deepest = nested_types(TYPE_DEPTH_MAX)
+    one_more = b"\x01\x01\x02\x00\x07\x00\x01" + var_uint(TYPE_DEPTH_MAX - 1) + b"\x00\x00"
+    for guard in (guard_of(deepest), Guard.of(deepest)):
+        with pytest.raises(RefusedUpdate, match="nested"):
+            guard.check(one_more)
+
+
+def test_too_many_roots_are_refused() -> None:
+    def roots(count: int) -> bytes:
+        structs = b"".join(b"\x08\x01" + var_string(str(number)) + b"\x01\x7e" for number in range(count))
+        return b"\x01" + var_uint(count) + b"\x01\x00" + structs + b"\x00"
+
+    guard = guard_of(roots(ROOTS_MAX))
+    with pytest.raises(RefusedUpdate, match="roots"):
+        Guard().check(roots(ROOTS_MAX + 1))
+    with pytest.raises(RefusedUpdate, match="roots"):
+        guard.check(b"\x01\x01\x02\x00\x08\x01\x04more\x01\x7e\x00")
+
+
+def test_a_missing_update_is_named_and_taken_once_it_is_there() -> None:
+    doc: Doc[Text] = Doc(client_id=5)
+    text = doc.get("text", type=Text)
+    updates = [updates_of(doc, partial(text.insert, place, "abc"[place]))[0] for place in range(3)]
+    guard = guard_of(updates[0])
+    with pytest.raises(MissingDependency) as missing:
+        guard.check(updates[2])
+    assert (missing.value.client, missing.value.clock) == (5, 1)
+    guard.commit(guard.check(updates[1]))
+    guard.commit(guard.check(updates[2]))
+
+
+def test_deleting_what_is_unknown_is_a_missing_dependency() -> None:
+    with pytest.raises(MissingDependency):
+        guard_of(one_struct(var_string("ab"), kind=4)).check(b"\x00\x01\x01\x01\x01\x02")
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        pytest.param(b"\x01\x01\x02\x00\x84\x01\x01\x01x\x00", id="an insert"),
+        pytest.param(b"\x00\x01\x01\x01\x02\x01", id="a delete"),
+        pytest.param(b"\x01\x01\x02\x00\x44\x01\x02\x01x\x00", id="an insert before the second half"),
+    ],
+)
+def test_an_update_that_splits_an_emoji_says_where(update: bytes) -> None:
+    guard = guard_of(one_struct(var_string("a😀b"), kind=4))
+    assert guard.check(update).splits == {(1, 2)}
+    assert guard.check(b"\x01\x01\x02\x00\x84\x01\x02\x01x\x00").splits == frozenset()
+    assert Guard.of(one_struct(var_string("a😀b"), kind=4)).check(update).splits == {(1, 2)}
+
+
+def test_a_root_keeps_what_it_holds_through_the_rebuild() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc.get("x", type=XmlFragment).children.append(XmlText("hello"))
+    doc.get("m", type=Map)["key"] = 1
+    assert guard_of(doc.get_update()).roots() == Guard.of(doc.get_update()).roots()

@@ -1,0 +1,59 @@
+"""The kind of a root, told from structs alone."""
+
+from typing import Any
+
+import pytest
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
+
+from history.crdt.roots import RootKind, root_kinds
+from tests.histories import random_history, replay
+
+
+def kind_of(root: Any) -> RootKind:
+    doc: Doc[Any] = Doc({"r": root})
+    return root_kinds(doc.get_update())["r"]
+
+
+@pytest.mark.parametrize(
+    ("root", "kind"),
+    [
+        (Text("a"), RootKind.TEXT),
+        (Array([1]), RootKind.ARRAY),
+        (Array([b"\x00"]), RootKind.ARRAY),
+        (Array([Map({"a": 1}), Text("b")]), RootKind.ARRAY),
+        (Map({"a": 1}), RootKind.MAP),
+        (Map({"a": Text("b")}), RootKind.MAP),
+        (XmlFragment([XmlElement("p")]), RootKind.XML),
+        (XmlFragment([XmlText("a")]), RootKind.XML),
+    ],
+)
+def test_content_tells_the_kind(root: Any, kind: RootKind) -> None:
+    assert kind_of(root) is kind
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_root_of_a_random_history_is_told_right(seed: int) -> None:
+    kinds = root_kinds(replay(random_history(seed), skip_gc=True).get_update())
+    assert {name: kind.value for name, kind in kinds.items()} == {name: name for name in kinds}
+
+
+def test_what_was_collected_is_told_from_earlier_updates() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    array = doc.get("r", type=Array)
+    array.extend([1, 2])
+    before = doc.get_update()
+    array.clear()
+    assert root_kinds(doc.get_update()) == {"r": RootKind.TEXT}
+    assert root_kinds(before, doc.get_update()) == {"r": RootKind.ARRAY}
+
+
+def test_a_map_whose_keys_were_all_deleted_is_still_a_map() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    mapping = doc.get("r", type=Map)
+    mapping["a"] = 1
+    del mapping["a"]
+    assert root_kinds(doc.get_update()) == {"r": RootKind.MAP}
+
+
+def test_an_empty_document_has_no_roots() -> None:
+    assert root_kinds(Doc().get_update()) == {}
