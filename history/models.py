@@ -48,7 +48,7 @@ class Head(models.Model):
 class Session(models.Model):
     """One author's connection or server-side act on one document: who, from where, through what.
 
-    Stored with the session's first update; its `commitment` = sha256(salt ‖ user ‖ via ‖ ip) is what the chain hashes."""
+    Stored with its first update. `commitment` = sha256(salt ‖ user ‖ via ‖ ip) is what the chain hashes of it."""
 
     pk = models.CompositePrimaryKey("document_id", "id")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)

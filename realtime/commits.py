@@ -22,7 +22,8 @@ from history.models import Kind
 from history.sessions import WriteSession
 
 if TYPE_CHECKING:
-    from realtime.rooms import Connection, Room
+    from realtime.connections import Connection
+    from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
 

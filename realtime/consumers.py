@@ -11,7 +11,6 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Doc
 
-from documents.models import Document
 from documents.opening import Opened, open_document
 from documents.tickets import redeem_ticket
 from history.models import Kind, Via
@@ -20,18 +19,11 @@ from history.writes import write_session
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.connections import Connection
 from realtime.frames import EXTENSION, FrameWriter
-from realtime.hub import Hub, current_hub
+from realtime.hub import current_hub
 from realtime.origins import is_same_origin
 from realtime.protocols.frames import Awareness, SyncStep2, Update, decode_frame
-from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
-
-
-class WrappedMessage(TypedDict):
-    """A message of y-sync or awareness on its way through the channel layer."""
-
-    message: bytes
 
 
 class YjsConsumer(AsyncWebsocketConsumer):
@@ -41,8 +33,12 @@ class YjsConsumer(AsyncWebsocketConsumer):
     `self.ydoc` are there after `connect`. `self.ydoc` is the room's document, shared by all its sockets and fed from
     the log: read it and observe it, but write with `group_send_message` or `send_doc_update`."""
 
+    class WrappedMessage(TypedDict):
+        """A message of y-sync or awareness."""
+
+        message: bytes
+
     via = Via.WEBSOCKET
-    WrappedMessage = WrappedMessage
 
     room_name: str
     ydoc: "Doc[Any]"
@@ -129,14 +125,13 @@ class YjsConsumer(AsyncWebsocketConsumer):
 
     def _session(self, opened: Opened, user: Any) -> WriteSession:
         headers = dict(self.scope["headers"])
-        session = write_session(
+        return write_session(
             opened.document,
             actor=user,
             via=self.via,
             ip=client_address(self.scope),
             user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
         )
-        return session
 
     def _entered(self) -> Connection:
         if self.connection is None:
@@ -152,7 +147,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
         return cast("FrameWriter | None", (self.scope.get("extensions") or {}).get(EXTENSION))
 
     async def _send_payload(self, payload: bytes) -> None:
-        await self.send_message(WrappedMessage(message=payload))
+        await self.send_message({"message": payload})
 
     def _close_soon(self, closing: Closing) -> None:
         """Close from outside this socket's own task; twice is once."""

@@ -3,7 +3,7 @@
 On any other server the extension is missing and each socket gets an ordinary ASGI send."""
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -43,7 +43,7 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         # The application's task has been made but has not run: it will find the extension in its scope.
         if getattr(self, "scope", None) is not None and not self.config.ws_per_message_deflate:
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[index]
+            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 
     def write_frame(self, frame: bytes) -> bool:
         if not self.handshake_complete or self.close_sent or self.disconnected or not self.writable.is_set():

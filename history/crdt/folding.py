@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from pycrdt import Doc
 
 
-def fold(doc: "Doc[object]", updates: Iterable[bytes], *, rows_per_transaction: int) -> int:
+def fold(doc: "Doc[Any]", updates: Iterable[bytes], *, rows_per_transaction: int) -> int:
     """Apply `updates` in order, many in one transaction; return how many there were.
 
     One transaction emits one merged update, in which text that was inserted and deleted within it is gone: never
@@ -21,7 +22,7 @@ def fold(doc: "Doc[object]", updates: Iterable[bytes], *, rows_per_transaction: 
     return count
 
 
-def emitted_by(doc: "Doc[object]", update: bytes) -> bytes | None:
+def emitted_by(doc: "Doc[Any]", update: bytes) -> bytes | None:
     """Apply one update in a transaction of its own; return what pycrdt re-emits, or None if it said nothing new.
 
     `doc` keeps deleted content (`skip_gc=True`): a gc'd one would re-emit text typed into a deleted paragraph as an
