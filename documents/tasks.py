@@ -11,7 +11,7 @@ PURGE_BATCH_MAX = 100
 """Documents of one run; the next run of the schedule takes the rest."""
 
 
-@shared_task(acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+@shared_task(acks_late=True, ignore_result=True)
 def purge_deleted() -> int:
     """Delete documents past DELETED_DOCUMENT_DAYS with all that hangs on them; return how many.
 
