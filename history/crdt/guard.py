@@ -43,6 +43,8 @@ class Holds(Enum):
     TEXT = "text, formats, embeds"
     VALUES = "values and types"
     XML = "XML nodes"
+    TYPES = "types"
+    """Only of roots: shared types are there, and what was collected may have been text as well as values."""
     NOTHING = "nothing: it has keys only"
 
 
@@ -219,12 +221,14 @@ def _place_in(places: dict[int, _Runs], unit: Id) -> Place | None:
 class _Pass:
     """One reading of an update over a document's facts; gathers the facts that it adds."""
 
-    __slots__ = ("base", "judging", "new")
+    __slots__ = ("base", "judging", "new", "with_collected")
 
     def __init__(self, base: _Facts, *, judging: bool) -> None:
         self.base = base
         self.new = _Facts()
         self.judging = judging
+        self.with_collected: set[Parent] = set()
+        """Parents with deleted content in their sequence whose kind is gone."""
 
     def run(self, update: Update) -> _Facts:
         known, reached = self.base.known, self.new.known
@@ -232,6 +236,9 @@ class _Pass:
             if struct.clock + struct.length > next_clock:
                 self._take(struct, next_clock)
         check_deletes(update.deletes, known, reached)
+        for parent, held in self.new.sequences.items():
+            if held is Holds.TYPES and parent not in self.with_collected:
+                self.new.sequences[parent] = Holds.VALUES
         if self.judging and self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
             raise RefusedUpdate(f"the document would have more than {ROOTS_MAX} roots")
         return self.new
@@ -288,15 +295,20 @@ class _Pass:
     def _check_content(self, parent: Parent, struct: Struct) -> None:
         kind = struct.kind
         if kind is _DELETED:
+            self.with_collected.add(parent)
             return
         held = self._held_by(parent)
         fits = _sequence_of(struct)
+        decides = fits is _TEXT or fits is Holds.VALUES
         if held is None:
             if isinstance(parent, str):
                 self.new.sequences[parent] = fits
+        elif held is Holds.TYPES:
+            if decides:
+                self.new.sequences[parent] = fits
         elif not self.judging:
-            if isinstance(parent, str) and (fits is _TEXT or (fits is Holds.VALUES and kind is not _TYPE)):
-                self.new.sequences[parent] = _TEXT if held is _TEXT else fits
+            if isinstance(parent, str) and decides and held is not _TEXT:
+                self.new.sequences[parent] = fits
         elif held is not fits and not (kind is _TYPE and _may_hold_type(held, struct.content)):
             raise RefusedUpdate(f"{kind.name.lower()} content in a parent that holds {held.value}")
 
@@ -315,8 +327,8 @@ def _sequence_of(struct: Struct) -> Holds:
     """Say which kind of sequence a root has whose first content is this struct."""
     if struct.kind in _TEXT_KINDS:
         return _TEXT
-    if struct.kind is _TYPE and isinstance(struct.content, TypeContent) and struct.content.ref in _XML_TYPES:
-        return Holds.XML
+    if isinstance(struct.content, TypeContent):
+        return Holds.XML if struct.content.ref in _XML_TYPES else Holds.TYPES
     return Holds.VALUES
 
 

@@ -17,7 +17,13 @@ class RootKind(Enum):
     XML = "xml"
 
 
-_KINDS = {Holds.TEXT: RootKind.TEXT, Holds.VALUES: RootKind.ARRAY, Holds.XML: RootKind.XML, Holds.NOTHING: RootKind.MAP}
+_KINDS = {
+    Holds.TEXT: RootKind.TEXT,
+    Holds.VALUES: RootKind.ARRAY,
+    Holds.TYPES: RootKind.ARRAY,
+    Holds.XML: RootKind.XML,
+    Holds.NOTHING: RootKind.MAP,
+}
 
 
 def root_kinds(state_update: bytes, *later: bytes) -> dict[str, RootKind]:

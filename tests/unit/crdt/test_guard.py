@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
-from history.crdt.guard import ROOTS_MAX, TYPE_DEPTH_MAX, Guard, MissingDependency, RefusedUpdate
+from history.crdt.guard import ROOTS_MAX, TYPE_DEPTH_MAX, Guard, Holds, MissingDependency, RefusedUpdate
 from history.crdt.lib0 import Malformed, var_string, var_uint
 from history.crdt.updates import decode_state_vector
 from tests.histories import random_history, replay, updates_of
@@ -195,3 +195,23 @@ def test_a_root_keeps_what_it_holds_through_the_rebuild() -> None:
     doc.get("x", type=XmlFragment).children.append(XmlText("hello"))
     doc.get("m", type=Map)["key"] = 1
     assert guard_of(doc.get_update()).roots() == Guard.of(doc.get_update()).roots()
+
+
+def test_a_text_of_which_only_an_embedded_type_is_left_takes_text_after_a_rebuild() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    text = doc.get("r", type=Text)
+    text.insert(0, "words")
+    text.insert_embed(5, Map({"e": 1}))
+    del text[0:5]
+    guard = Guard.of(doc.get_update())
+    [update] = updates_of(doc, lambda: text.insert(1, "more"))
+    guard.commit(guard.check(update))
+    assert guard.roots() == {"r": Holds.TEXT}
+
+
+def test_an_array_of_types_takes_no_text() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc.get("r", type=Array).append(Map())
+    for guard in (guard_of(doc.get_update()), Guard.of(doc.get_update())):
+        with pytest.raises(RefusedUpdate, match="string content"):
+            guard.check(b"\x01\x01\x02\x00\x84\x01\x00\x01x\x00")
