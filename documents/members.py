@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from django.db import transaction
 
 from documents.models import Document, Membership, Role
-from documents.opening import lock_document
 from documents.roles import User
 
 
@@ -20,9 +19,7 @@ class LastOwner(Exception):
 
 def add_member(document: Document, *, user: User, role: Role) -> Membership:
     """Give `user` a role. Raises: AlreadyMember."""
-    with transaction.atomic():
-        lock_document(document)
-        membership, created = Membership.objects.get_or_create(document=document, user=user, defaults={"role": role})
+    membership, created = Membership.objects.get_or_create(document=document, user=user, defaults={"role": role})
     if not created:
         raise AlreadyMember
     return membership
@@ -43,9 +40,11 @@ def remove_member(membership: Membership) -> None:
 
 @contextmanager
 def _keeping_an_owner(document: Document) -> Iterator[None]:
-    """Two owners who demote each other at the same moment: the lock makes the second see what the first did."""
+    """Undo what is done inside if no owner is left after it.
+
+    Two owners may demote each other at the same moment: the trigger that raises the access version makes the second
+    wait on that row, and only then does this look, so it sees what the first did."""
     with transaction.atomic():
-        lock_document(document)
         yield
         if not Membership.objects.filter(document=document, role=Role.OWNER).exists():
             raise LastOwner

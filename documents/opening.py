@@ -125,7 +125,7 @@ def _has_control_characters(text: str) -> bool:
 def delete_document(document: Document, *, now: datetime | None = None) -> None:
     """Take the document away from everyone; it can be recovered for DELETED_DOCUMENT_DAYS. Twice is once."""
     with transaction.atomic():
-        current = lock_document(document)
+        current = _lock(document)
         if current.deleted_at is None:
             current.deleted_at = now or timezone.now()
             current.save(update_fields=["deleted_at"])
@@ -137,7 +137,7 @@ def recover_document(document: Document, *, now: datetime | None = None) -> None
 
     Raises: NotRecoverable if it is not deleted or was deleted more than DELETED_DOCUMENT_DAYS ago."""
     with transaction.atomic():
-        current = lock_document(document)
+        current = _lock(document)
         if current.deleted_at is None or current.deleted_at < recoverable_since(now):
             raise NotRecoverable
         current.deleted_at = None
@@ -155,7 +155,7 @@ def recoverable_documents(now: datetime | None = None) -> DocumentQuerySet:
     return Document.objects.filter(deleted_at__gte=recoverable_since(now)).order_by("-deleted_at")
 
 
-def lock_document(document: Document) -> Document:
+def _lock(document: Document) -> Document:
     """Read the document anew and hold its row until the transaction ends.
 
     NO KEY: an append holds the head and asks for KEY SHARE on this row, and whoever holds this row asks for the head

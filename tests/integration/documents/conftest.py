@@ -7,10 +7,7 @@ def _this_floor_alone(settings: Settings) -> None:
     settings.ROOT_URLCONF = "tests.integration.documents.urls"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.PALIMPSEST = {}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
+    # It looks for static files on the disk at each start of a client, and warns that none are collected.
     settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "whitenoise" not in each]
 
 

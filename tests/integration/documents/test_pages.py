@@ -49,6 +49,14 @@ def test_signing_out_takes_a_post_and_ends_the_session() -> None:
     assert client.get("/").status_code == 302
 
 
+def test_only_staff_are_shown_the_way_to_the_admin() -> None:
+    shown = [
+        'href="/admin/"' in signed_in(user).get("/").content.decode()
+        for user in (a_user("ada"), a_user("bo", is_staff=True))
+    ]
+    assert shown == [False, True]
+
+
 @pytest.mark.parametrize("name", ["rename", "delete", "recover", "members"])
 def test_every_page_of_a_document_asks_to_sign_in(name: str) -> None:
     document = a_document(a_user("ada"))
