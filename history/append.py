@@ -15,6 +15,7 @@ import psycopg
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.db.utils import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from documents.conf import conf
@@ -186,6 +187,10 @@ class _Progress:
 
 def _append_on(raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress) -> list[Fate]:
     """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
+    if connection.in_atomic_block and raw.info.transaction_status == TransactionStatus.IDLE:
+        # The caller's BEGIN is sent with its first statement: before that, `raw.transaction()` would be the outermost
+        # one and COMMIT what the caller may yet roll back.
+        raw.execute("SELECT 1")
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
         heads = _lock_heads(raw, sorted({item.document_id for item in batch}))
