@@ -1,5 +1,6 @@
 """Sessions: who writes, from where, through which door. The author is always the authenticated session."""
 
+import ipaddress
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,7 +38,22 @@ class WriteSession:
     stored: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.user_agent = self.user_agent[:USER_AGENT_LENGTH_MAX]
+        # Postgres keeps no NUL in text: it would refuse the whole batch.
+        self.user_agent = self.user_agent.replace("\x00", "")[:USER_AGENT_LENGTH_MAX]
+        self.ip = canonical_ip(self.ip)
         self.commitment = commitment(
             salt=self.salt, user="" if self.user is None else str(self.user.pk), via=self.via, ip=self.ip or ""
         )
+
+
+def canonical_ip(text: str | None) -> str | None:
+    """An address in the one form that the chain hashes, however the door or the database writes it; None for none.
+
+    An IPv4 address in IPv6's clothes becomes itself; a zone (`%eth0`) is dropped, which Postgres would refuse."""
+    try:
+        parsed = ipaddress.ip_address(text or "")
+    except ValueError:
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed)))
+    return str(parsed)
