@@ -1,0 +1,140 @@
+"""Celery: what keeps histories small, quick to open and proven. Each task may run twice, be killed or never run:
+the documents stay right, only slower. Each run is bounded; the next run of the schedule takes the rest."""
+
+import logging
+from datetime import datetime, timedelta
+
+from celery import shared_task
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from documents.conf import conf
+from documents.models import Document
+from history.errors import HistoryError
+from history.folds import compact
+from history.models import Head
+from history.squash import squash_document
+from history.verify import Difference, verify_document
+
+logger = logging.getLogger(__name__)
+
+SWEEP_DOCUMENTS_MAX = 200
+"""Snapshots of one run; 300 ms each at worst."""
+
+SWEEP_LOOKBACK = timedelta(days=1)
+"""A tail becomes due by an edit: older ones were swept, or are compacted when their document is next opened."""
+
+SQUASH_DOCUMENTS_MAX = 200
+SQUASH_SEGMENTS_MAX = 1000
+"""Segments of one run: about a minute and a half."""
+
+VERIFY_DOCUMENTS_MAX = 50
+VERIFY_ROWS_MAX = 2_000_000
+"""A run proves random documents until it has proven this many rows; a document is never cut short."""
+
+# Documents whose tail is due for a snapshot (see snapshots.is_due), the longest first.
+DUE_TAILS = """
+SELECT head.document_id
+FROM history_head head
+LEFT JOIN LATERAL (
+    SELECT seq, octet_length(state) AS bytes FROM history_snapshot
+    WHERE document_id = head.document_id ORDER BY seq DESC LIMIT 1
+) snapshot ON true
+CROSS JOIN LATERAL (
+    SELECT COALESCE(SUM(octet_length(payload)), 0) AS bytes FROM history_update
+    WHERE document_id = head.document_id AND seq > COALESCE(snapshot.seq, 0)
+      AND head.seq - COALESCE(snapshot.seq, 0) <= %(rows)s
+) tail
+WHERE head.at > %(since)s AND head.seq > COALESCE(snapshot.seq, 0)
+  AND (head.seq - COALESCE(snapshot.seq, 0) > %(rows)s
+       OR tail.bytes > GREATEST(%(bytes_min)s, COALESCE(snapshot.bytes, 0) / 2))
+ORDER BY head.seq - COALESCE(snapshot.seq, 0) DESC LIMIT %(limit)s
+"""
+
+# Documents whose next segment would be full enough: its SEGMENT_ROWS_MIN-th row is cold.
+COLD_DOCUMENTS = """
+SELECT head.document_id
+FROM history_head head
+CROSS JOIN LATERAL (
+    SELECT COALESCE(MAX(last_seq), 0) AS seq FROM history_segment WHERE document_id = head.document_id
+) squashed
+JOIN history_update cold ON cold.document_id = head.document_id AND cold.seq = squashed.seq + %(rows)s
+WHERE head.seq >= squashed.seq + %(rows)s AND cold.at < %(older_than)s
+ORDER BY head.seq - squashed.seq DESC LIMIT %(limit)s
+"""
+
+
+@shared_task(acks_late=True, ignore_result=True)
+def sweep_snapshots() -> int:
+    """Store a snapshot of each document whose tail is due; return how many were found."""
+    limits = conf()
+    due = _document_ids(
+        DUE_TAILS,
+        rows=limits.snapshot_rows,
+        bytes_min=limits.snapshot_bytes_min,
+        since=timezone.now() - SWEEP_LOOKBACK,
+        limit=SWEEP_DOCUMENTS_MAX,
+    )
+    for document_id in due:
+        try:
+            compact(document_id)
+        except Exception:  # one document's trouble is no other's
+            logger.exception("snapshot failed: document=%s", document_id)
+    return len(due)
+
+
+@shared_task(acks_late=True, ignore_result=True)
+def squash_cold_rows() -> int:
+    """Pack rows older than SQUASH_AFTER_SECONDS into segments; return how many rows."""
+    limits = conf()
+    older_than = timezone.now() - timedelta(seconds=limits.squash_after_seconds)
+    cold = _document_ids(
+        COLD_DOCUMENTS, rows=limits.segment_rows_min, older_than=older_than, limit=SQUASH_DOCUMENTS_MAX
+    )
+    rows = segments = 0
+
+    def count(_: int) -> None:
+        nonlocal segments
+        segments += 1
+
+    for document_id in cold:
+        try:
+            rows += squash_document(
+                document_id, older_than=older_than, segments_max=SQUASH_SEGMENTS_MAX - segments, progress=count
+            )
+        except (HistoryError, DatabaseError, ValueError):
+            logger.exception("squash refused: document=%s", document_id)
+    return rows
+
+
+@shared_task(acks_late=True, ignore_result=True)
+def verify_sample() -> int:
+    """Prove some random documents; log each difference as an error; return how many differ."""
+    heads = Head.objects.filter(seq__gt=0).order_by("?").values_list("document_id", "seq")[:VERIFY_DOCUMENTS_MAX]
+    rows = differ = 0
+    for document_id, seq in list(heads):
+        if rows > VERIFY_ROWS_MAX:
+            break
+        rows += seq
+        differ += _differs(document_id)
+    return differ
+
+
+def _differs(document_id: int) -> bool:
+    try:
+        outcome = verify_document(document_id)
+    except DatabaseError:
+        logger.exception("verify failed: document=%s", document_id)
+        return False
+    except Document.DoesNotExist:
+        return False  # purged since the list was read
+    if isinstance(outcome, Difference):
+        logger.error("history differs: document=%s seq=%s what=%s", document_id, outcome.seq, outcome.what)
+        return True
+    return False
+
+
+def _document_ids(query: str, **params: int | datetime) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, params)
+        return [row[0] for row in cursor.fetchall()]

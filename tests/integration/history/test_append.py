@@ -1,0 +1,188 @@
+"""The append: gapless under any writers, refused one by one, idempotent by request."""
+
+import contextlib
+from collections import Counter
+
+import pytest
+from django.db import connection, transaction
+from pytest_django import Settings
+
+from documents.models import Document, Membership, Role
+from history.append import PendingUpdate, Reason, Refused, Stored, append
+from history.models import Head, Request, Session, Update, Via
+from history.sessions import WriteSession
+from history.verify import Verdict, verify_document
+from tests.builders import (
+    admitted_session,
+    append_rows,
+    in_thread,
+    log_of,
+    make_document,
+    make_session,
+    make_user,
+    typed,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def _proven(document: Document) -> bool:
+    return isinstance(verify_document(document.pk), Verdict)
+
+
+def _pending(session: WriteSession, payload: bytes = b"\x00\x00") -> PendingUpdate:
+    return PendingUpdate(session=session, payload=payload)
+
+
+def test_seqs_begin_at_one_and_the_chain_holds() -> None:
+    document = make_document()
+    session = make_session(document, make_user(), ip="2001:DB8::0001", user_agent="browser\x00 of\u00e9 " * 100)
+    assert append_rows(session, typed("abc")) == [1, 2, 3]
+    assert append_rows(session, typed("d", client_id=2)) == [4]
+    assert Head.objects.get(document=document).seq == 4
+    assert Session.objects.filter(document=document).count() == 1
+    assert _proven(document)
+
+
+@pytest.mark.parametrize("ip", [None, "192.0.2.1", "::ffff:192.0.2.1", "2001:DB8::0001", "fe80::1%eth0", "unix:"])
+def test_any_address_a_door_may_give_is_stored_and_proven(ip: str | None) -> None:
+    document = make_document()
+    append_rows(make_session(document, ip=ip, via=Via.WEBSOCKET), typed("a"))
+    assert _proven(document)
+
+
+def test_one_batch_writes_to_many_documents_in_the_order_given() -> None:
+    first, second = make_document(), make_document()
+    of_first, of_second = make_session(first), make_session(second)
+    fates = append([_pending(each) for each in (of_second, of_first, of_second, of_first, of_first)])
+    assert [fate.seq for fate in fates if isinstance(fate, Stored)] == [1, 1, 2, 2, 3]
+    assert _proven(first)
+    assert _proven(second)
+
+
+def test_racing_writers_leave_no_gap_and_no_duplicate() -> None:
+    documents = [make_document() for _ in range(3)]
+    writers, rounds = 4, 25
+
+    def write(number: int) -> list[tuple[int, int]]:
+        sessions = [make_session(document) for document in documents]
+        order = sessions if number % 2 else sessions[::-1]  # heads are locked in one order all the same
+        seqs = []
+        for _ in range(rounds):
+            batch = [_pending(session) for session in order]
+            for item, fate in zip(batch, append(batch), strict=True):
+                assert isinstance(fate, Stored)
+                seqs.append((item.document_id, fate.seq))
+        return seqs
+
+    futures = [in_thread(lambda number=number: write(number)) for number in range(writers)]  # type: ignore[misc]
+    seqs = Counter(place for future in futures for place in future.result(timeout=60))
+    assert seqs == {(document.pk, seq): 1 for document in documents for seq in range(1, writers * rounds + 1)}
+    assert all(_proven(document) for document in documents)
+
+
+def test_times_never_fall() -> None:
+    document = make_document()
+    session = make_session(document)
+    append_rows(session, typed("ab"))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE history_head SET at = at + interval '1 hour' WHERE document_id = %s", [document.pk])
+    later = Head.objects.get(document=document).at
+    append_rows(session, typed("c", client_id=2))
+    assert Update.objects.get(document=document, seq=3).at == later
+
+
+def test_a_rollback_leaves_no_gap() -> None:
+    document = make_document()
+    session = make_session(document, make_user())
+    with contextlib.suppress(KeyError), transaction.atomic():
+        assert append_rows(session, typed("ab")) == [1, 2]
+        raise KeyError
+    assert append_rows(session, typed("ab")) == [1, 2]  # the session, too, is stored only now
+    assert _proven(document)
+
+
+def test_an_append_inside_atomic_is_durable_with_the_callers_commit() -> None:
+    document = make_document()
+    with transaction.atomic():
+        append_rows(make_session(document), typed("a"))
+        assert in_thread(lambda: log_of(document)).result(timeout=10) == []
+    assert len(log_of(document)) == 1
+
+
+def test_the_same_request_is_stored_once() -> None:
+    document = make_document()
+    session = make_session(document, make_user())
+    item = PendingUpdate(session=session, payload=b"\x00\x00", request_key="restore-1")
+    first, second = append([item, item])
+    (third,) = append([item])
+    assert [(fate.seq, fate.repeated) for fate in (first, second, third) if isinstance(fate, Stored)] == [
+        (1, False),
+        (1, True),
+        (1, True),
+    ]
+    assert Update.objects.count() == Request.objects.count() == 1
+    stranger = PendingUpdate(session=make_session(document, make_user()), payload=b"\x00\x00", request_key="restore-1")
+    assert append([stranger])[0].seq == 2  # type: ignore[union-attr]
+
+
+def test_an_append_that_expects_another_head_is_refused() -> None:
+    document = make_document()
+    session = make_session(document)
+    expecting = PendingUpdate(session=session, payload=b"\x00\x00", expected_seq=0)
+    assert isinstance(append([expecting])[0], Stored)
+    assert append([expecting]) == [Refused(Reason.MOVED_ON)]
+
+
+def test_a_refused_session_does_not_fail_anothers_edits() -> None:
+    editor, viewer = make_user(), make_user()
+    document = make_document(a=(editor, Role.EDITOR), b=(viewer, Role.VIEWER))
+    may, may_not = admitted_session(document, editor), admitted_session(document, viewer)
+    gone = make_session(Document(pk=10**12))
+    large = make_session(document)
+    fates = append(
+        [_pending(may), _pending(may_not), _pending(gone), _pending(large, bytes(17 * 1024 * 1024)), _pending(may)]
+    )
+    assert [fate.seq if isinstance(fate, Stored) else fate.reason for fate in fates] == [
+        1,
+        Reason.NOT_ALLOWED,
+        Reason.GONE,
+        Reason.TOO_LARGE,
+        2,
+    ]
+    assert Session.objects.filter(document=document).count() == 1
+    assert _proven(document)
+
+
+def test_a_right_taken_by_raw_sql_stops_the_next_append() -> None:
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    assert isinstance(append([_pending(session)])[0], Stored)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE documents_membership SET role = %s WHERE user_id = %s", [Role.VIEWER, user.pk])
+    assert append([_pending(session)]) == [Refused(Reason.NOT_ALLOWED)]
+    Membership.objects.filter(user=user).update(role=Role.OWNER)
+    assert isinstance(append([_pending(session)])[0], Stored)
+
+
+def test_a_deleted_document_takes_no_more_updates() -> None:
+    document = make_document()
+    session = make_session(document)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE documents_document SET deleted_at = now() WHERE id = %s", [document.pk])
+    assert append([_pending(session)]) == [Refused(Reason.GONE)]
+
+
+def test_one_documents_lock_timeout_does_not_fail_anothers_rows(settings: Settings) -> None:
+    settings.PALIMPSEST = {"APPEND_LOCK_TIMEOUT_MS": 50}
+    held, free = make_document(), make_document()
+    with transaction.atomic():
+        Head.objects.select_for_update().get(document=held)
+        batch = [_pending(make_session(document)) for document in (held, free)]
+        fates = in_thread(lambda: append(batch)).result(timeout=30)
+    assert fates[0] == Refused(Reason.UNAVAILABLE)
+    assert isinstance(fates[1], Stored)
+    assert append([_pending(make_session(held))])[0].seq == 1  # type: ignore[union-attr]
+    assert _proven(held)
+    assert _proven(free)

@@ -1,0 +1,35 @@
+"""Waiting for what another connection does, by asking Postgres, with a deadline."""
+
+import time
+from urllib.parse import quote
+
+from django.db import connection
+
+DEADLINE_SECONDS = 30
+
+
+def backend_waiting_for_a_lock(*, other_than: int = 0) -> int:
+    """The process id of a backend of this database that waits for a lock."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> %s",
+                [other_than],
+            )
+            found = cursor.fetchone()
+        if found is not None:
+            return int(found[0])
+        time.sleep(0.01)
+    raise AssertionError("no backend waits for a lock")
+
+
+def database_dsn() -> str:
+    """The test database as a URL, for connections and processes of one's own."""
+    at = connection.settings_dict
+    user, password, host = (quote(at[part] or "", safe="") for part in ("USER", "PASSWORD", "HOST"))
+    password = f":{password}" if password else ""
+    port = f":{at['PORT']}" if at["PORT"] else ""
+    return f"postgres://{user}{password}@{host}{port}/{at['NAME']}"
