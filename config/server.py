@@ -56,9 +56,15 @@ def websocket_protocol() -> type[asyncio.Protocol]:
     return _plugged("realtime.frames", "SharedFrameProtocol") or WebSocketsSansIOProtocol
 
 
+async def warm_up() -> None:
+    """Connect to the services before the worker says that it is ready."""
+    if prepare := _plugged("realtime.hub", "warm_up"):
+        await prepare()
+
+
 async def drain() -> None:
     """Let every room store and send what it has in hand, while its sockets are still open."""
-    if finish := _plugged("realtime.rooms", "drain"):
+    if finish := _plugged("realtime.hub", "drain"):
         await finish()
 
 
@@ -81,6 +87,7 @@ class Server(uvicorn.Server):
         self.ready_fd = ready_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await warm_up()
         await super().startup(sockets=sockets)
         if self.ready_fd is not None:
             with contextlib.suppress(BrokenPipeError):  # a worker that replaces a dead one: nobody waits

@@ -1,6 +1,6 @@
 """A document folded from its log: newest snapshot, then the tail. All reading of content starts here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -36,10 +36,20 @@ def make_ydoc(document_id: int, *, doc: "Doc[Any] | None" = None) -> Folded:
     Where the tail has grown past SNAPSHOT_ROWS or half the last snapshot, the log is compacted into a new snapshot.
     Raises: LogHole."""
     served: Doc[Any] = Doc() if doc is None else doc
+    if _tail_is_long(document_id):
+        full = compact(document_id)
+        served.apply_update(full.doc.get_update())
+        return replace(full, doc=served, snapshot_seq=full.seq)
     folded = _fold(document_id, until=None, full=False, doc=served)
     if is_due(folded.tail_rows, folded.tail_bytes, folded.snapshot_bytes):
         compact(document_id)
     return folded
+
+
+def _tail_is_long(document_id: int) -> bool:
+    """Whether folding the tail once for the snapshot as well saves reading it twice."""
+    last = Snapshot.objects.filter(document_id=document_id).order_by("-seq").values_list("seq", flat=True).first()
+    return head_of(document_id).seq - (last or 0) > conf().snapshot_rows
 
 
 def full_ydoc(document_id: int) -> Folded:

@@ -7,11 +7,11 @@ import secrets
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from documents.models import Document
-from documents.roles import admit
+from documents.roles import Admission, admit
 from history.append import PendingUpdate, Refused, Stored, append
 from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard
@@ -37,10 +37,12 @@ def write_session(
     ip: str | None = None,
     user_agent: str = "",
     detail: dict[str, Any] | None = None,
+    admission: Admission | None = None,
 ) -> WriteSession:
-    """A session for one server-side act. With an actor, the actor's role decides in the append; without one, the code
-    that calls is trusted."""
-    admission = admit(actor, document) if actor is not None else None
+    """A session for one connection or server-side act. With an actor, the actor's role decides in the append (under
+    `admission`, or asked for here); without one, the code that calls is trusted."""
+    if actor is not None and admission is None:
+        admission = admit(actor, document)
     return WriteSession(
         document_id=document.pk,
         user=None if isinstance(actor, AnonymousUser) else actor,

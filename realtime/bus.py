@@ -60,6 +60,10 @@ class Bus:
             [] if self._layer is None else [asyncio.create_task(self._listen()), asyncio.create_task(self._send())]
         )
 
+    async def ready(self) -> None:
+        """Join the group of all processes, for the first time or again."""
+        await self._join(PROCESSES_GROUP)
+
     async def subscribe(self, document_id: int) -> None:
         """Hear of a document from now on; a layer that is away is tried again by the watch."""
         self._subscribed.add(document_id)

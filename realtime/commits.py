@@ -110,11 +110,15 @@ class GroupCommit:
         """Wait until all that was submitted has met its fate."""
         await self._idle.wait()
 
+    async def warm_up(self) -> None:
+        """Connect to the database before the first edit needs it."""
+        await self._append([])
+
     async def close(self) -> None:
         """Append what is in line, then end the thread and its connection."""
         await self.flushed()
         self._task.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())
         self._thread.shutdown(wait=True)
 
     async def _run(self) -> None:
@@ -171,6 +175,7 @@ class GroupCommit:
 def _append_and_keep(batch: Sequence[PendingUpdate]) -> list[Fate]:
     """Append, on a connection that lives on: Channels closes old ones after each call, whatever CONN_MAX_AGE says."""
     try:
+        connection.ensure_connection()
         return append(batch)
     finally:
         connection.close_at = None

@@ -11,7 +11,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Doc
 
-from documents.opening import Opened, open_document
+from documents.opening import open_document
 from documents.tickets import redeem_ticket
 from history.models import Kind, Via
 from history.sessions import WriteSession
@@ -109,10 +109,9 @@ class YjsConsumer(AsyncWebsocketConsumer):
     async def _enter(self) -> None:
         hub = current_hub()
         self.room_name = self.make_room_name()
-        opened, user = await hub.load(_admitted, dict(self.scope), self.room_name)
-        room = await hub.open(opened.document.pk, self.make_ydoc)
+        user, session = await hub.load(self._admit)
+        room = await hub.open(session.document_id, self.make_ydoc)
         self.ydoc = room.doc
-        session = await hub.load(self._session, opened, user)
         self.connection = Connection(
             room,
             user=user,
@@ -123,11 +122,17 @@ class YjsConsumer(AsyncWebsocketConsumer):
         )
         self.connection.greet()
 
-    def _session(self, opened: Opened, user: Any) -> WriteSession:
+    def _admit(self) -> tuple[Any, WriteSession]:
+        """Who comes, and the session under which they write. Reads the database.
+
+        Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, Closing."""
+        user = user_of(self.scope, self.room_name)
+        opened = open_document(user, self.room_name)
         headers = dict(self.scope["headers"])
-        return write_session(
+        return user, write_session(
             opened.document,
             actor=user,
+            admission=opened.admission,
             via=self.via,
             ip=client_address(self.scope),
             user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
@@ -204,15 +209,14 @@ def client_address(scope: dict[str, Any]) -> str | None:
     return client[0] if client and client[0] else None
 
 
-def _admitted(scope: dict[str, Any], room_name: str) -> tuple[Opened, Any]:
-    """Who asks, and the document with their right on it. A ticket counts for more than a cookie.
+def user_of(scope: dict[str, Any], room_name: str) -> Any:
+    """Who asks for the room: a ticket counts for more than a cookie. Reads the database.
 
-    Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, Closing. Reads the database."""
+    Raises: TicketInvalid, TicketExpired, Closing."""
     ticket = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("ticket")
     if ticket:
-        user = redeem_ticket(ticket[0], room_name)
-    else:
-        user = scope.get("user") or AnonymousUser()
-        if user.is_authenticated and not is_same_origin(scope):
-            raise Closing(CloseCode.NOT_ALLOWED, "this page's origin may not use your session")
-    return open_document(user, room_name), user
+        return redeem_ticket(ticket[0], room_name)
+    user = scope.get("user") or AnonymousUser()
+    if user.is_authenticated and not is_same_origin(scope):
+        raise Closing(CloseCode.NOT_ALLOWED, "this page's origin may not use your session")
+    return user

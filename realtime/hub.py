@@ -49,6 +49,16 @@ def current_hub() -> "Hub":
     return _hubs[loop]
 
 
+async def warm_up() -> None:
+    """Before a worker says that it is ready: connect to the database and the channel layer, so that the first person
+    to come does not wait for it. A service that is away is no reason not to start."""
+    hub = current_hub()
+    try:
+        await asyncio.gather(hub.commits.warm_up(), hub.load(_read_heads, []), hub.bus.ready())
+    except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+        logger.warning("not warm yet: %s: %s", type(error).__name__, error)
+
+
 async def drain() -> None:
     """Before the server closes its sockets: take no new rooms, store what is in line, write what waits, and close
     the sockets with 1012, spread over DRAIN_SECONDS."""
@@ -99,7 +109,10 @@ class Hub:
         if self.draining:
             raise Closing(CloseCode.RESTARTING, "the server is restarting")
         room = self.rooms.get(document_id)
-        if room is None:
+        if room is not None:
+            room.idle_since = self.now()
+            await room.catch_up()
+        else:
             if document_id not in self._opening:
                 if len(self.rooms) + len(self._opening) >= conf().rooms_max:
                     raise Closing(CloseCode.TRY_AGAIN, "this server has too many documents open")
@@ -107,8 +120,6 @@ class Hub:
                 self._opening[document_id] = task
                 task.add_done_callback(lambda _: self._opening.pop(document_id, None))
             room = await asyncio.shield(self._opening[document_id])
-        room.idle_since = self.now()
-        await room.catch_up()
         return room
 
     async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
