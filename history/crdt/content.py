@@ -119,7 +119,8 @@ def plain_json(value: Any) -> Json:
         case list() | tuple():
             return [plain_json(item) for item in value]
         case _:
-            raise TypeError(f"a document holds a {type(value).__name__}")
+            # Such as a shared type for an XML attribute, which pycrdt hands out unwrapped: no reason to hide the rest.
+            return {"$unreadable": type(value).__name__}
 
 
 def _attributes(node: Any) -> dict[str, Json]:

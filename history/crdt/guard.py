@@ -54,10 +54,9 @@ _HELD_BY_TYPE = {
     TypeRef.TEXT: Holds.TEXT,
     TypeRef.XML_ELEMENT: Holds.XML,
     TypeRef.XML_FRAGMENT: Holds.XML,
-    TypeRef.XML_HOOK: Holds.NOTHING,
     TypeRef.XML_TEXT: Holds.TEXT,
 }
-_XML_TYPES = frozenset({TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_HOOK, TypeRef.XML_TEXT})
+_XML_TYPES = frozenset({TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_TEXT})
 _TEXT_KINDS = frozenset({Kind.STRING, Kind.FORMAT, Kind.EMBED})
 _STRING, _TYPE, _GC, _DELETED = Kind.STRING, Kind.TYPE, Kind.GC, Kind.DELETED
 _TEXT = Holds.TEXT
@@ -173,9 +172,9 @@ class Guard:
         base = self._facts
         typed = _typed_behind(update, base)
         if typed is not None:
-            return Verdict(update, frozenset(_splits(update, base.low_surrogates)), typed)
+            return Verdict(update, frozenset(_splits(update, base.known, base.low_surrogates)), typed)
         facts = _Pass(base, judging=True).run(update)
-        splits = *_splits(update, base.low_surrogates), *_splits(update, facts.low_surrogates)
+        splits = *_splits(update, base.known, base.low_surrogates), *_splits(update, base.known, facts.low_surrogates)
         return Verdict(update, frozenset(splits), facts)
 
     def commit(self, verdict: Verdict) -> None:
@@ -239,15 +238,23 @@ class _Pass:
         for parent, held in self.new.sequences.items():
             if held is Holds.TYPES and parent not in self.with_collected:
                 self.new.sequences[parent] = Holds.VALUES
-        if self.judging and self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
-            raise RefusedUpdate(f"the document would have more than {ROOTS_MAX} roots")
+        if self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
+            self._refuse(f"the document would have more than {ROOTS_MAX} roots")
         return self.new
+
+    def _refuse(self, reason: str) -> None:
+        """Refuse a client's update; the server's own state is taken as it is, or nobody could write to it again."""
+        if self.judging:
+            raise RefusedUpdate(reason)
 
     def _take(self, struct: Struct, next_clock: int) -> None:
         client, clock, length, kind, *_ = struct
         new = self.new
         start = max(clock, next_clock)
         place = None if kind is _GC else self._place(struct)
+        if start > clock and place is not None and self._place_of((client, start - 1)) not in (place, None):
+            # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is.
+            self._refuse("a struct goes on in another place than its known part")
         if place is not None:
             self._check_parent(place[0])
             if place[1] is None:
@@ -257,7 +264,7 @@ class _Pass:
         elif kind is _GC or kind is _DELETED:
             new.collected.setdefault(client, []).append((start, clock + length))
         elif kind is _STRING and not str.isascii(struct.content):  # type: ignore[arg-type]
-            surrogates = set(_low_surrogates(struct))
+            surrogates = {low for low in _low_surrogates(struct) if low >= start}
             if surrogates:
                 new.low_surrogates.setdefault(client, set()).update(surrogates)
         runs = new.places.get(client)
@@ -273,7 +280,7 @@ class _Pass:
         left = self._place_of(struct.origin) if struct.origin else None
         right = self._place_of(struct.right_origin) if struct.right_origin else None
         if left is not None and right is not None and left != right:
-            raise RefusedUpdate("an insert's neighbours are in different places")
+            self._refuse("an insert's neighbours are in different places")
         return left if left is not None else right
 
     def _place_of(self, unit: Id) -> Place | None:
@@ -290,7 +297,7 @@ class _Pass:
             return
         # A type that was deleted and collected leaves no trace of what it was; yrs drops what is put into it.
         if not any(_covers(facts.collected.get(parent[0], []), parent[1]) for facts in (self.new, self.base)):
-            raise RefusedUpdate("a parent is not a shared type")
+            self._refuse("a parent is not a shared type")
 
     def _check_content(self, parent: Parent, struct: Struct) -> None:
         kind = struct.kind
@@ -317,8 +324,8 @@ class _Pass:
         depth = 1
         if place is not None and not isinstance(place[0], str):
             depth += self.new.depths.get(place[0]) or self.base.depths.get(place[0], 0)
-        if self.judging and depth > TYPE_DEPTH_MAX:
-            raise RefusedUpdate(f"shared types are nested deeper than {TYPE_DEPTH_MAX}")
+        if depth > TYPE_DEPTH_MAX:
+            self._refuse(f"shared types are nested deeper than {TYPE_DEPTH_MAX}")
         self.new.sequences[unit] = _HELD_BY_TYPE[content.ref]
         self.new.depths[unit] = depth
 
@@ -354,17 +361,19 @@ def _low_surrogates(struct: Struct) -> Iterator[int]:
         clock += 1
 
 
-def _splits(update: Update, low_surrogates: dict[int, set[int]]) -> list[Id]:
+def _splits(update: Update, known: dict[int, int], low_surrogates: dict[int, set[int]]) -> list[Id]:
     if not low_surrogates:
         return []
-    return [(client, clock) for client, clock in _boundaries(update) if clock in low_surrogates.get(client, ())]
+    return [(client, clock) for client, clock in _boundaries(update, known) if clock in low_surrogates.get(client, ())]
 
 
-def _boundaries(update: Update) -> Iterator[Id]:
+def _boundaries(update: Update, known: dict[int, int]) -> Iterator[Id]:
     """Yield every unit before which applying the update may cut a struct in two."""
     for struct in update.structs:
         yield struct.client, struct.clock
         yield struct.client, struct.clock + struct.length
+        # Of a struct that is known in part the rest is taken.
+        yield struct.client, known.get(struct.client, 0)
         if struct.origin:
             yield struct.origin[0], struct.origin[1] + 1
         if struct.right_origin:

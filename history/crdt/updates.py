@@ -64,7 +64,7 @@ class TypeRef(IntEnum):
 
 
 class TypeContent(NamedTuple):
-    """A nested shared type; `name` is an element's tag or a hook's name, else None."""
+    """A nested shared type; `name` is an element's tag, else None."""
 
     ref: TypeRef
     name: str | None
@@ -149,7 +149,7 @@ def _decode_keystroke(data: bytes) -> Update | None:
         return None
     client, clock, left_client, left_clock, *between, length, text = match.groups()
     start, units = _var_uint_value(clock), len(text)
-    if units != _var_uint_value(length) or start + units > CLOCK_MAX:
+    if units != _var_uint_value(length) or start + units > CLOCK_MAX or between[:2] == between[2:] != [None, None]:
         return None
     right_origin: Id | None = None
     if left_client is None:
@@ -171,6 +171,8 @@ def _decode_any_update(data: bytes) -> Update:
     clients: set[int] = set()
     for _ in range(reader.count(item_bytes_min=3)):
         struct_count = reader.count(item_bytes_min=2)
+        if struct_count == 0:
+            raise Malformed("a client is named without structs, on which yrs panics")
         client = reader.var_uint()
         if client in clients:
             raise Malformed("a client's structs are in two places")
@@ -219,6 +221,8 @@ def _read_struct(reader: Reader, client: int, clock: int) -> Struct:
     var_uint = reader.var_uint
     origin = (var_uint(), var_uint()) if info & _HAS_ORIGIN else None
     right_origin = (var_uint(), var_uint()) if info & _HAS_RIGHT_ORIGIN else None
+    if origin is not None and origin == right_origin:
+        raise Malformed("a struct stands before and behind the same unit")
     parent: str | Id | None = None
     parent_key = None
     if origin is None and right_origin is None:
@@ -277,13 +281,14 @@ def _read_content(reader: Reader, ref: int) -> tuple[Kind, int, Content]:
 
 def _read_type(reader: Reader) -> TypeContent:
     ref = reader.var_uint()
+    if ref == TypeRef.XML_HOOK:
+        raise RefusedUpdate("the update holds an XML hook, whose name yrs reads as what comes after it")
     if ref == 7:
         raise RefusedUpdate("the update holds a weak link")
     if ref >= len(_TYPE_REFS):
         raise Malformed(f"unknown shared type {ref}")
     type_ref = _TYPE_REFS[ref]
-    named = type_ref is TypeRef.XML_ELEMENT or type_ref is TypeRef.XML_HOOK
-    return TypeContent(type_ref, reader.var_string() if named else None)
+    return TypeContent(type_ref, reader.var_string() if type_ref is TypeRef.XML_ELEMENT else None)
 
 
 def _read_json(reader: Reader) -> str:

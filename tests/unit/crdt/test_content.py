@@ -1,13 +1,15 @@
 """A document's content as JSON, for readers and for comparison."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from history.crdt.content import canonical, content_of
+from history.crdt.lib0 import var_uint
 from history.crdt.roots import root_kinds
+from history.crdt.updates import Kind, decode_update
 from tests.histories import random_history, replay, with_roots
 
 
@@ -103,3 +105,13 @@ def test_how_a_text_came_about_does_not_count() -> None:
     doc.get("empty", type=Text).clear()
     at_once: Doc[Any] = Doc({"r": Text("abc")})
     assert canonical(doc) == canonical(at_once)
+
+
+def test_a_shared_type_as_an_attribute_hides_nothing_else() -> None:
+    doc: Doc[Any] = Doc({"x": XmlFragment([XmlElement("p", {"a": "1"}, [XmlText("words")])])}, client_id=1)
+    element = next(s for s in decode_update(doc.get_update()).structs if s.kind is Kind.TYPE)
+    parent = var_uint(element.client) + var_uint(element.clock)
+    doc.apply_update(b"\x01\x01\x02\x00\x27\x00" + parent + b"\x01b\x06\x00")
+    [paragraph] = cast(Any, content_of(doc)["x"]["children"])
+    assert paragraph["attributes"] == {"a": "1", "b": {"$unreadable": "XmlText"}}
+    assert content_of(doc)["x"]["text"] == "words"

@@ -190,6 +190,22 @@ def test_an_update_that_splits_an_emoji_says_where(update: bytes) -> None:
     assert Guard.of(one_struct(var_string("a😀b"), kind=4)).check(update).splits == {(1, 2)}
 
 
+def test_a_struct_known_in_part_splits_where_the_known_part_ends() -> None:
+    guard = guard_of(one_struct(var_string("ab"), kind=4))
+    assert guard.check(b"\x01\x01\x01\x01\x84\x01\x00\x04\xf0\x9f\x98\x80\x00").splits == {(1, 2)}
+
+
+def test_a_struct_that_goes_on_elsewhere_than_its_known_part_is_refused() -> None:
+    guard = guard_of(b"\x01\x02\x01\x00\x04\x01\x01a\x01a\x04\x01\x01b\x01b\x00")
+    with pytest.raises(RefusedUpdate, match="goes on"):
+        guard.check(b"\x01\x01\x01\x01\x84\x01\x00\x02xy\x00")
+
+
+def test_a_rebuild_judges_nothing_or_nobody_could_write_to_the_document_again() -> None:
+    texts = b"\x01\x02\x01\x00\x04\x01\x01a\x01a\x04\x01\x01b\x01b\x00"
+    assert Guard.of(texts, b"\x01\x01\x02\x00\xc4\x01\x00\x01\x01\x01x\x00").known == {1: 2, 2: 1}
+
+
 def test_a_root_keeps_what_it_holds_through_the_rebuild() -> None:
     doc: Doc[Any] = Doc(client_id=1)
     doc.get("x", type=XmlFragment).children.append(XmlText("hello"))
