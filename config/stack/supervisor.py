@@ -30,6 +30,7 @@ from config.stack.web import WebWorkers, listen
 WATCH_SECONDS = 0.1
 HEALTHY_SECONDS_MAX = 30.0
 TASK_SECONDS_MAX = 10.0  # a task that is cut off is delivered again: acks_late
+SAME_REQUEST_SECONDS = 1.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,21 +40,32 @@ def say(sentence: str) -> None:
 
 
 class StopRequest:
-    """What the signals have asked for: once is stop, twice is now."""
+    """What the signals have asked for: stop; and with a Ctrl-C after a while, now.
+
+    One request may come twice at the same moment: a terminal, `make` and `timeout` each pass signals on."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.asked_at: float | None = None
+        self._hurry = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
+        now = time.monotonic()
+        if self.asked_at is None:
+            self.asked_at = now
+        elif number == signal.SIGINT and now - self.asked_at > SAME_REQUEST_SECONDS:
+            self._hurry = True
+
+    @property
+    def asked(self) -> bool:
+        return self.asked_at is not None
 
     def tick(self) -> None:
         """For the waits of the start. Raises: Stopped."""
-        if self.count:
+        if self.asked:
             raise Stopped
 
     def hurry(self) -> bool:
-        return self.count > 1
+        return self._hurry
 
 
 class Kept:
@@ -203,29 +215,28 @@ class Supervisor:
         raise StackError(f"The web workers run but GET /healthz does not answer 200: {answer}.")
 
     def _watch(self, web: WebWorkers) -> None:
-        while not self.request.count:
+        while not self.request.asked:
             for service, backoff in self._services:
-                _tend_service(service, backoff)
+                self._tend_service(service, backoff)
             web.tend(say)
             for kept in self._kept:
                 kept.tend()
             time.sleep(WATCH_SECONDS)
         say("Stopping.")
 
+    def _tend_service(self, service: Service, backoff: Backoff) -> None:
+        if service.running or not backoff.over(time.monotonic()):
+            return
+        say(f"{service.name} ended; starting it again.")
+        try:
+            service.start(tick=self.request.tick)
+        except StackError as error:
+            backoff.ended(time.monotonic())
+            say(str(error))
+
     def _stop_kept(self) -> None:
         for kept in reversed(self._kept):
             kept.stop(self.request.hurry)
-
-
-def _tend_service(service: Service, backoff: Backoff) -> None:
-    if service.running or not backoff.over(time.monotonic()):
-        return
-    say(f"{service.name} ended; starting it again.")
-    try:
-        service.start()
-    except StackError as error:
-        backoff.ended(time.monotonic())
-        say(str(error))
 
 
 def _health(url: str, env: dict[str, str]) -> str:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import urllib.request
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,28 +16,10 @@ from config.server import Server, make_config
 from config.stack.backoff import CALM_SECONDS, FIRST_SECONDS, SECONDS_MAX, Backoff
 from config.stack.errors import StackError
 from config.stack.web import WebWorkers, listen
+from tests.integration.echo_application import application
 from tests.integration.running_stack import wait_for
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-async def application(scope: Message, receive: Receive, send: Send) -> None:
-    """Answers HTTP with its process id, and a WebSocket with what comes in."""
-    if scope["type"] == "lifespan":
-        return
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
-        return
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message["text"]})
-
-
-APPLICATION = f"{__name__}:application"
+APPLICATION = "tests.integration.echo_application:application"
 
 
 def pid_that_answers(workers: WebWorkers) -> int:
