@@ -6,7 +6,6 @@ import json
 import logging
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from django.db import Error as DatabaseError
@@ -18,6 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from documents.models import Document
+from documents.naming import socket_path
 from documents.opening import NoSuchDocument, NotSignedIn, open_document
 from documents.roles import User
 from documents.tickets import issue_ticket
@@ -92,7 +92,7 @@ def _ticket(user: User, document: Document) -> dict[str, Any]:
         "ticket": ticket.text,
         "expires_at": ticket.expires_at.isoformat().replace("+00:00", "Z"),
         "expires_in_seconds": ticket.seconds,
-        "url": f"/ws/{quote(document.name)}",
+        "url": socket_path(document.name),
     }
 
 

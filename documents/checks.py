@@ -18,7 +18,7 @@ def connect() -> None:
 
 
 def check_settings(**_: Any) -> Sequence[CheckMessage]:
-    """E001: an unknown key, a wrong type or a negative limit. E002: ROLE_FOR names nothing that can be called."""
+    """E001: an unknown key, or a value of the wrong type or out of range. E002: ROLE_FOR names nothing to call."""
     given = getattr(settings, "PALIMPSEST", {})
     if not isinstance(given, dict):
         return [Error(f"PALIMPSEST must be a dict, not {type(given).__name__}.", id="documents.E001")]
@@ -31,6 +31,9 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:
         for name, value in asdict(in_force).items()
         if isinstance(value, int | float) and value < 0
     ]
+    if not in_force.websocket_prefix.startswith("/"):
+        message = f"PALIMPSEST['WEBSOCKET_PREFIX'] must begin with a slash, and is {in_force.websocket_prefix!r}."
+        found.append(Error(message, id="documents.E001"))
     return found + _check_role_rule(in_force.role_for)
 
 

@@ -19,7 +19,9 @@ class Conf:
     role_for: str = "documents.roles.membership_role"
     """Dotted path of the rule `(user, document) -> Role | None`; replaces the membership rule everywhere."""
     open_rooms: bool = False
-    """Anyone may open any room that nobody owns, created on first use. For quick starts and benchmarks."""
+    """Anyone may open any room, created on first use, but for documents that people made. For quick starts, benchmarks."""
+    websocket_prefix: str = "/"
+    """Path under which `realtime.routing.websocket_urlpatterns` are mounted: pages and tickets tell clients."""
     ticket_seconds: int = 900
     """A ticket serves until it is this old, however often the network drops in between."""
     deleted_document_days: int = 30

@@ -40,6 +40,9 @@ class Document(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    open_to_all = models.BooleanField(
+        default=False, editable=False, help_text="Created on first use under OPEN_ROOMS; open while that is on."
+    )
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     members = models.ManyToManyField(
         settings.AUTH_USER_MODEL, through="Membership", related_name="palimpsest_documents"

@@ -1,8 +1,11 @@
 """What a room may be called. A document's name is its room name; it is chosen once."""
 
 import unicodedata
+from urllib.parse import quote
 
 from django.core.exceptions import ValidationError
+
+from documents.conf import conf
 
 NAME_LENGTH_MAX = 200
 """Characters of a room name."""
@@ -25,3 +28,8 @@ def validate_name(name: str) -> None:
         raise ValidationError("A room name has no empty, '.' or '..' parts and no spaces around it.")
     if f"{name}/".startswith(RESERVED_PREFIXES):
         raise ValidationError(f"A room name does not start with {', '.join(RESERVED_PREFIXES)}.")
+
+
+def socket_path(name: str) -> str:
+    """The path, percent-encoded, at which a stock Yjs client finds this room: `/ws/<room>` below WEBSOCKET_PREFIX."""
+    return f"{conf().websocket_prefix.rstrip('/')}/ws/{quote(name)}"

@@ -74,7 +74,7 @@ def _present_or_created(name: str) -> Document | None:
     if not conf().open_rooms:
         return Document.objects.present().filter(name=name).first()
     # The unique name decides between processes: who loses the insert reads the winner's row.
-    document, _ = Document.objects.get_or_create(name=name, defaults={"title": name})
+    document, _ = Document.objects.get_or_create(name=name, defaults={"title": name, "open_to_all": True})
     return document if document.deleted_at is None else None
 
 

@@ -51,14 +51,14 @@ def role_once_recovered(user: User, document: Document) -> Role | None:
 def membership_role(user: User, document: Document) -> Role | None:
     """The default rule: superusers own everything, others have the role of their membership.
 
-    Under OPEN_ROOMS a document that has no members is open to anyone, signed in or not."""
+    Under OPEN_ROOMS a document that was created on first use is open to anyone, signed in or not."""
     if user.is_authenticated:
         if is_superuser(user):
             return Role.OWNER
         role = Membership.objects.filter(document=document, user=user).values_list("role", flat=True).first()
         if role is not None:
             return Role(role)
-    if conf().open_rooms and not Membership.objects.filter(document=document).exists():
+    if conf().open_rooms and document.open_to_all:
         return Role.EDITOR
     return None
 
@@ -89,11 +89,21 @@ def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Docu
     return document
 
 
-def documents_for(user: User) -> list[Document]:
-    """The documents that the user is a member of and may still see, newest first."""
+def listed_for(user: User) -> DocumentQuerySet:
+    """What a list of one's own documents is made of, deleted ones included: those that the user is a member of, or
+    under a rule of your own (`ROLE_FOR`), which knows no members, all on which the user has a role."""
+    everything = Document.objects.all()
     if not user.is_authenticated:
-        return []
-    mine = Document.objects.present().filter(memberships__user=user).select_related("created_by")
+        return everything.none()
+    if conf().role_for == MEMBERSHIP_RULE:
+        return everything.filter(memberships__user=user)
+    readable = [each.pk for each in everything.iterator() if role_once_recovered(user, each) is not None]
+    return everything.filter(pk__in=readable)
+
+
+def documents_for(user: User) -> list[Document]:
+    """The documents that are listed for the user and may still be seen, newest first."""
+    mine = listed_for(user).present().select_related("created_by")
     return [document for document in mine if role_for(user, document) is not None]
 
 
@@ -110,7 +120,7 @@ def readable_by(user: User) -> DocumentQuerySet:
     if user.is_authenticated:
         readable |= Q(pk__in=Membership.objects.filter(user=user).values("document"))
     if conf().open_rooms:
-        readable |= Q(memberships__isnull=True)
+        readable |= Q(open_to_all=True)
     return present.filter(readable)
 
 

@@ -1,14 +1,13 @@
-"""The addresses of this floor; `/d/<key>/` itself is the writing page, which `realtime` serves."""
+"""The addresses of this floor; `/d/<key>/` itself is the writing page, which `realtime` serves.
 
-from django.contrib.auth.views import LoginView, LogoutView
+Signing in is not among them: a host project has doors of its own, and the names `login` and `logout` are its own."""
+
 from django.urls import URLPattern, path
 
 from documents import api, views
 
 urlpatterns: list[URLPattern] = [
     path("", views.document_list, name="document-list"),
-    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
     path("documents/new/", views.document_create, name="document-create"),
     path("d/<uuid:key>/rename/", views.document_rename, name="document-rename"),
     path("d/<uuid:key>/delete/", views.document_delete, name="document-delete"),

@@ -25,7 +25,7 @@ from documents.opening import (
     recoverable_documents,
     rename_document,
 )
-from documents.roles import User, document_for, role_for, role_once_recovered
+from documents.roles import User, document_for, listed_for, role_for, role_once_recovered
 
 DOCUMENTS_PER_PAGE = 50
 OTHERS_SHOWN_MAX = 5
@@ -56,10 +56,11 @@ class Line:
 @login_required
 def document_list(request: HttpRequest) -> HttpResponse:
     user: User = request.user
-    mine = Document.objects.present().filter(memberships__user=user).prefetch_related("memberships__user")
+    listed = listed_for(user)
+    mine = listed.present().prefetch_related("memberships__user")
     page = Paginator(mine, DOCUMENTS_PER_PAGE).get_page(request.GET.get("page"))
     lines = [line for document in page if (line := _line(user, document)) is not None]
-    deleted = recoverable_documents().filter(memberships__user=user)
+    deleted = recoverable_documents().filter(pk__in=listed.values("pk"))
     recoverable = [each for each in deleted if role_once_recovered(user, each) == Role.OWNER]
     context = {
         "page": page,

@@ -70,13 +70,13 @@ def read_log(document_id: int, *, after: int = 0, until: int) -> Iterator[LogRow
         yield row
         expected += 1
     while expected <= until:
-        found = _page(READ_ROWS, [document_id, expected, min(until, expected + PAGE_ROWS - 1)])
-        for row in found:
-            if row[0] != expected:
+        page = _page(READ_ROWS, [document_id, expected, min(until, expected + PAGE_ROWS - 1)])
+        for seq, session_id, kind, at, payload in page:
+            if seq != expected:
                 raise LogHole(document_id, expected)
-            yield LogRow(*row)
+            yield LogRow(seq, session_id, kind, at, payload)
             expected += 1
-        if not found:
+        if not page:
             raise LogHole(document_id, expected)
 
 

@@ -5,7 +5,7 @@ from django.http import Http404
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from documents.opening import delete_document, open_document
+from documents.opening import NotSignedIn, delete_document, open_document
 from documents.roles import admit, document_for, documents_for, readable_by, role_for
 from tests.integration.documents.builders import a_document, a_user
 
@@ -43,6 +43,18 @@ def test_the_gate_answers_404_for_the_unseen_and_refuses_too_low_a_role() -> Non
     delete_document(document)
     with pytest.raises(Http404):
         document_for(ada, key=document.key)
+
+
+def test_a_document_whose_people_are_gone_does_not_become_everyones(settings: Settings) -> None:
+    ada = a_user("ada")
+    document = a_document(ada, name="hers")
+    ada.delete()
+    settings.PALIMPSEST = {"OPEN_ROOMS": True}
+    document.refresh_from_db()
+    assert document.members.count() == 0
+    assert role_for(a_user("stranger"), document) is None
+    with pytest.raises(NotSignedIn):
+        open_document(None, "hers")
 
 
 def visible_titles(user: object) -> set[str]:

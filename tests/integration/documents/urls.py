@@ -11,6 +11,7 @@ def a_page_above(request: HttpRequest, key: object) -> HttpResponse:
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("", include("documents.login_urls")),
     path("", include("documents.urls")),
     path("d/<uuid:key>/", a_page_above, name="document-page"),
     path("d/<uuid:key>/history/", a_page_above, name="document-history"),
