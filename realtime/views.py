@@ -1,6 +1,5 @@
 """The page to write on."""
 
-from urllib.parse import quote
 from uuid import UUID
 
 from django.contrib.auth.views import redirect_to_login
@@ -9,6 +8,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from documents.naming import socket_path
 from documents.roles import document_for, role_for
 
 
@@ -26,7 +26,7 @@ def document_page(request: HttpRequest, key: UUID) -> HttpResponse:
         "document": document,
         "role": role.name.lower() if role else "viewer",
         "user_name": request.user.get_username() or "Guest",
-        "room_url": f"/ws/{quote(document.name)}",
+        "room_url": socket_path(document.name),
         "documents_url": reverse("document-list"),
         "history_url": reverse("document-history", args=[key]),
     }
