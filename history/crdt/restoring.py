@@ -6,15 +6,18 @@ neighbours; what an undo cannot express (a key overwritten in a parent that was 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pycrdt import Doc, IdSet, StackItem, Text, UndoManager, merge_updates
+from pycrdt import Doc, StackItem, Text, UndoManager, merge_updates
+from pycrdt import IdSet as PycrdtIdSet
 
 from history.crdt.content import Tree, canonical_json, trees_of
 from history.crdt.differing import make_equal
-from history.crdt.idsets import between, delete_set_of, encode_id_set, subtract
+from history.crdt.folding import fold
+from history.crdt.idsets import IdSet, between, delete_set_of, encode_id_set, subtract
 from history.crdt.roots import RootKind, root_kinds
 from history.crdt.updates import decode_state_vector
 
 _FOREVER_MS = 1 << 40
+_ROWS_PER_TRANSACTION = 1_000
 
 
 class RestoreFailed(Exception):
@@ -42,10 +45,16 @@ def restore_update(*, state_at: bytes, later: Sequence[bytes], head_state: bytes
     order, as logged; `head_state` yields the document at head, as it is served. `client_id` must be fresh: no struct
     of the document is under it. The update was tried on a copy of head.
     Raises: RestoreFailed; Malformed, MissingDependency when the bytes are not the document's."""
-    wanted = _wanted(state_at, later)
+    scratch: Doc[Any] = Doc(client_id=client_id, skip_gc=True)
+    scratch.apply_update(state_at)
+    known_at, deleted_at = decode_state_vector(scratch.get_state()), delete_set_of(scratch)
+    fold(scratch, later, rows_per_transaction=_ROWS_PER_TRANSACTION)
+    # The scratch document keeps what was deleted: it tells the kinds of roots that head has nothing left of.
+    kinds = root_kinds(scratch.get_update())
+    wanted = _Wanted(trees_of(_doc_of(state_at), kinds), kinds)
     if wanted.is_said_by(_doc_of(head_state)):
         return None
-    undo = _undo(state_at, later, client_id)
+    undo = _undo(scratch, known_at, deleted_at)
     if undo is not None and wanted.is_said_by(_doc_of(head_state, undo)):
         return undo
     # After the undo less is left to differ; should the undo itself have gone wrong, head alone will do.
@@ -56,11 +65,6 @@ def restore_update(*, state_at: bytes, later: Sequence[bytes], head_state: bytes
     raise RestoreFailed("neither an undo nor a difference gives the earlier content")
 
 
-def _wanted(state_at: bytes, later: Sequence[bytes]) -> _Wanted:
-    kinds = root_kinds(state_at, *later)
-    return _Wanted(trees_of(_doc_of(state_at), kinds), kinds)
-
-
 def _doc_of(state: bytes, *updates: bytes, client_id: int | None = None) -> Doc[Any]:
     doc: Doc[Any] = Doc() if client_id is None else Doc(client_id=client_id)
     for update in (state, *updates):
@@ -68,21 +72,16 @@ def _doc_of(state: bytes, *updates: bytes, client_id: int | None = None) -> Doc[
     return doc
 
 
-def _undo(state_at: bytes, later: Sequence[bytes], client_id: int) -> bytes | None:
-    """Undo all that came after k as if it had been one edit; return what that emits.
+def _undo(doc: Doc[Any], known_at: Mapping[int, int], deleted_at: IdSet) -> bytes | None:
+    """Undo, as one edit, all that came after a state vector and a delete set; return what that emits.
 
-    Deleted content must still be there to come back, so the scratch document keeps it. Every root as Text will do:
-    undo works on structs."""
-    doc: Doc[Any] = Doc(client_id=client_id, skip_gc=True)
-    doc.apply_update(state_at)
-    known_at, deleted_at = decode_state_vector(doc.get_state()), delete_set_of(doc)
-    with doc.transaction():
-        for update in later:
-            doc.apply_update(update)
+    `doc` must keep deleted content (`skip_gc`), or it cannot come back. Every root as Text will do."""
     inserted = between(known_at, decode_state_vector(doc.get_state()))
     deleted = subtract(delete_set_of(doc), deleted_at)
     inner: Any = doc  # the stub names pycrdt's inner Doc, the constructor takes the outer one
-    item: Any = StackItem(inner, IdSet.decode(encode_id_set(deleted)), IdSet.decode(encode_id_set(inserted)))
+    item: Any = StackItem(
+        inner, PycrdtIdSet.decode(encode_id_set(deleted)), PycrdtIdSet.decode(encode_id_set(inserted))
+    )
     manager = UndoManager(
         scopes=[doc.get(name, type=Text) for name in sorted(doc.keys())],
         capture_timeout_millis=_FOREVER_MS,
