@@ -26,6 +26,18 @@ def backend_waiting_for_a_lock(*, other_than: int = 0) -> int:
     raise AssertionError("no backend waits for a lock")
 
 
+def until_gone(pid: int) -> None:
+    """Return when that backend is no more."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid])
+            if cursor.fetchone() is None:
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"backend {pid} is still there")
+
+
 def database_dsn() -> str:
     """The test database as a URL, for connections and processes of one's own."""
     at = connection.settings_dict

@@ -1,0 +1,162 @@
+"""Reading: the document at every seq is the same by full replay, through any snapshot and from any mixture of rows
+and segments; a seq that is missing is a hole, never a lie."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from pycrdt import Doc
+from pytest_django import Settings
+
+from history.crdt.content import canonical
+from history.crdt.idsets import delete_set_of
+from history.crdt.roots import root_kinds
+from history.crdt.updates import decode_state_vector
+from history.errors import LogHole, NoSuchSeq
+from history.folds import compact, document_at, full_ydoc, make_ydoc
+from history.log import consistent_read, read_log
+from history.models import Head, Segment, Snapshot, Update
+from history.squash import squash_document
+from tests.builders import (
+    NEVER_WARM,
+    append_history,
+    append_rows,
+    in_thread,
+    make_document,
+    make_history,
+    make_session,
+    rechain,
+    seconds_apart,
+    typed,
+)
+from tests.histories import random_history, replay
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def says(doc: Doc[Any], kinds: Any) -> tuple[Any, ...]:
+    """Content, state vector and delete set: what must be equal (invariant 5)."""
+    return canonical(doc, kinds), decode_state_vector(doc.get_state()), delete_set_of(doc)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_snapshot_and_tail_equal_full_replay_at_every_seq(seed: int) -> None:
+    rows = random_history(seed, edits=40, skip_gc=True)
+    document = make_document()
+    third = len(rows) // 3
+    append_history(document, rows[:third])
+    compact(document.pk)
+    append_history(document, rows[third : 2 * third])
+    compact(document.pk)
+    append_history(document, rows[2 * third :])
+    assert Snapshot.objects.filter(document=document).count() == 2
+    kinds = root_kinds(replay(rows, skip_gc=True).get_update())
+    for seq in range(len(rows) + 1):
+        expected = says(replay(rows[:seq], skip_gc=True), kinds)
+        for full in (False, True):
+            assert says(document_at(document.pk, seq=seq, full=full).doc, kinds) == expected, (seq, full)
+    assert says(make_ydoc(document.pk).doc, kinds) == says(full_ydoc(document.pk).doc, kinds) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_squash_changes_the_document_at_no_seq(seed: int) -> None:
+    rows = random_history(100 + seed, edits=40, skip_gc=True)
+    document = make_document()
+    append_history(document, rows)
+    kinds = root_kinds(replay(rows, skip_gc=True).get_update())
+    before = [says(document_at(document.pk, seq=seq, full=True).doc, kinds) for seq in range(len(rows) + 1)]
+    assert squash_document(document.pk, older_than=NEVER_WARM) > 0
+    assert Segment.objects.filter(document=document).count() > 1
+    after = [says(document_at(document.pk, seq=seq, full=True).doc, kinds) for seq in range(len(rows) + 1)]
+    assert after == before
+
+
+def test_a_moment_is_opened_by_its_time_in_rows_and_segments_alike() -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijkl"))
+    at = seconds_apart(*[10] * 11)
+    rechain(document, at=at)
+
+    def seqs() -> list[int]:
+        moments = [at(1) - timedelta(seconds=1), *(at(seq) + timedelta(seconds=5) for seq in range(1, 13))]
+        return [document_at(document.pk, at=moment).seq for moment in moments]
+
+    assert seqs() == list(range(13))
+    assert squash_document(document.pk, older_than=NEVER_WARM) == 10
+    assert seqs() == list(range(13))
+    assert document_at(document.pk, seq=7).at == at(7)
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+@pytest.mark.parametrize("missing", [1, 6, 12])
+def test_a_missing_seq_is_a_hole(missing: int, squashed: bool) -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijkl"))
+    if squashed:
+        squash_document(document.pk, older_than=NEVER_WARM)
+        missing = max(missing, 11) if missing > 10 else 1
+        Segment.objects.filter(document=document, first_seq=missing).delete()
+    Update.objects.filter(document=document, seq=missing).delete()
+    for read in (make_ydoc, full_ydoc):
+        with pytest.raises(LogHole) as hole:
+            read(document.pk)
+        assert (hole.value.document_id, hole.value.seq) == (document.pk, missing)
+
+
+def test_a_seq_beyond_the_head_is_no_moment() -> None:
+    document = make_history(1)
+    head = Head.objects.get(document=document).seq
+    for seq in (-1, head + 1):
+        with pytest.raises(NoSuchSeq):
+            document_at(document.pk, seq=seq)
+
+
+def test_a_reader_sees_no_hole_while_a_squash_goes_by() -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijklmno"))
+    with consistent_read():
+        reading = read_log(document.pk, until=15)
+        first = next(reading)  # the list of segments is read, and empty
+        assert in_thread(lambda: squash_document(document.pk, older_than=NEVER_WARM)).result(timeout=30) == 15
+        assert [row.seq for row in (first, *reading)] == list(range(1, 16))
+    assert not Update.objects.filter(document=document).exists()
+
+
+def test_a_torn_read_is_a_hole_and_never_a_lie() -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijklmno"))
+    reading = read_log(document.pk, until=15)
+    squash = in_thread(lambda: squash_document(document.pk, older_than=NEVER_WARM))
+    assert squash.result(timeout=30) == 15
+    assert [row.seq for row in reading] == list(range(1, 16))
+    Segment.objects.filter(document=document).order_by("-first_seq")[0].delete()
+    with pytest.raises(LogHole):
+        list(read_log(document.pk, until=15))
+
+
+def test_a_tail_that_has_grown_is_compacted_when_it_is_opened(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10}
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijkl"))
+    make_ydoc(document.pk)
+    assert list(Snapshot.objects.filter(document=document).values_list("seq", flat=True)) == [12]
+    assert make_ydoc(document.pk).tail_rows == 0
+
+
+def test_a_document_of_many_people_gets_its_snapshot() -> None:
+    document = make_document()
+    for number in range(40):
+        append_rows(make_session(document), typed("a", client_id=2**32 - 1 - number * 99_999_989 % 2**32))
+    compact(document.pk)
+    assert Snapshot.objects.filter(document=document).exists()
+
+
+def test_deleting_all_snapshots_changes_nothing() -> None:
+    document = make_history(7)
+    compact(document.pk)
+    kinds = root_kinds(full_ydoc(document.pk).doc.get_update())
+    before = says(make_ydoc(document.pk).doc, kinds)
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM history_snapshot")
+    assert says(make_ydoc(document.pk).doc, kinds) == before
