@@ -67,7 +67,9 @@ def load(trace: Path) -> Document:
 
 def relation_bytes(*tables: str) -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name", [list(tables)])
+        cursor.execute(
+            "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name", [list(tables)]
+        )
         return int(cursor.fetchone()[0])
 
 

@@ -111,7 +111,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step: the few built files are committed
 
 # Behind a proxy that ends TLS, HTTPS=true marks cookies as secure and redirects plain HTTP.

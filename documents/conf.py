@@ -19,7 +19,7 @@ class Conf:
     role_for: str = "documents.roles.membership_role"
     """Dotted path of the rule `(user, document) -> Role | None`; replaces the membership rule everywhere."""
     open_rooms: bool = False
-    """Anyone may open any room, created on first use, but for documents that people made. For quick starts, benchmarks."""
+    """Anyone may open any room, created on first use; not what people made. For quick starts and benchmarks."""
     websocket_prefix: str = "/"
     """Path under which `realtime.routing.websocket_urlpatterns` are mounted: pages and tickets tell clients."""
     ticket_seconds: int = 900

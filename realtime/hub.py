@@ -76,7 +76,11 @@ class Hub:
         self.bus = Bus(self)
         self.draining = False
         self._opening: dict[int, asyncio.Task[Room]] = {}
-        self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
+        # Threads one by one, not a pool: each can then be told to close its own database connection.
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(LOAD_THREADS)]
+        self._idle_threads: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
+        for thread in self._threads:
+            self._idle_threads.put_nowait(thread)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._watch_for_ever())
 
@@ -85,9 +89,13 @@ class Hub:
 
     async def load(self, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run code that uses the database off the event loop, and off the one thread that Django shares."""
-        run = database_sync_to_async(read, thread_sensitive=False, executor=self._threads)
-        result: R = await run(*args, **kwargs)
-        return result
+        thread = await self._idle_threads.get()
+        try:
+            run = database_sync_to_async(read, thread_sensitive=False, executor=thread)
+            result: R = await run(*args, **kwargs)
+            return result
+        finally:
+            self._idle_threads.put_nowait(thread)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work of a room in the background; it ends with the hub."""
@@ -234,9 +242,9 @@ class Hub:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _ in range(LOAD_THREADS):
-            self._threads.submit(connections.close_all)
-        self._threads.shutdown(wait=True)
+        for thread in self._threads:
+            await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)
+            thread.shutdown(wait=True)
 
 
 def _seed(document_id: int, content: bytes) -> bool:

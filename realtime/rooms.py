@@ -258,7 +258,7 @@ class Room:
                 self.hub.spawn(self.catch_up())
                 break
             try:
-                self.doc.apply_update(row.update)
+                self._apply(row)
                 self._follow(row)
             except (KeyboardInterrupt, SystemExit):
                 raise
@@ -276,6 +276,14 @@ class Room:
     def advance_by_hint(self, first_seq: int, last_seq: int, update: bytes) -> None:
         """Take over rows that another process told of in one update."""
         self.advance([Committed(first_seq=first_seq, last_seq=last_seq, update=update)])
+
+    def _apply(self, row: Committed) -> None:
+        try:
+            self.doc.apply_update(row.update)
+        except ExceptionGroup as errors:
+            # Observers that `make_ydoc` attached: pycrdt calls them after the fact, the update is applied.
+            names = ", ".join(type(error).__name__ for error in errors.exceptions)
+            logger.error("document=%s seq=%s: an observer raised %s", self.document_id, row.last_seq, names)
 
     def _follow(self, row: Committed) -> None:
         if self._gate is not None:

@@ -1,0 +1,28 @@
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest_asyncio
+
+from realtime.hub import Hub, current_hub, drain
+
+
+@pytest_asyncio.fixture
+async def hub() -> AsyncIterator[Hub]:
+    """The hub of this test's event loop, as a worker process has one; ended with the test."""
+    hub = current_hub()
+    yield hub
+    await drain()
+
+
+@pytest_asyncio.fixture
+async def another_process(monkeypatch: Any) -> AsyncIterator[Callable[[], Hub]]:
+    """Makes further hubs on the same loop: what another worker process would have. End with the test."""
+    hubs: list[Hub] = []
+
+    def make() -> Hub:
+        hubs.append(Hub())
+        return hubs[-1]
+
+    yield make
+    for each in hubs:
+        await each.stop()

@@ -1,0 +1,137 @@
+"""A socket on the real consumer, in this process: a server's ASGI messages, and a pycrdt document as the editor."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from django.contrib.auth.models import AnonymousUser
+from pycrdt import Doc, Text
+
+from history.crdt.folding import emitted_by
+from realtime.consumers import YjsConsumer
+from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.frames import (
+    Awareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode_frame,
+    encode_awareness,
+    encode_sync_step1,
+    encode_sync_step2,
+    encode_update,
+)
+
+DEADLINE_SECONDS = 10.0
+
+
+class Socket:
+    """One client: `text` is what its editor shows of the root `text`; `closed` is the close code once there is one."""
+
+    def __init__(
+        self,
+        room: str,
+        *,
+        user: Any = None,
+        consumer: type[YjsConsumer] = YjsConsumer,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        query: bytes = b"",
+        writer: Any = None,
+        holds_back: bool = False,
+    ) -> None:
+        self.doc: Doc[Any] = Doc()
+        self.root = self.doc.get("text", type=Text)
+        self.received: list[bytes] = []
+        self.denied = 0
+        self.shown: dict[int, str | None] = {}
+        self.closed: int | None = None
+        self.synced = False
+        self.reads = asyncio.Event()
+        if not holds_back:
+            self.reads.set()
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._changed = asyncio.Condition()
+        scope = {
+            "type": "websocket",
+            "path": f"/ws/{room}",
+            "url_route": {"kwargs": {"room": room}},
+            "headers": list(headers),
+            "query_string": query,
+            "user": user or AnonymousUser(),
+            "client": ("192.0.2.1", 1234),
+            "extensions": {} if writer is None else {"palimpsest.frames": writer},
+        }
+        self._task = asyncio.create_task(consumer.as_asgi()(scope, self._incoming.get, self._send))
+        self._incoming.put_nowait({"type": "websocket.connect"})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.reads.set()
+        self._incoming.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.wait_for(self._task, DEADLINE_SECONDS)
+
+    @property
+    def text(self) -> str:
+        return str(self.root)
+
+    def type(self, text: str, *, at: int = 0) -> bytes:
+        """Insert text and send the update; return it."""
+        emitted: list[bytes] = []
+        subscription = self.doc.observe(lambda event: emitted.append(event.update))
+        self.root.insert(at, text)
+        self.doc.unobserve(subscription)
+        self.send(encode_update(emitted[0]))
+        return emitted[0]
+
+    def send(self, frame: bytes) -> None:
+        self._incoming.put_nowait({"type": "websocket.receive", "bytes": frame})
+
+    def send_text(self, text: str) -> None:
+        self._incoming.put_nowait({"type": "websocket.receive", "text": text})
+
+    def show(self, client_id: int, clock: int, state_json: str | None) -> None:
+        self.send(encode_awareness([AwarenessEntry(client_id, clock, state_json)]))
+
+    async def until(self, holds: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until something holds that only what arrives here can change. Raises: TimeoutError."""
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def until_synced(self) -> Self:
+        await self.until(lambda: self.synced or self.closed is not None)
+        assert self.closed is None, self.closed
+        return self
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            await self.reads.wait()
+            self._take(message["bytes"])
+        elif message["type"] == "websocket.close":
+            self.closed = message.get("code", 1000)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Be one's own `palimpsest.frames` writer: unused unless given as `writer`."""
+        return False
+
+    def _take(self, payload: bytes) -> None:
+        self.received.append(payload)
+        if payload[:1] == b"\x02":
+            self.denied += 1
+            return
+        for message in decode_frame(payload):
+            match message:
+                case SyncStep1(state_vector):
+                    self.send(encode_sync_step1(self.doc.get_state()))
+                    self.send(encode_sync_step2(self.doc.get_update(state_vector)))
+                case SyncStep2(update) | Update(update):
+                    emitted_by(self.doc, update)
+                    self.synced = self.synced or isinstance(message, SyncStep2)
+                case Awareness(entries):
+                    self.shown.update({entry.client_id: entry.state_json for entry in entries})
