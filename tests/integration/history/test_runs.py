@@ -1,0 +1,176 @@
+"""Runs: what a person reads as one edit is the same before and after squash, in one document and across all."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pytest_django import Settings
+
+from documents.models import Document, Role
+from documents.roles import readable_by
+from history import runs
+from history.append import PendingUpdate, append
+from history.models import Kind, Run, Via
+from history.runs import RunSummary, edits, runs_of
+from history.squash import squash_document
+from history.verify import Verdict, verify_document
+from tests.builders import (
+    NEVER_WARM,
+    append_rows,
+    log_of,
+    make_document,
+    make_session,
+    make_user,
+    rechain,
+    seconds_apart,
+    typed,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+GAP = timedelta(seconds=300)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "TAIL_BLOCK_ROWS", 7)
+    monkeypatch.setattr(runs, "SEGMENT_BLOCK", 2)
+
+
+def _random_document(seed: int, *, rows: int = 80, people: int = 3) -> Document:
+    """A log of several people with pauses just below, at and above the gap, and now and then another kind."""
+    rng = random.Random(seed)
+    document = make_document()
+    sessions = [make_session(document, make_user()) for _ in range(people)]
+    kinds = [Kind.SYNC] * 12 + [Kind.RESTORE]
+    append(
+        [
+            PendingUpdate(session=rng.choice(sessions), payload=bytes(rng.randrange(9)), kind=rng.choice(kinds))
+            for _ in range(rows)
+        ]
+    )
+    gaps = [rng.choice([0.0, 0.1, 2.0, 40.0, 299.9, 300.0, 300.1, 900.0]) for _ in range(rows - 1)]
+    rechain(document, at=seconds_apart(*gaps))
+    return document
+
+
+def _expected(document: Document) -> list[tuple[object, ...]]:
+    """The runs, by the definition: (session, kind, first and last seq, first and last time, updates, bytes)."""
+    found: list[list[tuple[int, int, int, datetime, bytes]]] = []
+    last: dict[int, list[tuple[int, int, int, datetime, bytes]]] = {}
+    for row in log_of(document):
+        run = last.get(row[1])
+        if run is None or run[-1][2] != row[2] or row[3] - run[-1][3] > GAP:
+            run = last[row[1]] = []
+            found.append(run)
+        run.append(row)
+    found.sort(key=lambda run: -run[-1][0])
+    return [
+        (run[0][1], run[0][2], run[0][0], run[-1][0], run[0][3], run[-1][3], len(run), sum(len(row[4]) for row in run))
+        for run in found
+    ]
+
+
+def _told(summaries: list[RunSummary]) -> list[tuple[object, ...]]:
+    return [
+        (run.session_id, run.kind, run.first_seq, run.last_seq, run.first_at, run.last_at, run.updates, run.bytes)
+        for run in summaries
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_squash_changes_no_run(seed: int) -> None:
+    document = _random_document(seed)
+    expected = _expected(document)
+    assert _told(runs_of(document.pk, limit=1000)) == expected
+    for segments in (1, 3, None):
+        squash_document(document.pk, older_than=NEVER_WARM, segments_max=segments)
+        assert _told(runs_of(document.pk, limit=1000)) == expected
+    assert Run.objects.filter(document=document).exists()
+    assert isinstance(verify_document(document.pk), Verdict)
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_pages_hold_each_run_once(seed: int, squashed: bool) -> None:
+    document = _random_document(50 + seed)
+    if squashed:
+        squash_document(document.pk, older_than=NEVER_WARM, segments_max=4)
+    whole = runs_of(document.pk, limit=1000)
+    paged: list[RunSummary] = []
+    until = None
+    while page := runs_of(document.pk, until=until, limit=3):
+        paged += page
+        until = page[-1].last_seq - 1
+    assert paged == whole
+    assert runs_of(document.pk, until=0) == []
+
+
+def test_two_people_who_type_at_once_have_one_run_each() -> None:
+    document = make_document()
+    ada, bob = make_user("ada"), make_user("bob")
+    places = ((ada, "192.0.2.1"), (bob, "2001:db8::2"))
+    sessions = [make_session(document, user, via=Via.WEBSOCKET, ip=ip) for user, ip in places]
+    append([PendingUpdate(session=sessions[place % 2], payload=b"ab") for place in range(30)])
+    newest, older = runs_of(document.pk)
+    assert (newest.user, newest.via, newest.ip) == (bob, Via.WEBSOCKET, "2001:db8::2")
+    assert (newest.updates, newest.bytes) == (15, 30)
+    assert (older.user, older.first_seq, older.last_seq) == (ada, 1, 29)
+
+
+def test_a_run_of_a_deleted_account_stays_with_no_user() -> None:
+    document = make_document()
+    user = make_user()
+    append_rows(make_session(document, user), typed("abc"))
+    user.delete()
+    (run,) = runs_of(document.pk)
+    assert (run.user, run.updates) == (None, 3)
+
+
+def test_an_empty_log_has_no_runs() -> None:
+    assert runs_of(make_document().pk) == []
+    assert edits() == []
+
+
+def _expected_edits(documents: list[Document]) -> list[tuple[datetime, int, int]]:
+    runs = [(run, document.pk) for document in documents for run in runs_of(document.pk, limit=1000)]
+    return sorted(((run.last_at, pk, run.last_seq) for run, pk in runs), reverse=True)
+
+
+def _places(found: list[RunSummary]) -> list[tuple[datetime, int, int]]:
+    return [(run.last_at, run.document_id, run.last_seq) for run in found]
+
+
+def test_edits_of_all_documents_come_newest_first() -> None:
+    documents = [_random_document(seed, rows=30) for seed in range(4)]
+    squash_document(documents[0].pk, older_than=NEVER_WARM)
+    expected = _expected_edits(documents)
+    found = _places(edits(limit=1000))
+    assert sorted(found, reverse=True) == expected
+    assert [each[0] for each in found] == [each[0] for each in expected]
+    assert [each[0] for each in _places(edits(limit=5))] == [each[0] for each in expected[:5]]
+
+
+def test_edits_are_filtered_by_person_document_and_time() -> None:
+    documents = [_random_document(20 + seed, rows=40) for seed in range(3)]
+    squash_document(documents[1].pk, older_than=NEVER_WARM, segments_max=2)
+    all_runs = edits(limit=1000)
+    user = next(run.user for run in all_runs if run.document_id == documents[1].pk)
+    assert edits(user=user, limit=1000) == [run for run in all_runs if run.user == user]
+    assert edits(document=documents[2], limit=1000) == runs_of(documents[2].pk, limit=1000)
+    times = sorted(run.last_at for run in all_runs)
+    since, until = times[len(times) // 3], times[2 * len(times) // 3]
+    between = [run for run in all_runs if since <= run.last_at <= until]
+    found = edits(since=since, until=until, limit=1000)
+    assert sorted(_places(found)) == sorted(_places(between))
+    assert edits(since=datetime(2040, 1, 1, tzinfo=UTC)) == []
+    assert edits(until=datetime(2000, 1, 1, tzinfo=UTC)) == []
+
+
+def test_edits_show_only_documents_that_the_reader_may_see(settings: Settings) -> None:
+    reader = make_user()
+    mine, others = make_document(a=(reader, Role.VIEWER)), make_document()
+    for document in (mine, others):
+        append_rows(make_session(document, make_user()), typed("ab"))
+    assert {run.document_id for run in edits(documents_visible=readable_by(reader))} == {mine.pk}
+    assert {run.document_id for run in edits()} == {mine.pk, others.pk}

@@ -1,0 +1,102 @@
+"""The Celery tasks: each finds its work by one query, is idempotent, and lets no document spoil another's turn."""
+
+import logging
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from history import tasks
+from history.models import Head, Segment, Snapshot, Update
+from history.tasks import squash_cold_rows, sweep_snapshots, verify_sample
+from tests.builders import append_rows, log_of, make_document, make_history, make_session, rechain, typed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _typed_document(text: str = ALPHABET) -> int:
+    document = make_document()
+    append_rows(make_session(document), typed(text))
+    return document.pk
+
+
+def test_the_sweep_stores_snapshots_of_tails_that_are_due_once(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10, "SNAPSHOT_BYTES_MIN": 100_000}
+    long, _short = _typed_document(), _typed_document("abc")
+    large = make_document()
+    append_rows(make_session(large), typed("a" * 3, client_id=9) + typed("b" * 4, client_id=10))
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10, "SNAPSHOT_BYTES_MIN": 60}
+    assert sweep_snapshots() == 2
+    assert set(Snapshot.objects.values_list("document_id", "seq")) == {(long, 26), (large.pk, 7)}
+    assert sweep_snapshots() == 0
+
+
+def test_the_sweep_leaves_documents_that_nobody_edited_lately(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10}
+    _typed_document()
+    Head.objects.update(at=timezone.now() - timedelta(days=3))
+    assert sweep_snapshots() == 0
+
+
+def test_one_document_with_a_hole_does_not_stop_the_sweep(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10}
+    broken, whole = _typed_document(ALPHABET * 2), _typed_document()
+    Update.objects.filter(document_id=broken, seq=5).delete()
+    sweep_snapshots()
+    assert set(Snapshot.objects.values_list("document_id", flat=True)) == {whole}
+    assert f"snapshot failed: document={broken}" in caplog.text
+
+
+def _age(document_id: int) -> None:
+    document = Head.objects.get(document_id=document_id).document
+    rechain(document, at=lambda seq: timezone.now() - timedelta(days=2) + timedelta(seconds=seq))
+
+
+def test_cold_rows_are_squashed_and_warm_ones_are_not() -> None:
+    cold, warm, few = _typed_document(), _typed_document(), _typed_document("abc")
+    _age(cold)
+    _age(few)
+    before = log_of(Head.objects.get(document_id=cold).document)
+    assert squash_cold_rows() == 26
+    assert squash_cold_rows() == 0
+    assert set(Segment.objects.values_list("document_id", flat=True)) == {cold}
+    assert Update.objects.filter(document_id__in=[warm, few]).count() == 29
+    assert log_of(Head.objects.get(document_id=cold).document) == before
+
+
+def test_one_document_that_was_tampered_with_does_not_stop_the_squash(caplog: pytest.LogCaptureFixture) -> None:
+    broken, whole = _typed_document(ALPHABET * 2), _typed_document()
+    _age(broken)
+    _age(whole)
+    Update.objects.filter(document_id=broken, seq=2).update(payload=b"\x00\x00")
+    assert squash_cold_rows() == 26
+    assert f"squash refused: document={broken}" in caplog.text
+    assert Update.objects.filter(document_id=broken).count() == 52
+
+
+def test_a_run_of_squash_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SQUASH_SEGMENTS_MAX", 2)
+    for document_id in (_typed_document(), _typed_document()):
+        _age(document_id)
+    assert [squash_cold_rows() for _ in range(4)] == [20, 20, 12, 0]
+
+
+def test_the_nightly_sample_logs_each_difference_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    whole, broken = make_history(1), make_history(2)
+    assert verify_sample() == 0
+    Update.objects.filter(document=broken, seq=4).update(payload=b"\x00\x00")
+    assert verify_sample() == 1
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert f"document={broken.pk} seq=4" in record.getMessage()
+    assert f"document={whole.pk}" not in caplog.text
+
+
+def test_a_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        document = make_history(seed)
+        Update.objects.filter(document=document, seq=1).update(payload=b"\x00\x00")
+    monkeypatch.setattr(tasks, "VERIFY_ROWS_MAX", 1)
+    assert verify_sample() == 1
