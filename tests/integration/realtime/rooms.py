@@ -6,7 +6,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from pycrdt import Doc, Text
 
-from documents.models import Document, Role
+from documents.models import Document, Membership, Role
 from history.folds import document_at
 from history.models import Session, Update
 from realtime.hub import Hub
@@ -17,7 +17,10 @@ from tests.builders import make_document, make_user
 def shared_document(**roles: Role) -> tuple[Document, dict[str, Any]]:
     """A document, and its members by name."""
     people = {name: make_user(name) for name in roles}
-    return make_document(**{name: (people[name], role) for name, role in roles.items()}), people
+    document = make_document()
+    for name, role in roles.items():
+        Membership.objects.create(document=document, user=people[name], role=role)
+    return document, people
 
 
 @sync_to_async

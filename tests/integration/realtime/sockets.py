@@ -102,8 +102,12 @@ class Socket:
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(holds)
 
-    async def until_synced(self) -> Self:
+    async def until_answered(self) -> None:
+        """Wait until the server has let this client in or has closed."""
         await self.until(lambda: self.synced or self.closed is not None)
+
+    async def until_synced(self) -> Self:
+        await self.until_answered()
         assert self.closed is None, self.closed
         return self
 

@@ -68,8 +68,8 @@ async def test_make_ydoc_runs_once_for_a_room_and_its_content_begins_the_log(
         await bob.until(lambda: bob.text == "Dear Bob")
     assert [payload for _, _, payload in await rows_of(document)][-1] in letters.seen
     assert any(message == bob.received[-1] for message in letters.sent)
-    kinds = Update.objects.filter(document=document).order_by("seq").values_list("kind", flat=True)
-    assert await sync_to_async(list)(kinds) == [Kind.SEED, Kind.SYNC]
+    rows = Update.objects.filter(document=document).order_by("seq")
+    assert [row.kind async for row in rows] == [Kind.SEED, Kind.SYNC]
 
 
 async def test_two_processes_that_open_a_room_first_at_once_seed_it_once(
@@ -119,7 +119,7 @@ async def test_a_stranger_an_anonymous_and_a_missing_document_are_told_apart_onl
         ("missing", stranger, 4404),
     ):
         async with Socket(room, user=user) as socket:
-            await socket.until(lambda socket=socket: socket.closed is not None)
+            await socket.until_answered()
             assert (socket.closed, socket.received) == (code, [])
 
 
@@ -134,7 +134,7 @@ async def test_a_cookie_serves_only_pages_of_this_server(hub: Hub) -> None:
         (b"null", 4403),
     ):
         async with Socket(document.name, user=people["ada"], headers=[host, (b"origin", origin)]) as socket:
-            await socket.until(lambda socket=socket: socket.synced or socket.closed is not None)
+            await socket.until_answered()
             assert socket.closed == code, origin
 
 
