@@ -1,0 +1,303 @@
+"""The main job inside somebody else's Django project (`tests/host_project`): its users, its rule, its addresses, its
+servers. What is told at once comes by the channel layer: the host's watch looks only every 20 s."""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from pycrdt import Doc, Text
+
+from tests.clients.driver import Client, NodeClients
+from tests.integration.running_host import FASTER, Browser, Host, running_host
+
+IDA, JON, EVE, CHIEF = (f"{name}@paper.example" for name in ("ida", "jon", "eve", "chief"))
+ARTICLES = [f"news/article {number} é" for number in range(12)]
+PRESS = 4711
+"""The advisory lock that the host's `correct` takes before its transaction ends."""
+
+_fresh = iter(ARTICLES)
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with running_host(tmp_path_factory.mktemp("newsroom"), *ARTICLES) as running:
+        yield running
+
+
+@pytest.fixture
+def article() -> str:
+    """The room name of an article that no other test writes."""
+    return next(_fresh)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[NodeClients]:
+    async with NodeClients() as running:
+        yield running
+
+
+async def at_desk(node: NodeClients, host: Host, email: str, article: str, *, place: int = 0) -> Client:
+    """A stock editor on web process `place`, let in by the host's own middleware."""
+    client = await node.open(
+        f"{email} {next(_numbers)}",
+        url=host.socket_url(place),
+        room=article,
+        headers={"X-Press-Card": f"card-of-{email}"},
+        max_backoff_ms=200,
+    )
+    await client.wait_synced()
+    return client
+
+
+def edit(text: str) -> dict[str, str]:
+    """The form field `update`: what a fresh document with `text` emits, in hex."""
+    doc: Doc[Any] = Doc()
+    doc.get("t", type=Text).insert(0, text)
+    return {"update": doc.get_update().hex()}
+
+
+def desk(article: str, act: str) -> str:
+    return f"/desk/{quote(article)}/{act}/"
+
+
+def authors(host: Host, article: str) -> list[tuple[Any, ...]]:
+    """Author, `via` and kind of each row of the log, in the order of seqs."""
+    return host.rows(
+        """
+        SELECT coalesce(person.email, ''), session.via, update.kind
+        FROM history_update update
+        JOIN documents_document document ON document.id = update.document_id AND document.name = %s
+        JOIN history_session session ON session.document_id = document.id AND session.id = update.session_id
+        LEFT JOIN newsroom_person person ON person.number = session.user_id
+        ORDER BY update.seq
+        """,
+        article,
+    )
+
+
+def heard(host: Host, article: str) -> list[tuple[Any, ...]]:
+    """What `document_changed` told the host: seqs and actors."""
+    return host.rows("SELECT seq, actor FROM newsroom_heard WHERE document_name = %s ORDER BY seq", article)
+
+
+async def test_two_people_type_together_through_two_web_processes_and_each_row_has_its_author(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article, place=0)
+    jon = await at_desk(node, host, JON, article, place=1)
+
+    await asyncio.gather(ida.type("from the scene, ", interval_ms=2), jon.type("at the desk, ", interval_ms=2))
+    await node.converged(ida, jon)
+
+    rows = authors(host, article)
+    assert {(email, via) for email, via, _ in rows} == {(IDA, 1), (JON, 1)}
+    host.wait_for(
+        "the host has heard of the last edit", lambda: [seq for seq, _ in heard(host, article)][-1:] == [len(rows)]
+    )
+    assert all(rows[seq - 1][0] == actor for seq, actor in heard(host, article))
+
+
+async def test_a_kill_of_all_web_processes_loses_nothing_that_another_client_had_seen(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article, place=0)
+    jon = await at_desk(node, host, JON, article, place=1)
+    typing = asyncio.create_task(ida.type("x" * 400, interval_ms=3))
+    await jon.watch("x" * 40)
+
+    for place in (0, 1):
+        assert host.end_web(place, signal.SIGKILL) == -signal.SIGKILL
+    seen = await jon.seen()
+    await ida.destroy()
+    await jon.destroy()
+    await typing
+    host.start_web(0)
+    host.start_web(1, FASTER)
+    host.wait_until_served(0)
+    host.wait_until_served(1)
+
+    eyes = await at_desk(node, host, IDA, article, place=0)
+    assert (await eyes.seen()).startswith(seen)
+    other = await at_desk(node, host, JON, article, place=1)
+    await other.type(" and on", interval_ms=1)
+    await eyes.watch(" and on")
+
+
+async def test_an_edit_of_the_hosts_view_is_seen_after_the_commit_of_its_request_and_not_before(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    jon = await at_desk(node, host, JON, article, place=1)
+    browser = Browser(host, IDA)
+    with ThreadPoolExecutor(1) as pool:
+        host.rows("SELECT pg_advisory_lock(%s)", PRESS)
+        try:
+            answer = pool.submit(browser.post, desk(article, "correct"), **edit("corrected"))
+            host.wait_for(
+                "the view waits before its commit",
+                lambda: bool(host.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")),
+            )
+            late = await at_desk(node, host, JON, article, place=1)
+            assert [await late.seen(), await jon.seen(), heard(host, article)] == ["", "", []]
+        finally:
+            host.rows("SELECT pg_advisory_unlock(%s)", PRESS)
+        await jon.watch("corrected")
+        assert json.loads(answer.result()[2]) == {"seq": 1}
+    assert authors(host, article) == [(IDA, 3, 2)]
+    host.wait_for("the host has heard", lambda: heard(host, article) == [(1, IDA)])
+
+
+async def test_an_edit_of_a_request_that_fails_is_nowhere(host: Host, node: NodeClients, article: str) -> None:
+    jon = await at_desk(node, host, JON, article, place=1)
+    browser = Browser(host, IDA)
+
+    failed, _, _ = await asyncio.to_thread(browser.post, desk(article, "correct"), spike="yes", **edit("spiked"))
+    taken, _, _ = await asyncio.to_thread(browser.post, desk(article, "correct"), **edit("printed"))
+    await jon.watch("printed")
+
+    assert (failed, taken) == (500, 200)
+    assert await jon.seen() == "printed"
+    assert [len(authors(host, article)), heard(host, article)] == [1, [(1, IDA)]]
+
+
+async def test_a_task_of_the_hosts_celery_worker_reaches_open_editors_under_its_authors_name(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    jon = await at_desk(node, host, JON, article)
+
+    status, _, _ = await asyncio.to_thread(Browser(host, IDA).post, desk(article, "wire"), **edit("by wire"))
+
+    assert status == 202
+    await jon.watch("by wire")
+    assert authors(host, article) == [(IDA, 5, 2)]
+    host.wait_for("the host has heard", lambda: heard(host, article) == [(1, IDA)])
+
+
+async def test_a_restore_in_the_hosts_view_is_seen_live_and_appends_one_row(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article, place=0)
+    jon = await at_desk(node, host, JON, article, place=1)
+    await ida.edit({"root": "t", "do": "insert", "index": 0, "text": "the first edition"})
+    await jon.watch("the first edition")
+    then = len(authors(host, article))
+    await jon.edit({"root": "t", "do": "delete", "index": 4, "length": 5})
+    await ida.watch("the  edition")
+
+    status, _, answer = await asyncio.to_thread(Browser(host, JON).post, desk(article, f"back-to/{then}"))
+
+    await ida.watch("the first edition")
+    await jon.watch("the first edition")
+    assert (status, json.loads(answer)["seq"]) == (200, len(authors(host, article)))
+    assert authors(host, article)[-1] == (JON, 3, 3)
+
+
+async def test_an_open_editor_is_told_at_once_that_the_hosts_rule_lets_it_read_only(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article, place=1)
+    await ida.type("in time")
+    host.wait_for("it is stored", lambda: bool(authors(host, article)))
+
+    await asyncio.to_thread(Browser(host, JON).post, desk(article, "print"))
+    await ida.wait_event("denied")
+    stored = len(authors(host, article))
+    denied = len(await ida.events())
+    await ida.type("too late")
+    await ida.wait_event("denied", after=denied)
+
+    assert len(authors(host, article)) == stored
+    assert not [event for event in await ida.events() if event["kind"] == "closed"]
+
+
+async def test_an_open_editor_is_closed_at_once_when_the_hosts_rule_shuts_it_out(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article, place=1)
+
+    await asyncio.to_thread(Browser(host, JON).post, desk(article, "move"), desk="sport")
+
+    await ida.wait_event("closed", code=4403)
+    eve = await at_desk(node, host, EVE, article)
+    await eve.type("goal")
+    host.wait_for("it is stored", lambda: {email for email, _, _ in authors(host, article)} == {EVE})
+
+
+async def test_every_page_opens_below_the_hosts_prefixes_and_links_to_nothing_else(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    ida = await at_desk(node, host, IDA, article)
+    await ida.type("words to read")
+    host.wait_for("it is stored", lambda: bool(authors(host, article)))
+    ((key,),) = host.rows("SELECT key FROM documents_document WHERE name = %s", article)
+    browser = await asyncio.to_thread(Browser, host, IDA)
+
+    status, _, page = browser.get(f"/paper/d/{key}/")
+    assert status == 200
+    room_url = json.loads(re.search(r'id="page-room-url"[^>]*>([^<]+)<', page)[1])  # type: ignore[index]
+    assert room_url == "/live/paper/ws/" + quote(article)
+    pages = ["/paper/", f"/paper/d/{key}/", f"/paper/d/{key}/history/", "/paper/documents/new/"]
+    links = {link for path in pages for link in browser.links(path) if not link.startswith(("#", "?"))}
+    assert f"/paper/d/{key}/" in links
+    assert [link for link in links if not link.startswith(("/paper/", "/assets/", "/back-office/"))] == []
+    assert [path for path in pages if browser.get(path)[0] != 200] == []
+    assert browser.get(f"/paper/d/{key}/history/")[2].count(IDA) > 0
+    assert Browser(host).get(f"/paper/d/{key}/")[1].endswith(f"/desk/enter/?next=/paper/d/{key}/")
+    assert Browser(host, EVE).get(f"/paper/d/{key}/")[0] == 404
+    assert Browser(host, EVE).get(f"/paper/d/{key}/history/")[0] == 404
+
+
+async def test_the_admin_opens_with_people_that_have_no_user_name(host: Host, article: str) -> None:
+    ((pk,),) = host.rows("SELECT id FROM documents_document WHERE name = %s", article)
+    chief = Browser(host, CHIEF)
+    office = "/back-office/documents/document/"
+    pages = [office, f"{office}?q=article", f"{office}{pk}/change/", f"{office}add/", f"{office}{pk}/delete/"]
+    assert {path: chief.get(path)[0] for path in pages} == dict.fromkeys(pages, 200), host.log("web0")
+
+
+async def test_a_ticket_of_the_hosts_session_opens_the_socket_where_the_host_put_it(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    browser = await asyncio.to_thread(Browser, host, IDA)
+
+    status, _, answer = browser.post("/paper/api/v1/tickets", json.dumps({"document": article}).encode())
+
+    ticket = json.loads(answer)
+    assert (status, ticket["expires_in_seconds"]) == (201, 77)
+    assert ticket["url"] == "/live/paper/ws/" + quote(article)
+    client = await node.open("with a ticket", url=host.socket_url(), room=article, params={"ticket": ticket["ticket"]})
+    await client.wait_synced()
+    await client.type("by ticket")
+    host.wait_for("it is stored", lambda: {email for email, _, _ in authors(host, article)} == {IDA})
+
+
+def test_the_hosts_default_key_type_makes_no_migration_due_and_its_beat_knows_every_task(host: Host) -> None:
+    migrations = host.manage("makemigrations", "--check", "--dry-run")
+    assert (migrations.returncode, migrations.stdout) == (0, "No changes detected\n"), migrations.stderr
+    code = (
+        "from newsroom.celery import app; app.loader.import_default_modules()\n"
+        "print({entry['task'] for entry in app.conf.beat_schedule.values()} - set(app.tasks))"
+    )
+    tasks = host.manage("shell", "--no-imports", "-c", code)
+    assert (tasks.returncode, tasks.stdout) == (0, "set()\n"), tasks.stderr
+
+
+def test_a_misspelt_setting_is_refused_by_check(host: Host) -> None:
+    refused = host.manage("check", NEWSROOM_PALIMPSEST='{"TICKET_SECONDZ": 5}')
+    assert refused.returncode != 0
+    assert "TICKET_SECONDZ" in refused.stderr and "documents.E001" in refused.stderr
+
+
+def test_a_web_process_that_is_told_to_end_ends_without_a_complaint(host: Host) -> None:
+    before = len(host.log("web0"))
+    assert host.end_web(0) in (0, -signal.SIGTERM)
+    assert "Traceback" not in host.log("web0")[before:]
+    host.start_web(0)
+    host.wait_until_served(0)
