@@ -1,1 +1,13 @@
-urlpatterns: list = []
+"""The addresses of this floor."""
+
+from django.urls import URLPattern, path
+
+from history import api, views
+
+urlpatterns: list[URLPattern] = [
+    path("d/<uuid:key>/history/", views.document_history, name="document-history"),
+    path("d/<uuid:key>/history/restore/", views.document_history_restore, name="document-history-restore"),
+    path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
+    path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
+    path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
+]

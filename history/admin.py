@@ -1,0 +1,146 @@
+"""History in the admin: each document's history page with its restore, and the list of who edited what.
+
+Staff see the history of exactly those documents that they may read (`documents.roles`); model permissions play no
+part, and nothing can be added, changed or deleted here: a restore appends."""
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+
+from documents.models import Document, Role
+from documents.roles import User, document_for, readable_by
+from history.edits import edit_list_context
+from history.models import Via
+from history.views import Frame, show_history, show_restore
+
+
+class DocumentHistory(Document):
+    """A document, seen as its history."""
+
+    class Meta:
+        proxy = True
+        app_label = "history"
+        default_permissions = ()
+        verbose_name = "document history"
+        verbose_name_plural = "document histories"
+
+
+class Edit(Document):
+    """The way into the list of who edited what: runs have no rows that the admin could list."""
+
+    class Meta:
+        proxy = True
+        app_label = "history"
+        default_permissions = ()
+        verbose_name = "edit"
+        verbose_name_plural = "edits: who edited what"
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """For all staff to look at; which documents they see is the queryset's matter."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return True
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(DocumentHistory)
+class DocumentHistoryAdmin(ReadOnlyAdmin):
+    """The documents that the user may read; behind each one, the history page."""
+
+    list_display = ["title", "name", "head_seq", "last_edit_at"]
+    list_select_related = ["head"]
+    search_fields = ["title", "name", "key"]
+    ordering = ["-head__at"]
+    actions = None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        everything: QuerySet[Any] = super().get_queryset(request)
+        return everything.filter(pk__in=readable_by(cast(User, request.user)).order_by().values("pk"))
+
+    @admin.display(description="updates", ordering="head__seq")
+    def head_seq(self, document: Any) -> int:
+        return int(document.head.seq)
+
+    @admin.display(description="last edit", ordering="head__at")
+    def last_edit_at(self, document: Any) -> Any:
+        return document.head.at if document.head.seq else None
+
+    def get_urls(self) -> list[URLPattern]:
+        restore = path(
+            "<int:document_id>/restore/",
+            self.admin_site.admin_view(self.restore_view),
+            name="history_documenthistory_restore",
+        )
+        return [restore, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """The history page in the admin's frame; the one address that the admin gives a document."""
+        document = self._document(request, object_id, role=Role.VIEWER)
+        return show_history(request, document, self._frame(request, document))
+
+    def restore_view(self, request: HttpRequest, document_id: int) -> HttpResponse:
+        document = self._document(request, str(document_id), role=Role.EDITOR)
+        return show_restore(request, document, self._frame(request, document))
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Django's own log of changes in the admin knows nothing of these: the page itself is the history."""
+        document = self._document(request, object_id, role=Role.VIEWER)
+        return HttpResponseRedirect(reverse("admin:history_documenthistory_change", args=[document.pk]))
+
+    def _document(self, request: HttpRequest, object_id: str, *, role: Role) -> Document:
+        pk = int(object_id) if object_id.isascii() and object_id.isdigit() and len(object_id) <= 18 else 0
+        return document_for(request.user, role=role, pk=pk)
+
+    def _frame(self, request: HttpRequest, document: Document) -> Frame:
+        return Frame(
+            page_template="admin/history/document_history.html",
+            restore_template="admin/history/restore.html",
+            page_url=reverse("admin:history_documenthistory_change", args=[document.pk]),
+            restore_url=reverse("admin:history_documenthistory_restore", args=[document.pk]),
+            via=Via.ADMIN,
+            context={
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": f"History of {document.title}",
+                "edits_url": reverse("admin:history_edit_changelist"),
+            },
+        )
+
+
+@admin.register(Edit)
+class EditAdmin(ReadOnlyAdmin):
+    """Who edited what, in all documents that the user may read."""
+
+    def get_urls(self) -> list[URLPattern]:
+        listing = self.admin_site.admin_view(never_cache(self.changelist_view))
+        return [path("", listing, name="history_edit_changelist")]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            **edit_list_context(request),
+            "opts": self.opts,
+            "title": "Who edited what",
+            "time_zone": timezone.get_current_timezone_name(),
+        }
+        return render(request, "admin/history/edits.html", context)

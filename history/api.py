@@ -1,0 +1,178 @@
+"""A document's history for programs: its content at a moment, its runs, and the restore of a moment.
+
+The session cookie says who asks, the gate (`document_for`) what they may. Errors are `{"error": {"code", "message"}}`;
+a document that does not exist and one that may not be seen answer alike."""
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.cache import get_conditional_response, patch_cache_control, patch_vary_headers
+from django.views.decorators.csrf import csrf_exempt
+
+from documents.api import REQUEST_BYTES_MAX, _csrf_refusal, _error
+from documents.models import Document, Role
+from documents.roles import document_for
+from history.authors import Author
+from history.models import Via
+from history.parameters import SEQ_DIGITS_MAX, address_of, asked_moment, count_in, seq_in
+from history.problems import PROBLEMS, BadMoment, problem_of
+from history.timeline import RUNS_PER_PAGE, Place, RunLine, moment_of, place_of, run_page
+from history.writes import restore, write_session
+
+RUNS_MAX = 200
+REQUEST_KEY_LENGTH_MAX = 100
+
+_View: TypeAlias = Callable[[HttpRequest, Document], HttpResponseBase]
+
+
+def _door(*, method: str, role: Role) -> Callable[[_View], Callable[..., HttpResponseBase]]:
+    """Check method, CSRF and role, hand the document on, and answer every refusal and problem in JSON."""
+
+    def wrap(view: _View) -> Callable[..., HttpResponseBase]:
+        @csrf_exempt  # checked below, so that the refusal is JSON
+        @wraps(view)
+        def checked(request: HttpRequest, key: UUID) -> HttpResponseBase:
+            response = _refused(request, method) or _answered(view, request, key, role)
+            patch_cache_control(response, private=True, no_cache=True)
+            patch_vary_headers(response, ["Cookie"])
+            return response
+
+        return checked
+
+    return wrap
+
+
+def _refused(request: HttpRequest, method: str) -> HttpResponse | None:
+    if request.method != method and not (method == "GET" and request.method == "HEAD"):
+        refused = _error(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"Use {method}.")
+        refused["Allow"] = method
+        return refused
+    return _csrf_refusal(request) if method == "POST" else None
+
+
+def _answered(view: _View, request: HttpRequest, key: UUID, role: Role) -> HttpResponseBase:
+    try:
+        return view(request, document_for(request.user, role=role, key=key))
+    except Http404 as error:
+        if not request.user.is_authenticated:
+            return _error(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        return _error(HTTPStatus.NOT_FOUND, "not_found", str(error))
+    except PermissionDenied as error:
+        return _error(HTTPStatus.FORBIDDEN, "forbidden", str(error))
+    except PROBLEMS as error:
+        problem = problem_of(error)
+        return _error(problem.status, problem.code, problem.message)
+
+
+@_door(method="GET", role=Role.VIEWER)
+def content(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """`?seq=` or `?at=` (ISO 8601 with its offset; the head without either) → `{"document", "seq", "head_seq", "at",
+    "author", "via", "kind", "content"}`. At seq 0, before the first edit, `at` and `author` are null.
+
+    304 to an ETag of before, 400 malformed, 401, 404 `not_found` or `no_such_seq`, 409 `too_deep`, 503 log damaged."""
+    asked = asked_moment(request.GET)
+    place = place_of(document, seq=asked.seq, at=asked.at)
+    etag = _etag(document, place)
+    unchanged = get_conditional_response(request, etag=etag)
+    if unchanged is not None:
+        return unchanged
+    moment = moment_of(document, place.seq)
+    response = JsonResponse(
+        {
+            "document": str(document.key),
+            "seq": moment.seq,
+            "head_seq": place.head_seq,
+            "at": moment.at,
+            "author": _author(moment.author),
+            "via": moment.via.label if moment.via else None,
+            "kind": moment.kind.label if moment.kind else None,
+            "source_seq": moment.source_seq,
+            "content": moment.content,
+        }
+    )
+    response["ETag"] = etag
+    return response
+
+
+def _etag(document: Document, place: Place) -> str:
+    """The same for every reader. A seq never changes; the answer says where the head is as well, and the epoch tells a
+    log that was set back. Weak: an author may have been renamed."""
+    return f'W/"{document.key}.{place.epoch}.{place.seq}.{place.head_seq}"'
+
+
+@_door(method="GET", role=Role.VIEWER)
+def runs(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """`?before=` (a seq; the newest without) and `?limit=` (1 to RUNS_MAX) → `{"document", "runs", "next_before"}`:
+    runs that ended before that seq, the last first; `next_before` asks for the rest and is null at the end."""
+    limit = count_in(request.GET, "limit", default=RUNS_PER_PAGE, at_most=RUNS_MAX)
+    page = run_page(document, before=seq_in(request.GET, "before"), limit=limit)
+    return JsonResponse(
+        {"document": str(document.key), "runs": [_run(line) for line in page.lines], "next_before": page.next_before}
+    )
+
+
+@_door(method="POST", role=Role.EDITOR)
+def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """`{"seq": n}`, with an optional `"request_key"` that makes a second sending harmless → 201 `{"document",
+    "source_seq", "seq", "at", "changed": true}`; 200 with `"seq": null, "changed": false` when it is that already.
+
+    400 malformed, 401, 403 `forbidden` or `csrf`, 404, 409 `not_restorable` or `refused`, 503 `log_unavailable` or
+    `outcome_unknown` (look before sending again)."""
+    source_seq, request_key = _asked_restore(request)
+    session = write_session(
+        document,
+        actor=request.user,
+        via=Via.API,
+        ip=address_of(request),
+        user_agent=request.headers.get("User-Agent", ""),
+    )
+    stored = restore(session, source_seq, request_key=request_key)
+    answer = {"document": str(document.key), "source_seq": source_seq}
+    if stored is None:
+        return JsonResponse({**answer, "seq": None, "at": None, "changed": False})
+    body = {**answer, "seq": stored.seq, "at": stored.at, "changed": True}
+    return JsonResponse(body, status=HTTPStatus.OK if stored.repeated else HTTPStatus.CREATED)
+
+
+def _asked_restore(request: HttpRequest) -> tuple[int, str | None]:
+    wrong = BadMoment(f'Send at most {REQUEST_BYTES_MAX} bytes of JSON: {{"seq": <whole number from 0>}}.')
+    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
+        raise wrong
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise wrong from None
+    seq, key = (body.get("seq"), body.get("request_key")) if isinstance(body, dict) else (None, None)
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 <= seq < 10**SEQ_DIGITS_MAX:
+        raise wrong
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= REQUEST_KEY_LENGTH_MAX and key.isprintable()):
+        raise BadMoment(f"request_key is a text of 1 to {REQUEST_KEY_LENGTH_MAX} printable characters.")
+    return seq, None if key is None else f"restore:{key}"
+
+
+def _run(line: RunLine) -> dict[str, Any]:
+    """Without the address that it came from: members of a document need not know where the others are."""
+    run = line.run
+    return {
+        "first_seq": run.first_seq,
+        "last_seq": run.last_seq,
+        "first_at": run.first_at,
+        "last_at": run.last_at,
+        "author": _author(line.author),
+        "via": run.via.label if run.via else None,
+        "kind": run.kind.label,
+        "source_seq": line.source_seq,
+        "updates": run.updates,
+        "bytes": run.bytes,
+    }
+
+
+def _author(author: Author | None) -> str | None:
+    """The user name; null for acts of no account."""
+    return author.name if author is not None and author.is_known else None

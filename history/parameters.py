@@ -1,0 +1,89 @@
+"""What a request asks for, read strictly: seqs, times, cursors, and from where it came.
+
+Every refusal is a `BadMoment` whose message tells how to write it; blank counts as not given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from ipaddress import ip_address
+
+from django.http import HttpRequest
+
+from history.problems import BadMoment
+from history.timeline import EditCursor
+
+SEQ_DIGITS_MAX = 18
+"""A bigint holds every number of this many digits."""
+
+YEARS = range(1970, 9000)
+"""Years outside leave no room for arithmetic and are a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedMoment:
+    """A seq, or a time, or neither for the head."""
+
+    seq: int | None
+    at: datetime | None
+
+
+def asked_moment(values: Mapping[str, str], *, zone: tzinfo | None = None) -> AskedMoment:
+    """Read `seq` or `at`. A time without an offset is in `zone`; without a zone it is refused.
+
+    Raises: BadMoment."""
+    asked = AskedMoment(seq_in(values, "seq"), time_in(values, "at", zone=zone))
+    if asked.seq is not None and asked.at is not None:
+        raise BadMoment("Give seq or at, not both.")
+    return asked
+
+
+def seq_in(values: Mapping[str, str], name: str) -> int | None:
+    """Read a seq: a whole number from 0. Raises: BadMoment."""
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= SEQ_DIGITS_MAX):
+        raise BadMoment(f"{name} is a whole number from 0.")
+    return int(text)
+
+
+def count_in(values: Mapping[str, str], name: str, *, default: int, at_most: int) -> int:
+    """Read a number of things, from 1. Raises: BadMoment."""
+    count = seq_in(values, name)
+    if count is None:
+        return default
+    if not 1 <= count <= at_most:
+        raise BadMoment(f"{name} is a whole number from 1 to {at_most}.")
+    return count
+
+
+def time_in(values: Mapping[str, str], name: str, *, zone: tzinfo | None = None) -> datetime | None:
+    """Read a time in ISO 8601, as `asked_moment` does. Raises: BadMoment."""
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadMoment(f"{name} is a time such as 2025-01-31T14:00:00Z.") from None
+    if moment.tzinfo is None:
+        if zone is None:
+            raise BadMoment(f"{name} is a time with its offset, such as 2025-01-31T14:00:00Z.")
+        moment = moment.replace(tzinfo=zone)
+    if moment.year not in YEARS:
+        raise BadMoment(f"{name} is a time from {YEARS.start} on.")
+    return moment.astimezone(UTC)
+
+
+def edit_cursor_in(values: Mapping[str, str]) -> EditCursor | None:
+    """Read where a page of edits goes on. Raises: BadMoment."""
+    at = time_in(values, "from")
+    return None if at is None else EditCursor(at=at, skip=seq_in(values, "skip") or 0)
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """The address that the request came from; None behind a server that knows none, such as a unix socket's."""
+    try:
+        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
+    except ValueError:
+        return None

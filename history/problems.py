@@ -1,0 +1,88 @@
+"""What went wrong, in words for people and as an HTTP status: the one place where this floor's errors are mapped.
+
+Pages, admin and API catch `PROBLEMS` and answer with `problem_of(error)`; nothing of a document is in the words."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from history.append import Reason
+from history.crdt.content import ContentTooDeep
+from history.crdt.lib0 import Malformed
+from history.crdt.restoring import RestoreFailed
+from history.crdt.updates import MissingDependency
+from history.errors import LogHole, LogUnavailable, NoSuchSeq, OutcomeUnknown, UpdateRefused
+
+
+class BadMoment(ValueError):
+    """Raised for a seq or a time that cannot be read; the message tells how to write one."""
+
+
+PROBLEMS = (
+    BadMoment,
+    ContentTooDeep,
+    LogHole,
+    LogUnavailable,
+    Malformed,
+    MissingDependency,
+    NoSuchSeq,
+    OutcomeUnknown,
+    RestoreFailed,
+    UpdateRefused,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An HTTP status, a code for programs and a sentence for people."""
+
+    status: HTTPStatus
+    code: str
+    message: str
+
+
+def problem_of(error: Exception) -> Problem:
+    """Say what an error of `PROBLEMS` means to who asked. Any other error is raised again."""
+    match error:
+        case BadMoment():
+            return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error))
+        case NoSuchSeq():
+            message = f"There is no moment {error.seq} in the history of this document."
+            return Problem(HTTPStatus.NOT_FOUND, "no_such_seq", message)
+        case UpdateRefused():
+            return _refusal(error.reason)
+        case RestoreFailed():
+            message = "That moment could not be restored exactly, so nothing was changed."
+            return Problem(HTTPStatus.CONFLICT, "not_restorable", message)
+        case ContentTooDeep():
+            message = "The content of this moment is nested too deep to be shown."
+            return Problem(HTTPStatus.CONFLICT, "too_deep", message)
+        case LogHole():
+            message = (
+                f"Entry {error.seq} of the log is missing, so this cannot be shown. Tell whoever runs this server."
+            )
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_hole", message)
+        case Malformed() | MissingDependency():
+            message = "An entry of the log cannot be read, so this cannot be shown. Tell whoever runs this server."
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_damaged", message)
+        case LogUnavailable():
+            message = "The log cannot be written now; nothing was changed. Try again in a moment."
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable", message)
+        case OutcomeUnknown():
+            message = "The connection to the log broke while it was written. Look at the history before you try again."
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "outcome_unknown", message)
+        case _:
+            raise error
+
+
+def _refusal(reason: str) -> Problem:
+    match reason:
+        case Reason.NOT_ALLOWED.value:
+            return Problem(HTTPStatus.FORBIDDEN, "forbidden", "You may not write to this document.")
+        case Reason.GONE.value:
+            message = "There is no such document, or you may not see it."
+            return Problem(HTTPStatus.NOT_FOUND, "not_found", message)
+        case Reason.UNAVAILABLE.value:
+            message = "The log of this document cannot be written now; nothing was changed. Try again in a moment."
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable", message)
+        case _:
+            return Problem(HTTPStatus.CONFLICT, "refused", f"The log did not take it: {reason}.")
