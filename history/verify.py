@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -32,8 +33,8 @@ from history.snapshots import digest
 ROWS_PER_FETCH = 500
 """Live rows held at a time; one may be UPDATE_BYTES_MAX."""
 
-PROGRESS_ROWS = 10_000
-"""`progress` is told each time so many more rows are proven."""
+SESSIONS_KEPT_MAX = 50_000
+"""Commitments held in memory; the chain needs a session's again at each of its rows."""
 
 Progress = Callable[[int, int], None]
 """Called with the last seq proven and the head's."""
@@ -92,10 +93,13 @@ def _verify(document: Document, progress: Progress | None) -> Verdict:
         _tell(progress, walk, head)
     live = Update.objects.filter(document_id=document.pk).order_by("seq")
     columns = live.values_list("seq", "session_id", "kind", "at", "payload", "hash")
-    for seq, session_id, kind, at, payload, hash_ in columns.iterator(chunk_size=ROWS_PER_FETCH):
-        snapshots.fold(walk.live(LogRow(seq, session_id, kind, at, bytes(payload)), bytes(hash_)))
-        if walk.seq % PROGRESS_ROWS == 0:
-            _tell(progress, walk, head)
+    fetched = columns.iterator(chunk_size=ROWS_PER_FETCH)
+    while page := list(islice(fetched, ROWS_PER_FETCH)):
+        rows = [LogRow(seq, session_id, kind, at, bytes(payload)) for seq, session_id, kind, at, payload, _ in page]
+        walk.sessions.look_up(rows)
+        for row, (*_, hash_) in zip(rows, page, strict=True):
+            snapshots.fold(walk.live(row, bytes(hash_)))
+        _tell(progress, walk, head)
     _compare_head(head, walk)
     snapshots.finish()
     return Verdict(
@@ -104,7 +108,7 @@ def _verify(document: Document, progress: Progress | None) -> Verdict:
         rows=walk.live_rows,
         segments=walk.segments,
         snapshots=snapshots.proven,
-        authors_unknown=walk.sessions.authors_unknown,
+        authors_unknown=len(walk.sessions.unknown_authors),
     )
 
 
@@ -132,11 +136,20 @@ def _compare_head(head: Head, walk: "_Chain") -> None:
 
 @dataclass(slots=True)
 class _Sessions:
-    """The sessions' commitments, each proven when its first row comes by."""
+    """The sessions' commitments, read many at a time, each proven when its first row comes by."""
 
     document_id: int
+    found: dict[int, Session] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
-    authors_unknown: int = 0
+    unknown_authors: set[int] = field(default_factory=set)
+
+    def look_up(self, rows: Sequence[LogRow]) -> None:
+        """Make ready for these rows, which are the next ones."""
+        if len(self.commitments) > SESSIONS_KEPT_MAX:
+            self.commitments.clear()
+        missing = {row.session_id for row in rows} - self.commitments.keys()
+        sessions = Session.objects.filter(document_id=self.document_id, id__in=missing)
+        self.found = {session.id: session for session in sessions}
 
     def commitment(self, row: LogRow) -> bytes:
         known = self.commitments.get(row.session_id)
@@ -145,7 +158,7 @@ class _Sessions:
         return known
 
     def _proven(self, row: LogRow) -> bytes:
-        session = Session.objects.filter(document_id=self.document_id, id=row.session_id).first()
+        session = self.found.get(row.session_id)
         if session is None:
             raise _Found(row.seq, f"its session {row.session_id} is missing")
         stored = bytes(session.commitment)
@@ -157,7 +170,7 @@ class _Sessions:
             # An account that is deleted leaves its sessions without a user, which nobody can tell from tampering.
             if session.user_id is not None:
                 raise _Found(row.seq, f"who wrote it was altered: session {session.id} is not what its commitment says")
-            self.authors_unknown += 1
+            self.unknown_authors.add(session.id)
         return stored
 
 
@@ -196,6 +209,7 @@ class _Chain:
         if bytes(segment.start_hash) != self.hash:
             raise _Found(segment.first_seq, f"{place} does not start from the hash of the row before it")
         rows = list(_rows_of(segment, place))
+        self.sessions.look_up(rows)
         for row in rows:
             self._step(row)
         if self.hash != bytes(segment.end_hash):

@@ -11,6 +11,8 @@ from django.db import connection
 from django.db.models import F
 
 from documents.models import Document
+from history import verify
+from history.append import PendingUpdate, append
 from history.crdt.packing import PackedRow, pack, unpack
 from history.folds import compact
 from history.models import Head, Run, Segment, Session, Snapshot, Update
@@ -186,6 +188,18 @@ def test_a_random_history_holds_through_snapshots_and_squash(seed: int) -> None:
     assert (verdict.head_seq, verdict.snapshots, verdict.authors_unknown) == (head, 1, 0)
     assert verdict.rows == Update.objects.filter(document=document).count()
     assert verdict.segments == Segment.objects.filter(document=document).count()
+
+
+def test_more_sessions_than_are_kept_in_memory_are_all_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "SESSIONS_KEPT_MAX", 3)
+    monkeypatch.setattr(verify, "ROWS_PER_FETCH", 5)
+    document = make_document()
+    sessions = [make_session(document, make_user()) for _ in range(30)]
+    append([PendingUpdate(session=session, payload=b"\x00\x00") for session in (*sessions, *sessions)])
+    squash_document(document.pk, older_than=NEVER_WARM, segments_max=2)
+    assert _difference(document) is None
+    Session.objects.filter(document=document, id=sessions[27].id).update(ip="192.0.2.1")
+    assert (_difference(document) or (0,))[0] == 28
 
 
 def test_a_row_altered_at_any_seq_is_named() -> None:
