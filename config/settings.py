@@ -1,10 +1,13 @@
 """All settings, read once from the environment; safe for production where nothing is set."""
 
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from documents.conf import Conf
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -129,22 +132,15 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
 }
 
-_open_rooms = env.bool("OPEN_ROOMS", default=False)
-if _open_rooms and not DEBUG and not env.bool("OPEN_ROOMS_IN_PRODUCTION", default=False):
+# Every field of documents.conf.Conf can be set by an environment variable of its name in capitals.
+PALIMPSEST = {}
+for _name, _kind in ((field.name.upper(), type(field.default)) for field in fields(Conf)):
+    try:
+        if _name in env.ENVIRON:
+            PALIMPSEST[_name] = env.get_value(_name, cast=_kind)
+    except ValueError:
+        raise ImproperlyConfigured(f"{_name} must be of type {_kind.__name__}: {env.ENVIRON[_name]!r} is not.") from None
+if PALIMPSEST.get("OPEN_ROOMS") and not DEBUG and not env.bool("OPEN_ROOMS_IN_PRODUCTION", default=False):
     raise ImproperlyConfigured(
         "OPEN_ROOMS lets anyone write: with DEBUG off it also wants OPEN_ROOMS_IN_PRODUCTION=true, or unset OPEN_ROOMS."
     )
-
-PALIMPSEST = {
-    "OPEN_ROOMS": _open_rooms,
-    **{
-        key: read(key, default=default)
-        for key, read, default in (
-            ("TICKET_SECONDS", env.int, 900),
-            ("DELETED_DOCUMENT_DAYS", env.int, 30),
-            ("SNAPSHOT_ROWS", env.int, 5000),
-            ("SQUASH_AFTER_SECONDS", env.int, 24 * 3600),
-            ("ROOM_IDLE_SECONDS", env.float, 60.0),
-        )
-    },
-}

@@ -96,6 +96,8 @@ def _read() -> Conf:
         expected = type(known[name].default)
         if type(value) is not expected and not (expected is float and type(value) is int):
             raise ImproperlyConfigured(f"PALIMPSEST[{key!r}] must be of type {expected.__name__}, not {value!r}")
+        if expected in (int, float) and value < 0:
+            raise ImproperlyConfigured(f"PALIMPSEST[{key!r}] must not be negative, as {value!r} is")
     return Conf(**{key.lower(): value for key, value in given.items()})
 
 

@@ -8,14 +8,32 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
 from documents.roles import User
+from history.models import Kind, Via
+from history.writes import append_update, write_session
 
 PASSWORD_ENTROPY_BYTES = 9
 DOCUMENT_NAME = "welcome"
 DEMO_ROLES = {"ada": Role.OWNER, "bob": Role.EDITOR, "eve": Role.VIEWER}
 SUPERUSER_NAME = "admin"
+
+SAMPLE_TEXT = """Welcome to Palimpsest.
+
+Open this page in a second window, or sign in as somebody else there, and type in both.
+
+Then open the history: every edit is kept, with its author, and any moment of the document can be
+brought back while others go on typing.
+"""
+
+
+def _written() -> bytes:
+    """The sample text in the root that the writing page shows, as an update."""
+    doc: Doc[Any] = Doc(client_id=secrets.randbits(32))
+    doc.get("content", type=Text).insert(0, SAMPLE_TEXT)
+    return doc.get_update()
 
 
 class Command(BaseCommand):
@@ -37,6 +55,8 @@ class Command(BaseCommand):
             Membership.objects.bulk_create(
                 Membership(document=document, user=people[name], role=role) for name, role in DEMO_ROLES.items()
             )
+            session = write_session(document, actor=people["ada"], via=Via.TASK)
+            append_update(session, _written(), kind=Kind.EDIT)
         self._report(passwords)
 
     def _user(self, name: str, passwords: dict[str, str]) -> User:
@@ -51,7 +71,10 @@ class Command(BaseCommand):
 
     def _report(self, passwords: dict[str, str]) -> None:
         if not passwords:
-            self.stdout.write("The demo users are there already; their passwords were printed when they were made.")
+            self.stdout.write(
+                "The demo users are there already; their passwords were printed when they were made. "
+                "A new one: make manage ARGS='changepassword ada'"
+            )
             return
         self.stdout.write("Demo users (their passwords are printed this once):")
         for name, password in passwords.items():

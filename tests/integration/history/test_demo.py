@@ -5,10 +5,12 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from pycrdt import Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
 from documents.roles import role_for
+from history.folds import document_at
 
 pytestmark = pytest.mark.django_db
 
@@ -39,6 +41,7 @@ def test_it_makes_people_who_can_sign_in_and_a_document_that_they_share(monkeypa
     held = {name: role_for(user, document) for name, user in people.items()}
     assert held == {"ada": Role.OWNER, "bob": Role.EDITOR, "eve": Role.VIEWER, "admin": Role.OWNER}
     assert User.objects.get(is_staff=True).username == "admin"
+    assert str(document_at(document.pk).doc.get("content", type=Text)).startswith("Welcome")
 
 
 def test_a_second_run_changes_nothing_and_prints_no_password(settings: Settings) -> None:
