@@ -15,7 +15,6 @@ import psycopg
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.db.utils import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
-from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from documents.conf import conf
@@ -187,13 +186,16 @@ class _Progress:
 
 def _append_on(raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress) -> list[Fate]:
     """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
-    if connection.in_atomic_block and raw.info.transaction_status == TransactionStatus.IDLE:
-        # The caller's BEGIN is sent with its first statement: before that, `raw.transaction()` would be the outermost
-        # one and COMMIT what the caller may yet roll back.
-        raw.execute("SELECT 1")
+    callers_lock_timeout = None
+    if connection.in_atomic_block:
+        # This also begins the caller's transaction: BEGIN is sent with its first statement, and before that
+        # `raw.transaction()` would be the outermost one and COMMIT what the caller may yet roll back.
+        (callers_lock_timeout,) = raw.execute("SHOW lock_timeout").fetchone() or ("0",)
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
         heads = _lock_heads(raw, sorted({item.document_id for item in batch}))
+        if callers_lock_timeout is not None:
+            _set_lock_timeout(raw, callers_lock_timeout)
         sequencer = _Sequencer(heads, lambda item: _find_request(raw, item))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
@@ -209,7 +211,7 @@ def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> ps
 
 
 def _lock_heads(raw: Connection, document_ids: list[int]) -> dict[int, _Head]:
-    _execute(raw, "SELECT set_config('lock_timeout', %s, true)", [f"{conf().append_lock_timeout_ms}ms"])
+    _set_lock_timeout(raw, f"{conf().append_lock_timeout_ms}ms")
     heads = _execute(raw, LOCK_HEADS, [document_ids])
     rights = _execute(raw, READ_ACCESS, [document_ids])
     locked = heads.fetchall()
@@ -219,6 +221,11 @@ def _lock_heads(raw: Connection, document_ids: list[int]) -> dict[int, _Head]:
         for document_id, seq, hash_, at, epoch in locked
         if document_id in access
     }
+
+
+def _set_lock_timeout(raw: Connection, value: str) -> None:
+    """Until the transaction ends, which may be the caller's and go on for long."""
+    _execute(raw, "SELECT set_config('lock_timeout', %s, true)", [value])
 
 
 def _find_request(raw: Connection, item: PendingUpdate) -> int | None:

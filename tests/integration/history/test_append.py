@@ -110,6 +110,15 @@ def test_an_append_inside_atomic_is_durable_with_the_callers_commit() -> None:
     assert len(log_of(document)) == 1
 
 
+def test_an_append_inside_atomic_leaves_the_callers_lock_timeout_as_it_was() -> None:
+    session = make_session(make_document())
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '77s'")
+        append([PendingUpdate(session=session, payload=typed("a")[0])])
+        cursor.execute("SHOW lock_timeout")
+        assert cursor.fetchone() == ("77s",)
+
+
 def test_the_same_request_is_stored_once() -> None:
     document = make_document()
     session = make_session(document, make_user())
