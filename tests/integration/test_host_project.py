@@ -249,7 +249,8 @@ async def test_every_page_opens_below_the_hosts_prefixes_and_links_to_nothing_el
     assert [link for link in links if not link.startswith(("/paper/", "/assets/", "/back-office/"))] == []
     assert [path for path in pages if browser.get(path)[0] != 200] == []
     assert browser.get(f"/paper/d/{key}/history/")[2].count(IDA) > 0
-    assert Browser(host).get(f"/paper/d/{key}/")[1].endswith(f"/desk/enter/?next=/paper/d/{key}/")
+    _, door, words = Browser(host).get(f"/paper/d/{key}/")
+    assert door.endswith(f"/desk/enter/?next=/paper/d/{key}/") and "The newsroom's own door" in words
     assert Browser(host, EVE).get(f"/paper/d/{key}/")[0] == 404
     assert Browser(host, EVE).get(f"/paper/d/{key}/history/")[0] == 404
 

@@ -9,7 +9,7 @@ from newsroom import views
 urlpatterns = [
     path("back-office/", admin.site.urls),
     path("desk/", views.front_page, name="login-done"),
-    path("desk/enter/", LoginView.as_view(template_name="newsroom/enter.html"), name="login"),
+    path("desk/enter/", LoginView.as_view(), name="login"),
     path("desk/<path:name>/correct/", views.correct),
     path("desk/<path:name>/wire/", views.take_from_the_wire),
     path("desk/<path:name>/print/", views.send_to_print),
