@@ -1,6 +1,7 @@
 // Hosts real Yjs clients for the tests: the stock WebsocketProvider over `ws`, one JSON command per line on stdin, one JSON
 // answer per line on stdout. driver.py is the only caller and mirrors COMMANDS one to one. Ends when stdin does.
 import { createInterface } from 'node:readline'
+import { isDeepStrictEqual } from 'node:util'
 import * as decoding from 'lib0/decoding'
 import { encodeAwarenessUpdate } from 'y-protocols/awareness'
 import { WebSocket } from 'ws'
@@ -11,7 +12,10 @@ import { applyActions, rootOf } from './edits.mjs'
 import { editAtRandom, randomFrom } from './random_edits.mjs'
 
 const DEFAULT_TYPES = { t: 'text', a: 'array', m: 'map', x: 'xml' }
+const MESSAGE_SYNC = 0
+const MESSAGE_AWARENESS = 1
 const MESSAGE_AUTH = 2
+const SYNC_UPDATE = 2
 
 // stdout belongs to the answers; the provider warns on the console.
 console.log = console.info = console.warn = console.error
@@ -25,6 +29,7 @@ class Client {
     for (const name of Object.keys(types)) rootOf(this.doc, types, name)
     this.events = []
     this.updates = []
+    this.updateMessages = 0
     this.listeners = new Set()
     this.destroyed = false
     this.provider = new WebsocketProvider(url, room.split('/').map(encodeURIComponent).join('/'), this.doc, {
@@ -42,19 +47,33 @@ class Client {
     provider.on('connection-close', (event) => this.#event({ kind: 'close', code: event?.code ?? null, reason: event?.reason ?? null }))
     provider.on('closed', ({ code, reason }) => this.#event({ kind: 'closed', code, reason }))
     provider.on('connection-error', (event) => this.#event({ kind: 'error', message: String(event.message ?? event.type) }))
-    const standard = provider.messageHandlers[MESSAGE_AUTH]
-    provider.messageHandlers[MESSAGE_AUTH] = (encoder, decoder, ...rest) => {
-      // Read on a decoder of our own: the standard handler only warns on the console and keeps the reason to itself.
-      const body = decoding.createDecoder(decoder.arr.subarray(decoder.pos))
+    // The standard handler only warns on the console and keeps the reason to itself.
+    this.#before(MESSAGE_AUTH, (body) => {
       decoding.readVarUint(body)
       this.#event({ kind: 'denied', reason: decoding.readVarString(body) })
-      standard(encoder, decoder, ...rest)
-    }
+    })
+    this.#before(MESSAGE_SYNC, (body) => {
+      // Counted on the wire: a document that is told the same twice says nothing of it.
+      if (decoding.readVarUint(body) === SYNC_UPDATE) this.updateMessages++
+    })
+    this.#before(MESSAGE_AWARENESS, (body) => {
+      if (clientsIn(decoding.readVarUint8Array(body)).includes(doc.clientID)) this.#event({ kind: 'echo' })
+    })
     doc.on('update', (update, origin) => {
       this.updates.push({ at_ms: Date.now(), remote: origin === provider, update })
       this.#changed()
     })
     provider.awareness.on('update', () => this.#changed())
+  }
+
+  /** Reads each message of a type on a decoder of its own, then leaves it to the provider's handler. */
+  #before(type, read) {
+    const handlers = this.provider.messageHandlers
+    const standard = handlers[type]
+    handlers[type] = (encoder, decoder, ...rest) => {
+      read(decoding.createDecoder(decoder.arr.subarray(decoder.pos)))
+      standard(encoder, decoder, ...rest)
+    }
   }
 
   #event(event) {
@@ -86,6 +105,17 @@ function socketWith(headers) {
       super(address, protocols, { headers, perMessageDeflate: false })
     }
   }
+}
+
+/** The client ids that an awareness update speaks of. */
+function clientsIn(update) {
+  const decoder = decoding.createDecoder(update)
+  return Array.from({ length: decoding.readVarUint(decoder) }, () => {
+    const clientID = decoding.readVarUint(decoder)
+    decoding.readVarUint(decoder)
+    decoding.readVarString(decoder)
+    return clientID
+  })
 }
 
 const clients = new Map()
@@ -177,6 +207,10 @@ const COMMANDS = {
     find(client).provider.ws.send(Buffer.from(frame, 'hex'))
   },
 
+  send_text({ client, text }) {
+    find(client).provider.ws.send(text)
+  },
+
   content({ client }) {
     const { doc, types } = find(client)
     return contentOf(doc, types)
@@ -191,6 +225,7 @@ const COMMANDS = {
   },
   updates: ({ client }) =>
     find(client).updates.map(({ at_ms, remote, update }) => ({ at_ms, remote, update: hexOf(update) })),
+  update_messages: ({ client }) => find(client).updateMessages,
   events: ({ client }) => find(client).events,
 
   set_awareness: ({ client, state }) => find(client).provider.awareness.setLocalState(state),
@@ -215,6 +250,12 @@ const COMMANDS = {
     return until([found], timeout_seconds, `${JSON.stringify(contains)} in "${root}" of "${client}"`, () =>
       holds(target.toString().includes(contains)))
   },
+  wait_seen({ client, root = 't', equals, timeout_seconds }) {
+    const found = find(client)
+    const target = rootOf(found.doc, found.types, root)
+    return until([found], timeout_seconds, `"${root}" of "${client}" being ${JSON.stringify(equals)}`, () =>
+      holds(target.toString() === equals))
+  },
   wait_update_count({ client, count, timeout_seconds }) {
     const found = find(client)
     return until([found], timeout_seconds, `${count} received updates on "${client}"`, () =>
@@ -227,10 +268,12 @@ const COMMANDS = {
       return holds(Object.entries(clocks).every(([id, clock]) => (seen[id] ?? 0) >= clock))
     })
   },
-  wait_awareness({ client, client_id, present, timeout_seconds }) {
+  wait_awareness({ client, client_id, present, state = null, timeout_seconds }) {
     const found = find(client)
+    const states = found.provider.awareness.getStates()
+    const fits = () => state === null || isDeepStrictEqual(states.get(client_id), state)
     return until([found], timeout_seconds, `awareness of ${client_id} ${present ? 'seen' : 'gone'} on "${client}"`, () =>
-      holds(found.provider.awareness.getStates().has(client_id) === present))
+      holds(states.has(client_id) === present && fits()))
   },
   wait_converged({ clients: names, timeout_seconds }) {
     const found = names.map(find)

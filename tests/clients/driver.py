@@ -107,6 +107,10 @@ class Client:
         """Put bytes on the socket as one binary frame, past the provider."""
         await self._call("send_raw", frame=frame.hex())
 
+    async def send_text(self, text: str) -> None:
+        """Put a text frame on the socket, past the provider."""
+        await self._call("send_text", text=text)
+
     async def connect(self) -> None:
         await self._call("connect")
 
@@ -154,11 +158,16 @@ class Client:
             for one in await self._call("updates")
         ]
 
+    async def update_messages(self) -> int:
+        """How many Update messages came over the wire, those included that told the document nothing new."""
+        return int(await self._call("update_messages"))
+
     async def events(self) -> list[dict[str, Any]]:
         """What the provider told, in order, each with `at_ms` and `kind`.
 
         `status {status}`, `sync {synced}`, `close {code, reason}` (None where the client closed),
-        `closed {code, reason}` (44xx: final), `error {message}`, `denied {reason}` (permission-denied message)."""
+        `closed {code, reason}` (44xx: final), `error {message}`, `denied {reason}` (permission-denied message),
+        `echo` (one's own awareness came back)."""
         result: list[dict[str, Any]] = await self._call("events")
         return result
 
@@ -190,6 +199,10 @@ class Client:
         """Wait until a root's text (or XML string) contains the words."""
         await self._wait("watch", timeout_seconds, contains=contains, root=root)
 
+    async def wait_seen(self, equals: str, *, root: str = "t", timeout_seconds: float = WAIT_SECONDS) -> None:
+        """Wait until a root's text (or XML string) is exactly this."""
+        await self._wait("wait_seen", timeout_seconds, equals=equals, root=root)
+
     async def wait_update_count(self, count: int, *, timeout_seconds: float = WAIT_SECONDS) -> int:
         """Wait until at least `count` updates came from the server; return how many did."""
         return int(await self._wait("wait_update_count", timeout_seconds, count=count))
@@ -200,9 +213,15 @@ class Client:
         await self._wait("wait_structs", timeout_seconds, clocks=wanted)
 
     async def wait_awareness(
-        self, client_id: int, *, present: bool = True, timeout_seconds: float = WAIT_SECONDS
+        self,
+        client_id: int,
+        *,
+        present: bool = True,
+        state: Mapping[str, object] | None = None,
+        timeout_seconds: float = WAIT_SECONDS,
     ) -> None:
-        await self._wait("wait_awareness", timeout_seconds, client_id=client_id, present=present)
+        """Wait until somebody's state is here (and equals `state`, where that is given), or is gone."""
+        await self._wait("wait_awareness", timeout_seconds, client_id=client_id, present=present, state=state)
 
     async def _wait(self, op: str, timeout_seconds: float, **fields: object) -> Any:
         return await self._call(op, timeout_seconds=timeout_seconds, deadline_seconds=timeout_seconds, **fields)
