@@ -16,30 +16,8 @@ from django.views.decorators.cache import never_cache
 from documents.models import Document, Role
 from documents.roles import User, document_for, readable_by
 from history.edits import edit_list_context
-from history.models import Via
+from history.models import DocumentHistory, Edit, Via
 from history.views import Frame, show_history, show_restore
-
-
-class DocumentHistory(Document):
-    """A document, seen as its history."""
-
-    class Meta:
-        proxy = True
-        app_label = "history"
-        default_permissions = ()
-        verbose_name = "document history"
-        verbose_name_plural = "document histories"
-
-
-class Edit(Document):
-    """The way into the list of who edited what: runs have no rows that the admin could list."""
-
-    class Meta:
-        proxy = True
-        app_label = "history"
-        default_permissions = ()
-        verbose_name = "edit"
-        verbose_name_plural = "edits: who edited what"
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
