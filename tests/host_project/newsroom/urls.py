@@ -1,5 +1,6 @@
 """The host's addresses. The three apps are mounted under two prefixes of the host's choosing."""
 
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.views import LoginView
 from django.urls import include, path
@@ -7,7 +8,6 @@ from django.urls import include, path
 from newsroom import views
 
 urlpatterns = [
-    path("back-office/", admin.site.urls),
     path("desk/", views.front_page, name="login-done"),
     path("desk/enter/", LoginView.as_view(), name="login"),
     path("desk/<path:name>/correct/", views.correct),
@@ -19,3 +19,6 @@ urlpatterns = [
     path("paper/", include("history.urls")),
     path("paper/", include("realtime.urls")),
 ]
+
+if apps.is_installed("django.contrib.admin"):
+    urlpatterns.append(path("back-office/", admin.site.urls))
