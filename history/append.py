@@ -248,7 +248,7 @@ class _Sequencer:
         head = self.heads.get(item.document_id)
         if head is None or head.deleted:
             return Refused(Reason.GONE)
-        if not _may_write(item.session, head):
+        if not self._is_known(item.session) or not _may_write(item.session, head):
             return Refused(Reason.NOT_ALLOWED)
         if len(item.payload) > conf().update_bytes_max:
             return Refused(Reason.TOO_LARGE)
@@ -262,6 +262,12 @@ class _Sequencer:
         if item.request_key is not None:
             self.requests[name] = head.seq + 1
         return self._number(item, head)
+
+    def _is_known(self, session: WriteSession) -> bool:
+        """Whether a new session's account is still there: its row would else fail the COMMIT of everybody's edits."""
+        if session.user is None or session.stored or session.id in self.new_sessions:
+            return True
+        return _hold_account(session.user)
 
     def _number(self, item: PendingUpdate, head: _Head) -> Stored:
         session = item.session
@@ -292,6 +298,19 @@ def _may_write(session: WriteSession, head: _Head) -> bool:
         session.role = role_for(session.user or AnonymousUser(), document)
         session.access_version = head.access_version
     return session.role is not None and session.role >= Role.EDITOR
+
+
+def _hold_account(user: Any) -> bool:
+    """Whether the account exists; if so, it cannot be deleted before the COMMIT. The lock is the one that the foreign
+    key takes anyway, and like there it comes after the head's."""
+    meta = user._meta  # noqa: SLF001  (Django documents it)
+    table, column = connection.ops.quote_name(meta.db_table), connection.ops.quote_name(meta.pk.column)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",
+            [meta.pk.get_db_prep_value(user.pk, connection)],
+        )
+        return cursor.fetchone() is not None
 
 
 def _insert(raw: Connection, sequencer: _Sequencer) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from pytest_django import Settings
 
@@ -161,6 +162,17 @@ def test_a_refused_session_does_not_fail_anothers_edits() -> None:
     ]
     assert Session.objects.filter(document=document).count() == 1
     assert _proven(document)
+
+
+def test_a_new_session_of_a_deleted_account_is_refused_and_nobody_else() -> None:
+    owner, editor = make_user(is_superuser=True), make_user()
+    document = make_document(a=(editor, Role.EDITOR))
+    of_owner, of_editor = admitted_session(document, owner), admitted_session(document, editor)
+    task = make_session(document, owner)
+    get_user_model().objects.filter(pk=owner.pk).delete()
+    fates = append([_pending(of_owner), _pending(task), _pending(of_editor)])
+    assert fates[:2] == [Refused(Reason.NOT_ALLOWED)] * 2
+    assert isinstance(fates[2], Stored)
 
 
 def test_a_right_taken_by_raw_sql_stops_the_next_append() -> None:
