@@ -1,5 +1,5 @@
 """The main job inside somebody else's Django project (`tests/host_project`): its users, its rule, its addresses, its
-servers. What is told at once comes by the channel layer: the host's watch looks only once a minute."""
+servers. What is told at once comes by the channel layer: the watch looks only every ten minutes."""
 
 import asyncio
 import json
