@@ -16,7 +16,7 @@ from documents.roles import readable_by
 from history.models import Via
 from history.parameters import edit_cursor_in
 from history.problems import PROBLEMS, problem_of
-from history.timeline import EditCursor, EditFilter, EditPage, edit_page, user_named
+from history.timeline import EDITS_PER_PAGE, EditCursor, EditFilter, EditPage, edit_page, user_named
 
 _TIME_INPUT = forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S")
 
@@ -73,7 +73,7 @@ def _page(request: HttpRequest, wanted: dict[str, Any]) -> EditPage:
         since=wanted["since"],
         until=wanted["until"],
     )
-    return edit_page(asked, cursor=edit_cursor_in(request.GET))
+    return edit_page(asked, cursor=edit_cursor_in(request.GET), limit=EDITS_PER_PAGE)
 
 
 def _named(documents: QuerySet[Document], words: str) -> QuerySet[Document]:

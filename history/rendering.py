@@ -33,7 +33,7 @@ _NAME_CHARACTERS_MAX = 200
 class ContentHtml:
     """Builds the HTML of one moment and counts what it shows."""
 
-    def __init__(self, characters_max: int = CHARACTERS_MAX) -> None:
+    def __init__(self, *, characters_max: int) -> None:
         self._left = characters_max
         self._parts: list[str] = []
         self.is_cut = False

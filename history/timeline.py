@@ -28,7 +28,7 @@ PLAIN_KINDS = (Kind.SYNC, Kind.EDIT)
 """What people call an edit; every other kind is said."""
 
 STEP_WINDOW_SEQS = 256
-"""How far ahead the end of the next run is looked for first; each further look goes 16 times as far."""
+"""How far ahead the end of the next run is looked for first; each further look goes 64 times as far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ def next_run_end(document: Document, seq: int) -> int:
             ends = _run_ends_between(document, seq, until)
             if ends or until >= head_seq:
                 return min(ends, default=head_seq)
-            window *= 16
+            window *= 64
 
 
 def _run_ends_between(document: Document, after: int, until: int) -> list[int]:
@@ -198,7 +198,7 @@ def _run_ends_between(document: Document, after: int, until: int) -> list[int]:
     return ends
 
 
-def edit_page(wanted: EditFilter, *, cursor: EditCursor | None = None, limit: int = EDITS_PER_PAGE) -> EditPage:
+def edit_page(wanted: EditFilter, *, cursor: EditCursor | None = None, limit: int) -> EditPage:
     """Who edited what, newest first. With `via`, at most EDITS_READ_MAX runs are looked at: a page may be short."""
     documents = wanted.documents
     if wanted.via is not None:

@@ -26,7 +26,7 @@ from documents.roles import document_for, role_for
 from history.models import Via
 from history.parameters import address_of, asked_moment, seq_in
 from history.problems import PROBLEMS, BadMoment, Problem, problem_of
-from history.rendering import ContentHtml
+from history.rendering import CHARACTERS_MAX, ContentHtml
 from history.timeline import Moment, RunPage, moment_of, next_run_end, place_of, previous_run_end, run_page
 from history.writes import restore, write_session
 
@@ -149,7 +149,7 @@ def _query(request: HttpRequest, **changes: Any) -> str:
 
 def _roots(moment: Moment) -> tuple[list[Root], bool]:
     """The roots as HTML, and whether they were cut short. Recursion is bounded: deeper content is refused before."""
-    html = ContentHtml()
+    html = ContentHtml(characters_max=CHARACTERS_MAX)
     roots = [Root(name, str(content["type"]), html.root(content)) for name, content in moment.content.items()]
     return roots, html.is_cut
 
