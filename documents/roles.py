@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -73,6 +74,15 @@ def admit(user: User, document: Document) -> Admission | None:
     version = document.access_version
     role = role_for(user, document)
     return None if role is None else Admission(role, version)
+
+
+def readmit(user: User, document: Document) -> Admission | None:
+    """As `admit`, for a user object that a socket has held since it came: the account is read anew, because a rule may
+    go by what has changed in it. None also for one that is gone or no longer active."""
+    if not user.is_authenticated:
+        return admit(user, document)
+    account = get_user_model()._default_manager.filter(pk=user.pk).first()  # noqa: SLF001  (any user model has it)
+    return None if account is None or not account.is_active else admit(account, document)
 
 
 def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Document:

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from documents.conf import conf
 from documents.models import Document, Role
-from documents.roles import role_for
+from documents.roles import readmit
 from history.crdt.chain import row_hash
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.models import Kind
@@ -28,6 +28,9 @@ from history.sessions import WriteSession
 logger = logging.getLogger(__name__)
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+READMISSIONS_MAX = 3
+"""How often in one append roles are read anew; where rights change faster than that, the update is turned back."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -158,14 +161,49 @@ def append(batch: Sequence[PendingUpdate]) -> list[Fate]:
 
 
 def _append_in_one_transaction(batch: Sequence[PendingUpdate]) -> list[Fate]:
-    """As `append`, all or nothing. A lost connection is told apart by when it was lost: before the rows were sent
-    nothing can be stored, and one new connection is tried."""
+    """As `append`, all or nothing. Where rights have changed since a session was admitted, its role is read first.
+
+    That happens with nothing locked: a host's rule is any code, and may ask in ways that a pipeline does not bear (a
+    server-side cursor, an `atomic()` of its own). The heads are locked again, and the version says whether it holds."""
+    for _ in range(READMISSIONS_MAX):
+        try:
+            return _append_or_reconnect(batch)
+        except _RightsChanged as changed:
+            for session in changed.sessions:
+                _readmit(session)
+    return _append_or_reconnect(batch, refuse_stale=True)
+
+
+class _RightsChanged(Exception):
+    """Raised under the lock when sessions were admitted under other rights than the present ones; nothing is stored."""
+
+    def __init__(self, sessions: set[WriteSession]) -> None:
+        super().__init__()
+        self.sessions = sessions
+
+
+def _readmit(session: WriteSession) -> None:
+    """Read what the session's user may do now. A rule that fails leaves it stale: its updates alone are refused."""
+    try:
+        document = Document.objects.get(pk=session.document_id)
+        version = document.access_version  # before the role: a change in between is noticed under the lock
+        admission = readmit(session.user or AnonymousUser(), document)
+    except Exception:
+        logger.exception("no role can be read: document=%s session=%s", session.document_id, session.id)
+        return
+    session.role = None if admission is None else admission.role
+    session.access_version = version
+
+
+def _append_or_reconnect(batch: Sequence[PendingUpdate], *, refuse_stale: bool = False) -> list[Fate]:
+    """Append. A lost connection is told apart by when it was lost: before the rows were sent nothing can be stored, and
+    one new connection is tried."""
     for attempt in ("first", "last"):
         progress = _Progress()
         try:
             with connection.wrap_database_errors:
                 connection.ensure_connection()
-                return _append_on(connection.connection, batch, progress)
+                return _append_on(connection.connection, batch, progress, refuse_stale=refuse_stale)
         except (OperationalError, InterfaceError) as error:
             lost = connection.connection is None or connection.connection.closed
             if not lost or connection.in_atomic_block:
@@ -184,7 +222,9 @@ class _Progress:
     rows_sent: bool = False
 
 
-def _append_on(raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress) -> list[Fate]:
+def _append_on(
+    raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress, *, refuse_stale: bool
+) -> list[Fate]:
     """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
     callers_lock_timeout = None
     if connection.in_atomic_block:
@@ -196,6 +236,9 @@ def _append_on(raw: Connection, batch: Sequence[PendingUpdate], progress: _Progr
         heads = _lock_heads(raw, sorted({item.document_id for item in batch}))
         if callers_lock_timeout is not None:
             _set_lock_timeout(raw, callers_lock_timeout)
+        stale = {item.session for item in batch if _is_stale(item.session, heads.get(item.document_id))}
+        if stale and not refuse_stale:
+            raise _RightsChanged(stale)
         sequencer = _Sequencer(heads, lambda item: _find_request(raw, item))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
@@ -248,7 +291,9 @@ class _Sequencer:
         head = self.heads.get(item.document_id)
         if head is None or head.deleted:
             return Refused(Reason.GONE)
-        if not self._is_known(item.session) or not _may_write(item.session, head):
+        if _is_stale(item.session, head):
+            return Refused(Reason.UNAVAILABLE)
+        if not self._is_known(item.session) or not _may_write(item.session):
             return Refused(Reason.NOT_ALLOWED)
         if len(item.payload) > conf().update_bytes_max:
             return Refused(Reason.TOO_LARGE)
@@ -289,15 +334,13 @@ class _Sequencer:
         return Stored(head.seq, head.at, head.epoch)
 
 
-def _may_write(session: WriteSession, head: _Head) -> bool:
-    """The role that the session was admitted under, read again where any right of the document has changed since."""
-    if not session.requires_role:
-        return True
-    if session.access_version != head.access_version:
-        document = Document.objects.get(pk=head.document_id)
-        session.role = role_for(session.user or AnonymousUser(), document)
-        session.access_version = head.access_version
-    return session.role is not None and session.role >= Role.EDITOR
+def _is_stale(session: WriteSession, head: _Head | None) -> bool:
+    """Whether any right of the document has changed since the session's role was read."""
+    return head is not None and session.requires_role and session.access_version != head.access_version
+
+
+def _may_write(session: WriteSession) -> bool:
+    return not session.requires_role or (session.role is not None and session.role >= Role.EDITOR)
 
 
 def _hold_account(user: Any) -> bool:

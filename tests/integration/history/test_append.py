@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -9,6 +10,7 @@ from django.db import connection, transaction
 from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
+from documents.roles import access_changed, membership_role
 from history.append import PendingUpdate, Reason, Refused, Stored, append
 from history.models import Head, Request, Session, Update, Via
 from history.sessions import WriteSession
@@ -185,6 +187,55 @@ def test_a_right_taken_by_raw_sql_stops_the_next_append() -> None:
     assert append([_pending(session)]) == [Refused(Reason.NOT_ALLOWED)]
     Membership.objects.filter(user=user).update(role=Role.OWNER)
     assert isinstance(append([_pending(session)])[0], Stored)
+
+
+def rule_with_a_savepoint(user: Any, document: Document) -> Role | None:
+    with transaction.atomic():
+        return membership_role(user, document)
+
+
+def rule_with_a_server_side_cursor(user: Any, document: Document) -> Role | None:
+    return next((Role(each.role) for each in Membership.objects.filter(document=document, user=user).iterator()), None)
+
+
+@pytest.mark.parametrize("rule", [rule_with_a_savepoint, rule_with_a_server_side_cursor])
+def test_a_rule_of_a_host_may_ask_the_database_however_it_likes(settings: Settings, rule: Any) -> None:
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    settings.PALIMPSEST = {"ROLE_FOR": f"{__name__}.{rule.__name__}"}
+    access_changed(document)
+    assert isinstance(append([_pending(session)])[0], Stored)
+    Membership.objects.filter(user=user).update(role=Role.VIEWER)
+    with transaction.atomic():
+        assert append([_pending(session)]) == [Refused(Reason.NOT_ALLOWED)]
+    assert _proven(document)
+
+
+def rule_that_fails_for_eve(user: Any, document: Document) -> Role | None:
+    if user.username == "eve":
+        raise RuntimeError("a fault of the host's")
+    return membership_role(user, document)
+
+
+def test_a_rule_that_fails_turns_back_one_session_and_nobody_elses_edits(settings: Settings) -> None:
+    eve, owner = make_user("eve"), make_user()
+    document = make_document(a=(eve, Role.EDITOR), b=(owner, Role.OWNER))
+    of_eve, of_owner = admitted_session(document, eve), admitted_session(document, owner)
+    settings.PALIMPSEST = {"ROLE_FOR": f"{__name__}.{rule_that_fails_for_eve.__name__}"}
+    access_changed(document)
+    assert append([_pending(of_eve)]) == [Refused(Reason.UNAVAILABLE)]
+    fates = append([_pending(of_eve), _pending(of_owner)])
+    assert fates[0] == Refused(Reason.UNAVAILABLE) and isinstance(fates[1], Stored)
+
+
+def test_a_rule_sees_the_account_as_it_is_now_and_not_as_it_was_on_connecting(settings: Settings) -> None:
+    user = make_user(is_superuser=True)
+    document = make_document()
+    session = admitted_session(document, user)
+    get_user_model().objects.filter(pk=user.pk).update(is_superuser=False)
+    access_changed(document)
+    assert append([_pending(session)]) == [Refused(Reason.NOT_ALLOWED)]
 
 
 def test_a_deleted_document_takes_no_more_updates() -> None:
