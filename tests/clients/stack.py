@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from config.stack.web import WebWorkers
 from documents.models import Document
 from history.crdt.updates import Update, advance, decode_update
 from history.folds import document_at
+from history.models import Via
 from history.verify import Difference, Verdict, verify_document
 from tests.clients.driver import Client, NodeClients
 
@@ -37,6 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MANAGE_SECONDS = 60.0
+HTTP_SECONDS = 20.0
 RECONNECT_MS_MAX = 250
 """Stock clients double their pause up to 2.5 s; the tests need not wait so long."""
 
@@ -46,7 +49,7 @@ class LoggedRow:
     """One row of a document's log as psycopg reads it."""
 
     seq: int
-    via: str
+    via: Via
     user_id: int | None
     payload: bytes
 
@@ -103,7 +106,7 @@ class Database:
         """
         with self.connect() as connection:
             found = connection.execute(query, [room]).fetchall()
-        return [LoggedRow(seq, str(via), user_id, bytes(payload)) for seq, via, user_id, payload in found]
+        return [LoggedRow(seq, Via(via), user_id, bytes(payload)) for seq, via, user_id, payload in found]
 
     def head_seq(self, room: str) -> int:
         query = """
@@ -171,6 +174,16 @@ class Stack:
     def url(self) -> str:
         """Where stock providers connect to; the room's name comes after it."""
         return f"{self.workers.url.replace('http', 'ws', 1)}/ws"
+
+    async def get(self, path: str, **headers: str) -> str:
+        """The body of a page or an API's answer. Raises: urllib.error.HTTPError."""
+        request = urllib.request.Request(self.http_url + path, headers=headers)
+
+        def read() -> str:
+            with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as response:
+                return str(response.read().decode())
+
+        return await asyncio.to_thread(read)
 
     async def join(
         self, node: NodeClients, name: str, room: str, *, on: int | None = None, synced: bool = True, **options: Any
