@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"`: measurements on services of their own."""
+"""`make bench ARGS="trace PATH"` or `ARGS=fan-out`: measurements on services of their own."""
 
 import argparse
 from pathlib import Path
@@ -11,14 +11,22 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     trace = commands.add_parser("trace", help="load a recorded editing session edit by edit, then open it")
     trace.add_argument("path", type=Path)
+    readers = commands.add_parser("fan-out", help="some writers, many readers, one document")
+    readers.add_argument("--writers", type=int, default=10)
+    readers.add_argument("--readers", type=int, default=300)
+    readers.add_argument("--seconds", type=float, default=10)
     arguments = parser.parse_args()
     django.setup()
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from benchmarks import editing_trace
+    from benchmarks import editing_trace, fan_out
 
-    editing_trace.run(arguments.path)
+    match arguments.command:
+        case "trace":
+            editing_trace.run(arguments.path)
+        case "fan-out":
+            fan_out.run(writers=arguments.writers, readers=arguments.readers, seconds=arguments.seconds)
 
 
 if __name__ == "__main__":

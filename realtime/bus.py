@@ -108,15 +108,22 @@ class Bus:
         now = self._hub.now()
         self._publish(PROCESSES_GROUP, {"type": "alive", "process": self._process})
         if now - self._heard.get(self._process, 0.0) > SILENCE_SECONDS:
-            await self._join(PROCESSES_GROUP)
-            for document_id in list(self._subscribed):
-                await self._join(group_of(document_id))
+            await self._rejoin(now)
             return
         silent = {name for name, at in self._heard.items() if now - at > SILENCE_SECONDS}
         for process in silent:
             del self._heard[process]
             for room in self._hub.rooms.values():
                 room.show(room.awareness.remove_owner(process), publish=False)
+
+    async def _rejoin(self, now: float) -> None:
+        """Come back to a layer that was away: what others said meanwhile is asked for, and nobody counts as dead for
+        not having been heard."""
+        self._heard = {process: now for process in self._heard if process != self._process}
+        await self._join(PROCESSES_GROUP)
+        for document_id in list(self._subscribed):
+            await self._join(group_of(document_id))
+            self.ask_for_presence(document_id)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -165,7 +172,7 @@ class Bus:
                 continue
             try:
                 self._hear(message)
-            except (KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  (anyone on the layer can send anything)
                 logger.warning("channel layer: a message that is none of ours: %s", type(error).__name__)
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -197,7 +204,7 @@ class Bus:
         if genuine and message["epoch"] == room.epoch and message["update"] and message["first_seq"] <= room.seq + 1:
             room.advance_by_hint(message["first_seq"], message["last_seq"], message["update"])
         elif message["last_seq"] > room.seq:
-            self._hub.spawn(room.catch_up())
+            room.catch_up_soon()
 
 
 def _rows_hint(

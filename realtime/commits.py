@@ -20,12 +20,21 @@ from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.errors import HistoryError, OutcomeUnknown
 from history.models import Kind
 from history.sessions import WriteSession
+from realtime.gate import Gate
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
     from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a gate made of a client's update. It is in that gate's intake, and in no other's."""
+
+    update: bytes
+    gate: Gate
 
 
 @dataclass(slots=True)
@@ -36,10 +45,19 @@ class Entry:
     session: WriteSession
     origin: "Connection | None"
     kind: Kind
+    gate: Gate
     updates: list[bytes]
     size: int
     future: "asyncio.Future[Fate] | None" = None
     """Resolved with the fate once the room has taken it over; for doors that acknowledge."""
+
+    def resolve(self, fate: Fate) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_result(fate)
+
+    def fail(self, error: Exception) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(error)
 
     def payload(self) -> bytes:
         return merged(self.updates)
@@ -65,18 +83,20 @@ class GroupCommit:
         self,
         room: "Room",
         session: WriteSession,
-        update: bytes,
+        taken: Taken,
         *,
         origin: "Connection | None",
         kind: Kind = Kind.SYNC,
         future: "asyncio.Future[Fate] | None" = None,
     ) -> None:
         """Line up one update that the room's gate has taken. The room hears of its fate by `Room.settle`."""
+        update = taken.update
         last = self._last_of_room.get(room.document_id)
         if (
             last is not None
             and last.session is session
             and last.kind == kind
+            and last.gate is taken.gate
             and len(last.updates) < MERGE_UPDATES_MAX
             and last.size + len(update) <= conf().update_bytes_max
             and last.future is None
@@ -85,7 +105,7 @@ class GroupCommit:
             last.updates.append(update)
             last.size += len(update)
         else:
-            entry = Entry(room, session, origin, kind, [update], len(update), future)
+            entry = Entry(room, session, origin, kind, taken.gate, [update], len(update), future)
             self._queue.append(entry)
             self._last_of_room[room.document_id] = entry
         self._unstored_bytes += len(update)
@@ -162,8 +182,8 @@ class GroupCommit:
     def _give_up(self, batch: Sequence[Entry]) -> None:
         for room in {entry.room for entry in batch}:
             for entry in (*batch, *self.withdraw(room)):
-                if entry.future is not None and not entry.future.done():
-                    entry.future.set_exception(OutcomeUnknown("the room was dropped"))
+                if entry.room is room:
+                    entry.fail(OutcomeUnknown("the room was dropped"))
             room.drop("its log could not be written")
 
     def _settled(self, batch: Sequence[Entry]) -> None:

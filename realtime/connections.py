@@ -12,7 +12,7 @@ from documents.roles import Admission
 from history.crdt.idsets import delete_set_of, id_set, subtract
 from history.crdt.updates import decode_update
 from history.sessions import WriteSession
-from realtime.closing import CloseCode, Closing
+from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
 from realtime.outbox import Outbox
 from realtime.protocols.frames import (
@@ -55,7 +55,11 @@ class Connection:
         self._close = close
         self._asked = 0
         self.outbox = Outbox(
-            send=send, writer=writer, missed_since=room.missed_since, bytes_max=conf().outbox_bytes_max
+            send=send,
+            writer=writer,
+            missed_since=room.missed_since,
+            failed=lambda error: close(closing_for(error)),
+            bytes_max=conf().outbox_bytes_max,
         )
 
     def greet(self) -> None:

@@ -5,7 +5,7 @@ import logging
 from typing import Any, TypedDict, cast
 from urllib.parse import parse_qs
 
-from channels.exceptions import StopConsumer
+from channels.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
@@ -181,7 +181,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
                 message = await receive()
                 match message["type"]:
                     case "websocket.connect":
-                        await self.connect()
+                        await self._connect()
                     case "websocket.receive":
                         await self._receive(message)
                     case "websocket.disconnect":
@@ -193,6 +193,14 @@ class YjsConsumer(AsyncWebsocketConsumer):
             if self.connection is not None:
                 self.connection.leave()
             await self.disconnect(code)
+
+    async def _connect(self) -> None:
+        try:
+            await self.connect()
+        except AcceptConnection:
+            await self.accept()
+        except DenyConnection:
+            await self.close()
 
     async def _receive(self, message: dict[str, Any]) -> None:
         if self._closing is not None:

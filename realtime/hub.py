@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth import get_user_model
 from django.db import connections
 from pycrdt import Doc
 
@@ -75,6 +75,7 @@ class Hub:
         self.commits = GroupCommit()
         self.bus = Bus(self)
         self.draining = False
+        self._changed: dict[int, tuple[int, Any]] = {}
         self._opening: dict[int, asyncio.Task[Room]] = {}
         # Threads one by one, not a pool: each can then be told to close its own database connection.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(LOAD_THREADS)]
@@ -133,10 +134,14 @@ class Hub:
     async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
         # Subscribed first: what is committed from here on is heard of, or found by the catch-up.
         await self.bus.subscribe(document_id)
-        doc = await make_doc()
-        if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
-            doc = Doc()  # the log is not empty: what the document begins with is already decided
-        folded = await self.load(make_ydoc, document_id, doc=doc)
+        try:
+            doc = await make_doc()
+            if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
+                doc = Doc()  # the log is not empty: what the document begins with is already decided
+            folded = await self.load(make_ydoc, document_id, doc=doc)
+        except BaseException:
+            await self.bus.unsubscribe(document_id)
+            raise
         room = Room(self, document_id=document_id, doc=doc, folded=folded)
         self.rooms[document_id] = room
         self.bus.ask_for_presence(document_id)
@@ -155,7 +160,16 @@ class Hub:
         self.bus.publish_rows(room, rows)
         if document_changed.has_listeners(Document):
             users = [entry.session.user for entry, _, fate in settled if isinstance(fate, Stored)]
-            self.spawn(self.load(_send_document_changed, room.document_id, rows[-1].last_seq, users[-1]))
+            if not self._changed:
+                self.spawn(self._tell_of_changes())
+            self._changed[room.document_id] = rows[-1].last_seq, users[-1]
+
+    async def _tell_of_changes(self) -> None:
+        """Send the public signal, one document at a time: a receiver that is slow gets fewer, not more at once."""
+        while self._changed:
+            document_id = next(iter(self._changed))
+            await self.load(_send_document_changed, document_id, *self._changed[document_id])
+            del self._changed[document_id]
 
     def publish_awareness(self, room: Room, entries: Sequence[AwarenessEntry]) -> None:
         self.bus.publish_awareness(room.document_id, entries)
@@ -188,7 +202,7 @@ class Hub:
             if epoch != room.epoch:
                 room.drop("the document has to be loaded again")
             elif seq > room.seq:
-                self.spawn(room.catch_up())
+                room.catch_up_soon()
             if any(connection.session.access_version != access_version for connection in room.connections):
                 stale.append(room)
         if stale:
@@ -263,8 +277,15 @@ def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
 
 
 def _admit_again(user: Any, document_id: int) -> Admission | None:
+    """What the user may do now, read anew: an account that is gone or inactive may do nothing."""
     document = Document.objects.filter(pk=document_id).first()
-    return None if document is None else admit(user or AnonymousUser(), document)
+    if document is None:
+        return None
+    if user.is_authenticated:
+        user = get_user_model()._default_manager.filter(pk=user.pk).first()  # noqa: SLF001  (any user model has it)
+        if user is None or not user.is_active:
+            return None
+    return admit(user, document)
 
 
 def _send_document_changed(document_id: int, seq: int, actor: Any) -> None:

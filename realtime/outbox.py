@@ -3,14 +3,11 @@
 A message is written at once where the socket takes it; only a socket that is behind has a queue and a task."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from realtime.frames import FrameWriter, SharedMessage
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +21,7 @@ class Outbox:
     """The messages of one socket, in order.
 
     `send` awaits until the server took a payload. `missed_since(seq)` returns the message that brings a socket from
-    `seq` to the room's present, and the seq it then has."""
+    `seq` to the room's present, and the seq it then has. `failed` is told when either raised: nothing more is sent."""
 
     def __init__(
         self,
@@ -32,11 +29,13 @@ class Outbox:
         send: Callable[[bytes], Awaitable[None]],
         writer: FrameWriter | None,
         missed_since: Callable[[int], Awaitable[tuple[SharedMessage | None, int]]],
+        failed: Callable[[BaseException], None],
         bytes_max: int,
     ) -> None:
         self._send = send
         self._writer = writer
         self._missed_since = missed_since
+        self._failed = failed
         self._bytes_max = bytes_max
         self._waiting: deque[_Waiting] = deque()
         self._droppable_bytes = 0
@@ -111,8 +110,4 @@ class Outbox:
         self._pump = None
         self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            # The socket is gone, or its room: its own receive loop ends it.
-            logger.debug("an outbox ended: %s", type(error).__name__)
-            return
-        if self._waiting and not task.cancelled():
-            self._ensure_pump()
+            self._failed(error)

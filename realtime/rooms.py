@@ -13,6 +13,7 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from history.append import Fate, Reason, Refused, Stored
+from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.updates import MissingDependency
 from history.folds import Folded
@@ -20,7 +21,7 @@ from history.log import consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
-from realtime.commits import Entry
+from realtime.commits import Entry, Taken
 from realtime.frames import SharedMessage
 from realtime.gate import Gate, GateBroken
 from realtime.protocols.awareness import AwarenessEntry, AwarenessStates
@@ -41,13 +42,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """Committed rows first_seq..last_seq (both inclusive) as one update. `own`: this room's intake holds it already.
-    `origin` is the socket that sent all of it, which does not need it back."""
+    """Committed rows first_seq..last_seq (both inclusive) as one update.
+
+    `gate` is the one whose intake holds it already; `origin` is the socket that sent all of it and does not need it."""
 
     first_seq: int
     last_seq: int
     update: bytes
-    own: bool = False
+    gate: Gate | None = None
     origin: "Connection | None" = None
 
 
@@ -141,33 +143,34 @@ class Room:
             raise Closing(CloseCode.TOO_LARGE, "the update is too large")
         await self.hub.commits.room_for_more()
         try:
-            emitted = await self._take(update)
+            taken = await self._take(update)
         except MissingDependency:
             connection.ask_for_missing(encode_sync_step1(self.doc.get_state()))
             return
         connection.has_no_gap()
-        if emitted is not None:
-            self.hub.commits.submit(self, connection.session, emitted, origin=connection)
+        if taken is not None:
+            self.hub.commits.submit(self, connection.session, taken, origin=connection)
 
     async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
         """Take an update that no socket sent; return its fate once others may see it, or None if it says nothing new.
 
         Raises: Malformed, MissingDependency, Closing."""
         await self.hub.commits.room_for_more()
-        emitted = await self._take(update)
-        if emitted is None:
+        taken = await self._take(update)
+        if taken is None:
             return None
         future: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
-        self.hub.commits.submit(self, session, emitted, origin=None, kind=kind, future=future)
+        self.hub.commits.submit(self, session, taken, origin=None, kind=kind, future=future)
         return await future
 
-    async def _take(self, update: bytes) -> bytes | None:
-        """What the gate makes of an update; one whose dependencies are not here is tried again after a look at the
-        log. Raises: Malformed, MissingDependency, Closing."""
+    async def _take(self, update: bytes) -> Taken | None:
+        """What the gate makes of an update, None if it says nothing new; one whose dependencies are not here is tried
+        again after a look at the log. Raises: Malformed, MissingDependency, Closing."""
         for attempt in ("first", "last"):
             gate = await self._ready_gate()
             try:
-                return gate.take(update)
+                emitted = gate.take(update)
+                return None if emitted is None else Taken(emitted, gate)
             except MissingDependency:
                 if attempt == "last":
                     raise
@@ -207,10 +210,11 @@ class Room:
         for entry, payload, fate in settled:
             if isinstance(fate, Stored):
                 rows.append(
-                    Committed(first_seq=fate.seq, last_seq=fate.seq, update=payload, own=True, origin=entry.origin)
+                    Committed(
+                        first_seq=fate.seq, last_seq=fate.seq, update=payload, gate=entry.gate, origin=entry.origin
+                    )
                 )
-            if entry.future is not None and not entry.future.done():
-                entry.future.set_result(fate)
+            entry.resolve(fate)
         if rows and not self.closed:
             self.advance(rows)
             self.hub.publish_rows(self, rows, settled)
@@ -237,14 +241,15 @@ class Room:
         for entry in entries:
             for update in entry.updates:
                 try:
-                    emitted = await self._take(update)
-                except (MissingDependency, Closing, ValueError):
+                    taken = await self._take(update)
+                except (MissingDependency, Closing, Malformed) as error:
                     if entry.origin is not None:
                         entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
+                    entry.fail(error)
                     continue
-                if emitted is not None:
+                if taken is not None:
                     self.hub.commits.submit(
-                        self, entry.session, emitted, origin=entry.origin, kind=entry.kind, future=entry.future
+                        self, entry.session, taken, origin=entry.origin, kind=entry.kind, future=entry.future
                     )
 
     def advance(self, rows: Sequence[Committed]) -> None:
@@ -255,7 +260,7 @@ class Room:
             if row.last_seq <= self.seq:
                 continue
             if row.first_seq > self.seq + 1:
-                self.hub.spawn(self.catch_up())
+                self.catch_up_soon()
                 break
             try:
                 self._apply(row)
@@ -288,7 +293,7 @@ class Room:
     def _follow(self, row: Committed) -> None:
         if self._gate is not None:
             try:
-                self._gate.follow(row.last_seq, row.update, known=row.own)
+                self._gate.follow(row.last_seq, row.update, known=row.gate is self._gate)
             except (GateBroken, MissingDependency):
                 self._gate = None  # the next write builds it from the log
 
@@ -301,6 +306,11 @@ class Room:
             else:
                 connection.outbox.seq = max(connection.outbox.seq, self.seq)
 
+    def catch_up_soon(self) -> None:
+        """Have the log looked at in the background; many reasons at once are one."""
+        if self._catch_ups_asked == self._catch_ups_done and not self.closed:
+            self.hub.spawn(self.catch_up())
+
     async def catch_up(self) -> None:
         """Read what the log has and this room has not, and show it. Callers at the same moment share one look.
 
@@ -311,13 +321,15 @@ class Room:
             if self._catch_ups_done >= mine:
                 return
             covers = self._catch_ups_asked
-            tail = await self.hub.load(_read_tail, self.document_id, self.seq)
+            try:
+                tail = await self.hub.load(_read_tail, self.document_id, self.seq)
+            finally:
+                self._catch_ups_done = covers
             if tail.epoch != self.epoch or tail.head_seq < self.seq or len(tail.rows) < tail.head_seq - self.seq:
                 self.drop("the document has to be loaded again")
             if self.closed:
                 raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
             self.advance(tail.rows)
-            self._catch_ups_done = covers
 
     # Presence
 

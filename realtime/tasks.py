@@ -30,7 +30,7 @@ def push_document_update(
     `update_base64` is a Yjs update (v1). A task that runs twice (a worker killed before it acknowledged, an unknown
     outcome) stores once: its own id is the request key where none is given.
     Raises: NoSuchDocument, UpdateRefused."""
-    actor = None if actor_pk is None else get_user_model().objects.get(pk=actor_pk)
+    actor = None if actor_pk is None else get_user_model()._default_manager.get(pk=actor_pk)  # noqa: SLF001
     stored = push(
         room_name,
         base64.b64decode(update_base64, validate=True),

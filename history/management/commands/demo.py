@@ -24,8 +24,7 @@ SAMPLE_TEXT = """Welcome to Palimpsest.
 
 Open this page in a second window, or sign in as somebody else there, and type in both.
 
-Then open the history: every edit is kept, with its author, and any moment of the document can be
-brought back while others go on typing.
+Then open the history: every edit is kept with its author, and any moment can be brought back.
 """
 
 
