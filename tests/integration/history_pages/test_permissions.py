@@ -97,6 +97,15 @@ def test_viewers_find_no_button_to_restore(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("door", ["page", "api", "admin"])
+def test_viewers_are_turned_away_before_anything_is_folded(shared: Shared, door: str) -> None:
+    """Also from a restore that would change nothing, which no append is there to refuse."""
+    client = client_of("staff who views", shared)
+    assert post_restore(client, shared, door, shared.head_seq).status_code == 403
+    if door != "api":
+        assert client.get(shared.restore_urls()[door], {"seq": 1}).status_code == 403
+
+
+@pytest.mark.parametrize("door", ["page", "api", "admin"])
 def test_a_restore_without_a_csrf_token_is_refused(shared: Shared, door: str) -> None:
     root = a_user("root", is_staff=True, is_superuser=True)
     assert post_restore(signed_in(root, enforce_csrf_checks=True), shared, door, 1).status_code == 403
