@@ -76,6 +76,7 @@ class Hub:
         self.bus = Bus(self)
         self.draining = False
         self._changed: dict[int, tuple[int, Any]] = {}
+        self._telling = False
         self._opening: dict[int, asyncio.Task[Room]] = {}
         # Threads one by one, not a pool: each can then be told to close its own database connection.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(LOAD_THREADS)]
@@ -160,16 +161,21 @@ class Hub:
         self.bus.publish_rows(room, rows)
         if document_changed.has_listeners(Document):
             users = [entry.session.user for entry, _, fate in settled if isinstance(fate, Stored)]
-            if not self._changed:
-                self.spawn(self._tell_of_changes())
             self._changed[room.document_id] = rows[-1].last_seq, users[-1]
+            if not self._telling:
+                self._telling = True
+                self.spawn(self._tell_of_changes())
 
     async def _tell_of_changes(self) -> None:
         """Send the public signal, one document at a time: a receiver that is slow gets fewer, not more at once."""
-        while self._changed:
-            document_id = next(iter(self._changed))
-            await self.load(_send_document_changed, document_id, *self._changed[document_id])
-            del self._changed[document_id]
+        try:
+            while self._changed:
+                document_id = next(iter(self._changed))
+                # Taken out first: what is stored while a receiver is at it is told of afterwards.
+                seq, actor = self._changed.pop(document_id)
+                await self.load(_send_document_changed, document_id, seq, actor)
+        finally:
+            self._telling = False
 
     def publish_awareness(self, room: Room, entries: Sequence[AwarenessEntry]) -> None:
         self.bus.publish_awareness(room.document_id, entries)

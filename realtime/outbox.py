@@ -109,5 +109,9 @@ class Outbox:
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
         self._pump = None
         self._idle.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             self._failed(error)
+        elif self._waiting:  # lined up between the pump's end and this call
+            self._ensure_pump()
