@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from documents.models import Document
 from documents.roles import readable_by
 from history.models import Via
-from history.parameters import edit_cursor_in
+from history.parameters import edit_cursor_in, through_its_second
 from history.problems import PROBLEMS, problem_of
 from history.timeline import EDITS_PER_PAGE, EditCursor, EditFilter, EditPage, edit_page, user_named
 
@@ -71,7 +71,7 @@ def _page(request: HttpRequest, wanted: dict[str, Any]) -> EditPage:
         user=user,
         via=wanted["via"],
         since=wanted["since"],
-        until=wanted["until"],
+        until=through_its_second(wanted["until"]) if wanted["until"] else None,
     )
     return edit_page(asked, cursor=edit_cursor_in(request.GET), limit=EDITS_PER_PAGE)
 

@@ -28,7 +28,8 @@ class AskedMoment:
 
 
 def asked_moment(values: Mapping[str, str], *, zone: tzinfo | None = None) -> AskedMoment:
-    """Read `seq` or `at`. A time without an offset is in `zone`; without a zone it is refused.
+    """Read `seq` or `at`. A time without an offset is in `zone` and means the whole of its second; without a
+    zone it is refused.
 
     Raises: BadMoment."""
     asked = AskedMoment(seq_in(values, "seq"), time_in(values, "at", zone=zone))
@@ -69,10 +70,15 @@ def time_in(values: Mapping[str, str], name: str, *, zone: tzinfo | None = None)
     if moment.tzinfo is None:
         if zone is None:
             raise BadMoment(f"{name} is a time with its offset, such as 2025-01-31T14:00:00Z.")
-        moment = moment.replace(tzinfo=zone)
+        moment = through_its_second(moment.replace(tzinfo=zone))
     if moment.year not in YEARS:
         raise BadMoment(f"{name} is a time from {YEARS.start} on.")
     return moment.astimezone(UTC)
+
+
+def through_its_second(moment: datetime) -> datetime:
+    """The last microsecond of the second that a person named: forms show seconds, the log keeps microseconds."""
+    return moment if moment.microsecond else moment.replace(microsecond=999_999)
 
 
 def edit_cursor_in(values: Mapping[str, str]) -> EditCursor | None:

@@ -114,6 +114,13 @@ def test_a_page_takes_a_time_without_an_offset_in_its_own_zone(shared: Shared, c
     assert client.get(shared.urls()["page"], {"at": "2026-01-01T00:01:30"}).context["moment"].seq == 2
 
 
+def test_the_second_that_a_page_shows_leads_back_to_the_same_moment(shared: Shared, client: Client) -> None:
+    rechain(shared.document, at=seconds_apart(0.4, 0.4, 0.4, 0.4, 0.4))
+    shown = client.get(shared.urls()["page"], {"seq": 3}).context["moment"].at.strftime("%Y-%m-%dT%H:%M:%S")
+    assert client.get(shared.urls()["page"], {"at": shown}).context["moment"].seq == 3
+    assert client.get(shared.urls()["content"], {"at": f"{shown}Z"}).json()["seq"] == 1
+
+
 def test_a_malformed_page_address_is_answered_in_words(shared: Shared, client: Client) -> None:
     page = client.get(shared.urls()["page"], {"seq": "x"})
     assert page.status_code == 400
