@@ -139,7 +139,7 @@ for _name, _kind in ((field.name.upper(), type(field.default)) for field in fiel
         if _name in env.ENVIRON:
             PALIMPSEST[_name] = env.get_value(_name, cast=_kind)
     except ValueError:
-        raise ImproperlyConfigured(f"{_name} must be of type {_kind.__name__}: {env.ENVIRON[_name]!r} is not.") from None
+        raise ImproperlyConfigured(f"{_name} must be of type {_kind.__name__}, not {env.ENVIRON[_name]!r}.") from None
 if PALIMPSEST.get("OPEN_ROOMS") and not DEBUG and not env.bool("OPEN_ROOMS_IN_PRODUCTION", default=False):
     raise ImproperlyConfigured(
         "OPEN_ROOMS lets anyone write: with DEBUG off it also wants OPEN_ROOMS_IN_PRODUCTION=true, or unset OPEN_ROOMS."

@@ -93,7 +93,7 @@ def _read() -> Conf:
         name = key.lower()
         if name not in known:
             raise ImproperlyConfigured(f"PALIMPSEST has no setting {key!r}; it has {', '.join(known).upper()}")
-        expected = type(known[name].default)
+        expected: type[Any] = type(known[name].default)
         if type(value) is not expected and not (expected is float and type(value) is int):
             raise ImproperlyConfigured(f"PALIMPSEST[{key!r}] must be of type {expected.__name__}, not {value!r}")
         if expected in (int, float) and value < 0:

@@ -46,9 +46,9 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 
     def handle_parser_exception(self) -> None:
-        """Say what was wrong (1009 for a frame above `ws_max_size`), then read on into nothing until the client is done.
+        """Say what was wrong (1009 for a frame above `ws_max_size`), then read into nothing until the client is done.
 
-        uvicorn closes at once: with bytes of the frame unread that is a reset, and the client sees 1006, not the code."""
+        uvicorn closes at once: with bytes unread that is a reset, and the client sees 1006 instead of the code."""
         if self.close_sent:
             return
         closing = self.conn.close_sent

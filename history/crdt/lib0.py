@@ -4,7 +4,7 @@ Every read is bounded by the input: a count, length or nesting that the bytes ca
 anything is allocated. Source: lib0 encoding.js and decoding.js."""
 
 import struct
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 ANY_DEPTH_MAX = 64
 """Nesting of one `Any` value; yrs recurses and dies of a segmentation fault from about 13,400."""
@@ -12,7 +12,7 @@ ANY_DEPTH_MAX = 64
 SAFE_INTEGER_MAX = (1 << 53) - 1
 """The largest integer a JavaScript client can hold exactly."""
 
-AnyValue: TypeAlias = Union[None, bool, int, float, str, bytes, list["AnyValue"], dict[str, "AnyValue"]]
+AnyValue: TypeAlias = bool | int | float | str | bytes | list["AnyValue"] | dict[str, "AnyValue"] | None
 
 
 class Malformed(ValueError):

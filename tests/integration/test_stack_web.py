@@ -89,7 +89,7 @@ def restored_loggers() -> Any:
 async def serve(server: Server, listener: socket.socket) -> "asyncio.Task[None]":
     read, write = os.pipe()
     server.ready_fd = write
-    task = asyncio.create_task(server._serve([listener]))  # noqa: SLF001  (`serve` would take this process's signals)
+    task = asyncio.create_task(server._serve([listener]))  # `serve` would take this process's signals
     await asyncio.wait_for(asyncio.to_thread(os.read, read, 1), 30)
     os.close(read)
     return task
