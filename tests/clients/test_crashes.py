@@ -17,7 +17,7 @@ import pytest
 from config.stack.services import Postgres
 from tests.clients.driver import Client, NodeClients
 from tests.clients.stack import Stack, a_room, assert_log_holds
-from tests.conftest import BreakableGround
+from tests.conftest import BreakableGround, Ground
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,21 @@ async def test_sigkill_of_all_workers_while_typing_loses_nothing_that_another_cl
     mortal_stack: Stack, node: NodeClients, rng: random.Random
 ) -> None:
     await crash_rounds(mortal_stack, node, rng, [mortal_stack.kill_workers] * 4, "all workers killed")
+
+
+async def test_showing_edits_before_their_commit_would_be_noticed(
+    ground: Ground, node: NodeClients, rng: random.Random
+) -> None:
+    unguarded = Stack(
+        database=ground.database,
+        redis_url=ground.redis_url,
+        application="tests.clients.showing_before_commit:application",
+        DEBUG="true",
+        OPEN_ROOMS="true",
+    )
+    with unguarded as stack, pytest.raises(ExceptionGroup) as raised:
+        await crash_rounds(stack, node, rng, [stack.kill_workers] * 10, "shown before COMMIT")
+    assert raised.group_contains(AssertionError, match="seen by others but not in the log")
 
 
 def end_at_once(postgres: Postgres) -> None:
