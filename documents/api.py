@@ -1,6 +1,6 @@
 """The addresses that programs call: a ticket to connect with, and whether this process can serve.
 
-Errors are `{"error": {"code", "message"}}`; a ticket is in the answer's body and in no log."""
+A ticket is in the answer's body and in no log."""
 
 import json
 import logging
@@ -11,11 +11,11 @@ from uuid import UUID
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
+from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response
 from documents.models import Document
 from documents.naming import socket_path
 from documents.opening import NoSuchDocument, NotSignedIn, open_document
@@ -23,15 +23,6 @@ from documents.roles import User
 from documents.tickets import issue_ticket
 
 logger = logging.getLogger(__name__)
-
-REQUEST_BYTES_MAX = 4096
-
-
-class _JsonCsrf(CsrfViewMiddleware):
-    """Django's own check, answering in JSON."""
-
-    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
-        return _error(HTTPStatus.FORBIDDEN, "csrf", f"CSRF verification failed: {reason}")
 
 
 @csrf_exempt  # checked below, so that the refusal is JSON and a project without the middleware is covered too
@@ -41,29 +32,23 @@ def ticket_create(request: HttpRequest) -> HttpResponse:
 
     400 malformed, 401 not signed in, 403 CSRF, 404 for what does not exist or may not be seen, 405."""
     if request.method != "POST":
-        refused = _error(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Use POST.")
+        refused = error_response(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Use POST.")
         refused["Allow"] = "POST"
         return refused
-    if request.user.is_authenticated and (refusal := _csrf_refusal(request)) is not None:
+    # Only a session rides on a cookie: for an anonymous request there is nothing to forge.
+    if request.user.is_authenticated and (refusal := csrf_refusal(request)) is not None:
         return refusal
     asked_for = _document_asked_for(request)
     if asked_for is None:
         message = f'Send at most {REQUEST_BYTES_MAX} bytes of JSON: {{"document": "<key or room name>"}}.'
-        return _error(HTTPStatus.BAD_REQUEST, "malformed", message)
+        return error_response(HTTPStatus.BAD_REQUEST, "malformed", message)
     try:
         document = open_document(request.user, _room_name(asked_for)).document
     except NotSignedIn:
-        return _error(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
     except NoSuchDocument:
-        return _error(HTTPStatus.NOT_FOUND, "not_found", "There is no such document, or you may not see it.")
+        return error_response(HTTPStatus.NOT_FOUND, "not_found", "There is no such document, or you may not see it.")
     return JsonResponse(_ticket(request.user, document), status=HTTPStatus.CREATED)
-
-
-def _csrf_refusal(request: HttpRequest) -> HttpResponse | None:
-    """Only a session rides on a cookie: for an anonymous request there is nothing to forge."""
-    check = _JsonCsrf(lambda _: HttpResponse())
-    check.process_request(request)
-    return check.process_view(request, None, (), {})  # type: ignore[arg-type]  # the view is asked for exemption only
 
 
 def _document_asked_for(request: HttpRequest) -> str | None:
@@ -94,10 +79,6 @@ def _ticket(user: User, document: Document) -> dict[str, Any]:
         "expires_in_seconds": ticket.seconds,
         "url": socket_path(document.name),
     }
-
-
-def _error(status: HTTPStatus, code: str, message: str) -> JsonResponse:
-    return JsonResponse({"error": {"code": code, "message": message}}, status=status)
 
 
 @require_safe

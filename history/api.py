@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Js
 from django.utils.cache import get_conditional_response, patch_cache_control, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
 
-from documents.api import REQUEST_BYTES_MAX, _csrf_refusal, _error
+from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response
 from documents.models import Document, Role
 from documents.roles import document_for
 from history.authors import Author
@@ -50,10 +50,10 @@ def _door(*, method: str, role: Role) -> Callable[[_View], Callable[..., HttpRes
 
 def _refused(request: HttpRequest, method: str) -> HttpResponse | None:
     if request.method != method and not (method == "GET" and request.method == "HEAD"):
-        refused = _error(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"Use {method}.")
+        refused = error_response(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"Use {method}.")
         refused["Allow"] = method
         return refused
-    return _csrf_refusal(request) if method == "POST" else None
+    return csrf_refusal(request) if method == "POST" else None
 
 
 def _answered(view: _View, request: HttpRequest, key: UUID, role: Role) -> HttpResponseBase:
@@ -61,13 +61,13 @@ def _answered(view: _View, request: HttpRequest, key: UUID, role: Role) -> HttpR
         return view(request, document_for(request.user, role=role, key=key))
     except Http404 as error:
         if not request.user.is_authenticated:
-            return _error(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
-        return _error(HTTPStatus.NOT_FOUND, "not_found", str(error))
+            return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        return error_response(HTTPStatus.NOT_FOUND, "not_found", str(error))
     except PermissionDenied as error:
-        return _error(HTTPStatus.FORBIDDEN, "forbidden", str(error))
+        return error_response(HTTPStatus.FORBIDDEN, "forbidden", str(error))
     except PROBLEMS as error:
         problem = problem_of(error)
-        return _error(problem.status, problem.code, problem.message)
+        return error_response(problem.status, problem.code, problem.message)
 
 
 @_door(method="GET", role=Role.VIEWER)
