@@ -78,6 +78,7 @@ class Room:
         self._gate_loading: asyncio.Task[Gate] | None = None
         self._whole: tuple[int, SharedMessage] | None = None
         self._catch_up_lock = asyncio.Lock()
+        self._catch_up_due = False
         self._catch_ups_asked = 0
         self._catch_ups_done = 0
 
@@ -307,8 +308,10 @@ class Room:
                 connection.outbox.seq = max(connection.outbox.seq, self.seq)
 
     def catch_up_soon(self) -> None:
-        """Have the log looked at in the background; many reasons at once are one."""
-        if self._catch_ups_asked == self._catch_ups_done and not self.closed:
+        """Have the log looked at in the background; many reasons at once are one. A reason that comes while somebody
+        looks needs a further look: that one may have begun before the row was committed."""
+        if not self._catch_up_due and not self.closed:
+            self._catch_up_due = True
             self.hub.spawn(self.catch_up())
 
     async def catch_up(self) -> None:
@@ -321,6 +324,7 @@ class Room:
             if self._catch_ups_done >= mine:
                 return
             covers = self._catch_ups_asked
+            self._catch_up_due = False
             try:
                 tail = await self.hub.load(_read_tail, self.document_id, self.seq)
             finally:
