@@ -17,7 +17,7 @@ from pycrdt import Doc, Text
 from tests.clients.driver import Client, NodeClients
 from tests.integration.running_host import FASTER, Browser, Host, running_host
 
-IDA, JON, EVE, CHIEF = (f"{name}@paper.example" for name in ("ida", "jon", "eve", "chief"))
+IDA, JON, EVE, KIT, CHIEF = (f"{name}@paper.example" for name in ("ida", "jon", "eve", "kit", "chief"))
 ARTICLES = [f"news/article {number} é" for number in range(12)]
 PRESS = 4711
 """The advisory lock that the host's `correct` takes before its transaction ends."""
@@ -235,6 +235,19 @@ async def test_an_open_editor_is_closed_at_once_when_the_hosts_rule_shuts_it_out
     eve = await at_desk(node, host, EVE, article)
     await eve.type("goal")
     host.wait_for("it is stored", lambda: {email for email, _, _ in authors(host, article)} == {EVE})
+
+
+async def test_an_open_editor_is_closed_at_once_when_what_the_rule_reads_in_the_account_has_changed(
+    host: Host, node: NodeClients, article: str
+) -> None:
+    kit = await at_desk(node, host, KIT, article, place=1)
+    jon = await at_desk(node, host, JON, article, place=1)
+
+    await asyncio.to_thread(Browser(host, JON).post, desk(article, "transfer"), person=KIT, desk="sport")
+
+    await kit.wait_event("closed", code=4403)
+    await jon.type("still here")
+    host.wait_for("it is stored", lambda: {email for email, _, _ in authors(host, article)} == {JON})
 
 
 async def test_every_page_opens_below_the_hosts_prefixes_and_links_to_nothing_else(

@@ -14,6 +14,7 @@ urlpatterns = [
     path("desk/<path:name>/wire/", views.take_from_the_wire),
     path("desk/<path:name>/print/", views.send_to_print),
     path("desk/<path:name>/move/", views.move_to_desk),
+    path("desk/<path:name>/transfer/", views.transfer),
     path("desk/<path:name>/back-to/<int:seq>/", views.back_to),
     path("paper/", include("documents.urls")),
     path("paper/", include("history.urls")),

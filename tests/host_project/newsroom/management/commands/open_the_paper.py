@@ -7,7 +7,12 @@ from django.core.management.base import BaseCommand
 from documents.models import Document
 from newsroom.models import Article, Desk, Person
 
-PEOPLE = (("ida@paper.example", "news"), ("jon@paper.example", "news"), ("eve@paper.example", "sport"))
+PEOPLE = (
+    ("ida@paper.example", "news"),
+    ("jon@paper.example", "news"),
+    ("eve@paper.example", "sport"),
+    ("kit@paper.example", "news"),
+)
 
 
 class Command(BaseCommand):
