@@ -1,0 +1,43 @@
+"""How a room comes by rows that other processes stored, without the watch's help."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from pytest_django import Settings
+
+from realtime.hub import Hub
+from tests.builders import append_rows, make_session
+from tests.integration.realtime.rooms import empty, shared_document, stored, update_that_types
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def no_watch(settings: Settings) -> None:
+    settings.PALIMPSEST = {"HEAD_CHECK_SECONDS": 600.0}
+
+
+async def test_a_row_that_is_told_of_while_the_log_is_being_read_is_read_too(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _ = await shared_document()
+    room = await hub.open(document.pk, empty)
+    has_looked, may_return = asyncio.Event(), asyncio.Event()
+    load = hub.load
+
+    async def load_and_wait(*args: Any) -> Any:
+        found = await load(*args)
+        has_looked.set()
+        await may_return.wait()
+        return found
+
+    monkeypatch.setattr(hub, "load", load_and_wait)
+    room.catch_up_soon()
+    await has_looked.wait()
+    await sync_to_async(append_rows)(make_session(document), [update_that_types("late", client_id=7)])
+    room.catch_up_soon()
+    may_return.set()
+
+    await stored(hub, document, 1)
