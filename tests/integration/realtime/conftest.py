@@ -2,6 +2,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest_asyncio
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 from realtime.hub import Hub, current_hub, drain
 
@@ -12,6 +14,7 @@ async def hub() -> AsyncIterator[Hub]:
     hub = current_hub()
     yield hub
     await drain()
+    await sync_to_async(connections.close_all)()  # of the thread on which async tests reach the database
 
 
 @pytest_asyncio.fixture
