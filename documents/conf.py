@@ -33,7 +33,7 @@ class Conf:
     append_rows_max: int = 2000
     """Rows of one transaction of the group commit; the rest waits for the next one."""
     append_lock_timeout_ms: int = 5000
-    """How long an append waits for the lock of a document's head before the batch is tried one by one."""
+    """How long an append waits for a document's head that another transaction holds; then its sockets get 1013."""
     fold_rows_per_transaction: int = 1000
     """Rows folded in one pycrdt transaction: 326 ms for 259,778 rows, against 505 ms one by one."""
     snapshot_rows: int = 5000

@@ -22,7 +22,7 @@ from documents.models import Document, Role
 from documents.roles import readmit
 from history.crdt.chain import row_hash
 from history.errors import LogUnavailable, OutcomeUnknown
-from history.models import Kind
+from history.models import Kind, Request
 from history.sessions import WriteSession
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Reason(enum.Enum):
     """Why an update was refused. Nothing of it is in the log."""
 
     UNAVAILABLE = "the log of this document cannot be written now"
+    BUSY = "another transaction holds the log of this document"
     NOT_ALLOWED = "you may not write to this document"
     GONE = "there is no such document"
     MOVED_ON = "the document is no longer at the expected seq"
@@ -110,6 +111,7 @@ class _Row:
 LOCK_HEADS = """
 SELECT document_id, seq, hash, at, epoch FROM history_head WHERE document_id = ANY(%s) ORDER BY document_id FOR UPDATE
 """
+LOCK_FREE_HEADS = LOCK_HEADS + " SKIP LOCKED"
 # A statement of its own: it sees what was committed while LOCK_HEADS waited, which a join there would not.
 READ_ACCESS = """
 SELECT access.document_id, document.key, access.version, document.deleted_at IS NOT NULL, clock_timestamp()
@@ -135,20 +137,23 @@ FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor
 INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
 
 
-def append(batch: Sequence[PendingUpdate]) -> list[Fate]:
+def append(batch: Sequence[PendingUpdate], *, lock_timeout_ms: int | None = None) -> list[Fate]:
     """Append updates of any documents in one transaction; return each one's fate, in the order given.
 
     Seqs are 1-based and gapless per document. Inside the caller's `atomic()` the rows become durable with the caller's
-    commit and the heads stay locked until then; outside of one they are durable on return. Where the database refuses
-    a batch (a lock that is not had in time, a full disk), each document is tried alone: one document's trouble is no
-    other's. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost)."""
+    commit and the heads stay locked until then; outside of one they are durable on return. Heads are waited for
+    `lock_timeout_ms` (APPEND_LOCK_TIMEOUT_MS where not given); then those that are held are passed over as BUSY. Where
+    the database refuses a batch for another reason (a full disk), each document is tried alone: one document's trouble
+    is no other's. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost)."""
     if not batch:
         return []
     try:
-        return _append_in_one_transaction(batch)
+        return _append_in_one_transaction(batch, _Locking(lock_timeout_ms or conf().append_lock_timeout_ms))
     except (OperationalError, DataError, IntegrityError, InternalError) as error:
         if connection.in_atomic_block:
             raise
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            return _append_in_one_transaction(batch, _Locking(0, skips_held=True))
         documents = sorted({item.document_id for item in batch})
         if len(documents) == 1:
             logger.warning("append refused by the database: document=%s error=%s", documents[0], _name(error))
@@ -156,22 +161,31 @@ def append(batch: Sequence[PendingUpdate]) -> list[Fate]:
         fates: dict[int, Fate] = {}
         for document_id in documents:
             places = [place for place, item in enumerate(batch) if item.document_id == document_id]
-            fates.update(zip(places, append([batch[place] for place in places]), strict=True))
+            alone = append([batch[place] for place in places], lock_timeout_ms=lock_timeout_ms)
+            fates.update(zip(places, alone, strict=True))
         return [fates[place] for place in range(len(batch))]
 
 
-def _append_in_one_transaction(batch: Sequence[PendingUpdate]) -> list[Fate]:
+@dataclass(frozen=True, slots=True)
+class _Locking:
+    """How heads are locked: waited for, or passed over where another transaction holds them."""
+
+    timeout_ms: int
+    skips_held: bool = False
+
+
+def _append_in_one_transaction(batch: Sequence[PendingUpdate], locking: _Locking) -> list[Fate]:
     """As `append`, all or nothing. Where rights have changed since a session was admitted, its role is read first.
 
     That happens with nothing locked: a host's rule is any code, and may ask in ways that a pipeline does not bear (a
     server-side cursor, an `atomic()` of its own). The heads are locked again, and the version says whether it holds."""
     for _ in range(READMISSIONS_MAX):
         try:
-            return _append_or_reconnect(batch)
+            return _append_or_reconnect(batch, locking)
         except _RightsChanged as changed:
             for session in changed.sessions:
                 _readmit(session)
-    return _append_or_reconnect(batch, refuse_stale=True)
+    return _append_or_reconnect(batch, locking, refuse_stale=True)
 
 
 class _RightsChanged(Exception):
@@ -195,7 +209,9 @@ def _readmit(session: WriteSession) -> None:
     session.access_version = version
 
 
-def _append_or_reconnect(batch: Sequence[PendingUpdate], *, refuse_stale: bool = False) -> list[Fate]:
+def _append_or_reconnect(
+    batch: Sequence[PendingUpdate], locking: _Locking, *, refuse_stale: bool = False
+) -> list[Fate]:
     """Append. A lost connection is told apart by when it was lost: before the rows were sent nothing can be stored, and
     one new connection is tried."""
     for attempt in ("first", "last"):
@@ -203,7 +219,7 @@ def _append_or_reconnect(batch: Sequence[PendingUpdate], *, refuse_stale: bool =
         try:
             with connection.wrap_database_errors:
                 connection.ensure_connection()
-                return _append_on(connection.connection, batch, progress, refuse_stale=refuse_stale)
+                return _append_on(connection.connection, batch, progress, locking, refuse_stale=refuse_stale)
         except (OperationalError, InterfaceError) as error:
             lost = connection.connection is None or connection.connection.closed
             if not lost or connection.in_atomic_block:
@@ -223,7 +239,7 @@ class _Progress:
 
 
 def _append_on(
-    raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress, *, refuse_stale: bool
+    raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress, locking: _Locking, *, refuse_stale: bool
 ) -> list[Fate]:
     """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
     callers_lock_timeout = None
@@ -233,13 +249,13 @@ def _append_on(
         (callers_lock_timeout,) = raw.execute("SHOW lock_timeout").fetchone() or ("0",)
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
-        heads = _lock_heads(raw, sorted({item.document_id for item in batch}))
+        heads, held = _lock_heads(raw, sorted({item.document_id for item in batch}), locking)
         if callers_lock_timeout is not None:
             _set_lock_timeout(raw, callers_lock_timeout)
         stale = {item.session for item in batch if _is_stale(item.session, heads.get(item.document_id))}
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
-        sequencer = _Sequencer(heads, lambda item: _find_request(raw, item))
+        sequencer = _Sequencer(heads, held, lambda item: _find_request(raw, item))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
         _insert(raw, sequencer)
@@ -253,17 +269,19 @@ def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> ps
     return psycopg.Cursor(raw).execute(query, params, binary=True)
 
 
-def _lock_heads(raw: Connection, document_ids: list[int]) -> dict[int, _Head]:
-    _set_lock_timeout(raw, f"{conf().append_lock_timeout_ms}ms")
-    heads = _execute(raw, LOCK_HEADS, [document_ids])
+def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> tuple[dict[int, _Head], set[int]]:
+    """The heads that are locked now, by document, and the documents whose heads another transaction holds."""
+    _set_lock_timeout(raw, f"{locking.timeout_ms}ms")
+    heads = _execute(raw, LOCK_FREE_HEADS if locking.skips_held else LOCK_HEADS, [document_ids])
     rights = _execute(raw, READ_ACCESS, [document_ids])
     locked = heads.fetchall()
     access = {row[0]: row[1:] for row in rights.fetchall()}
-    return {
+    by_document = {
         document_id: _Head(document_id, access[document_id][0], seq, hash_, at, epoch, *access[document_id][1:])
         for document_id, seq, hash_, at, epoch in locked
         if document_id in access
     }
+    return by_document, access.keys() - by_document.keys()
 
 
 def _set_lock_timeout(raw: Connection, value: str) -> None:
@@ -279,8 +297,11 @@ def _find_request(raw: Connection, item: PendingUpdate) -> int | None:
 class _Sequencer:
     """Numbers and hashes a batch onto locked heads; collects what is to be inserted."""
 
-    def __init__(self, heads: dict[int, _Head], find_request: Callable[[PendingUpdate], int | None]) -> None:
+    def __init__(
+        self, heads: dict[int, _Head], held: set[int], find_request: Callable[[PendingUpdate], int | None]
+    ) -> None:
         self.heads = heads
+        self.held = held
         self.find_request = find_request
         self.rows: list[_Row] = []
         self.requests: dict[tuple[int, str, str], int] = {}
@@ -288,6 +309,8 @@ class _Sequencer:
         self.moved: dict[int, _Head] = {}
 
     def place(self, item: PendingUpdate) -> Fate:
+        if item.document_id in self.held:
+            return Refused(Reason.BUSY)
         head = self.heads.get(item.document_id)
         if head is None or head.deleted:
             return Refused(Reason.GONE)
@@ -403,6 +426,12 @@ def _insert(raw: Connection, sequencer: _Sequencer) -> None:
     )
     for name, seq in sequencer.requests.items():
         _execute(raw, INSERT_REQUEST, [*name, seq])
+
+
+def requested_seq(session: WriteSession, request_key: str) -> int | None:
+    """The seq of the act that this user named so on this document, if it is in the log."""
+    named = Request.objects.filter(document_id=session.document_id, actor=_actor(session), key=request_key)
+    return named.values_list("seq", flat=True).first()
 
 
 def microseconds(moment: datetime) -> int:

@@ -81,8 +81,5 @@ def _refusal(reason: str) -> Problem:
         case Reason.GONE.value:
             message = "There is no such document, or you may not see it."
             return Problem(HTTPStatus.NOT_FOUND, "not_found", message)
-        case Reason.UNAVAILABLE.value:
-            message = "The log of this document cannot be written now; nothing was changed. Try again in a moment."
-            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable", message)
         case _:
             return Problem(HTTPStatus.CONFLICT, "refused", f"The log did not take it: {reason}.")

@@ -12,21 +12,17 @@ from django.utils import timezone
 
 from documents.models import Document
 from documents.roles import Admission, admit
-from history.append import PendingUpdate, Refused, Stored, append
-from history.crdt.folding import emitted_by
-from history.crdt.guard import Guard
+from history.append import PendingUpdate, Reason, Refused, Stored, append, requested_seq
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import restore_update
 from history.crdt.updates import MissingDependency
-from history.errors import UpdateRefused
-from history.folds import Folded, document_at, full_ydoc
-from history.log import consistent_read, read_payloads
+from history.errors import LogUnavailable, UpdateRefused
+from history.folds import document_at, full_ydoc
+from history.gate import Gate, GateBroken
+from history.log import consistent_read, head_of, read_payloads
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.signals import document_changed, log_appended
-
-RESTORE_ATTEMPTS_MAX = 3
-"""A restore is made on a head that others move on; what it emits stays right, but a refused one is made again."""
 
 
 def write_session(
@@ -64,11 +60,10 @@ def append_update(
 
     With a `request_key`, the same act sent again is stored once. Raises: UpdateRefused with the reason (malformed,
     needs updates that the document does not have, not allowed); LogUnavailable; OutcomeUnknown."""
-    folded = full_ydoc(session.document_id)
-    emitted = _gated(session.document_id, folded, update)
-    if emitted is None:
-        return None
-    return _append_and_tell(session, folded, emitted, kind=kind, request_key=request_key)
+    repeated = _stored_before(session, request_key)
+    if repeated is not None:
+        return repeated
+    return _through_gate(session, update, kind=kind, request_key=request_key)
 
 
 def restore(session: WriteSession, seq: int, *, request_key: str | None = None) -> Stored | None:
@@ -77,6 +72,9 @@ def restore(session: WriteSession, seq: int, *, request_key: str | None = None) 
     Nothing is taken out of the log, and what others type meanwhile survives.
     Raises: NoSuchSeq, RestoreFailed, UpdateRefused, LogHole, LogUnavailable, OutcomeUnknown."""
     document_id = session.document_id
+    repeated = _stored_before(session, request_key)
+    if repeated is not None:
+        return repeated
     with consistent_read():
         head = full_ydoc(document_id)
         then = document_at(document_id, seq=seq, full=True)
@@ -90,28 +88,34 @@ def restore(session: WriteSession, seq: int, *, request_key: str | None = None) 
     if update is None:
         return None
     session.detail["source_seq"] = seq
-    emitted = _gated(document_id, head, update)
-    if emitted is None:
+    return _through_gate(session, update, kind=Kind.RESTORE, request_key=request_key)
+
+
+def _stored_before(session: WriteSession, request_key: str | None) -> Stored | None:
+    """Where the act of this key is in the log already: a task that runs twice says the same twice."""
+    if request_key is None:
         return None
-    return _append_and_tell(session, head, emitted, kind=Kind.RESTORE, request_key=request_key)
+    seq = requested_seq(session, request_key)
+    if seq is None:
+        return None
+    head = head_of(session.document_id)
+    return Stored(seq, head.at, head.epoch, repeated=True)
 
 
-def _gated(document_id: int, folded: Folded, update: bytes) -> bytes | None:
-    """What a full document at the head re-emits of `update`, if the guard lets it through."""
+def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_key: str | None) -> Stored | None:
+    document_id = session.document_id
     try:
-        Guard.of(folded.doc.get_update()).check(update)
+        emitted = Gate.load(document_id).take(update)
     except MissingDependency as error:
         raise UpdateRefused(document_id, f"the update builds on others that are not in the log: {error}") from error
-    except Malformed as error:
+    except (Malformed, GateBroken) as error:
         raise UpdateRefused(document_id, f"this is not an update that can be stored: {error}") from error
-    return emitted_by(folded.doc, update)
-
-
-def _append_and_tell(
-    session: WriteSession, folded: Folded, emitted: bytes, *, kind: Kind, request_key: str | None
-) -> Stored:
+    if emitted is None:
+        return None
     (fate,) = append([PendingUpdate(session=session, payload=emitted, kind=kind, request_key=request_key)])
     if isinstance(fate, Refused):
+        if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE):
+            raise LogUnavailable(f"document {session.document_id}: {fate.reason.value}")
         raise UpdateRefused(session.document_id, fate.reason.value)
     if not fate.repeated:
         transaction.on_commit(lambda: _tell(session, fate, emitted))

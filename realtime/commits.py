@@ -15,18 +15,26 @@ from channels.db import database_sync_to_async
 from django.db import connection
 
 from documents.conf import conf
-from history.append import Fate, PendingUpdate, append
+from history.append import Fate, PendingUpdate, Reason, Refused, append
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.errors import HistoryError, OutcomeUnknown
+from history.gate import Gate
 from history.models import Kind
 from history.sessions import WriteSession
-from realtime.gate import Gate
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
     from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
+
+HEAD_WAIT_MS = 50
+"""How long a batch waits for a document's head; other processes' appends hold one for about a millisecond."""
+
+PARKED_SECONDS = 0.1
+"""How long a document whose head was held steps aside before it is tried again."""
+
+BUSY = Refused(Reason.BUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class GroupCommit:
 
     def __init__(self) -> None:
         self._queue: deque[Entry] = deque()
+        self._parked: dict[Room, list[Entry]] = {}
+        self._parked_since: dict[Room, float] = {}
         self._last_of_room: dict[int, Entry] = {}
         self._unstored_bytes = 0
         self._wake = asyncio.Event()
@@ -106,7 +116,7 @@ class GroupCommit:
             last.size += len(update)
         else:
             entry = Entry(room, session, origin, kind, taken.gate, [update], len(update), future)
-            self._queue.append(entry)
+            self._parked.get(room, self._queue).append(entry)
             self._last_of_room[room.document_id] = entry
         self._unstored_bytes += len(update)
         if self._unstored_bytes > conf().unstored_bytes_max:
@@ -116,9 +126,7 @@ class GroupCommit:
 
     def withdraw(self, room: "Room") -> list[Entry]:
         """Take a room's entries out of the line, in their order."""
-        withdrawn = [entry for entry in self._queue if entry.room is room]
-        self._queue = deque(entry for entry in self._queue if entry.room is not room)
-        self._last_of_room.pop(room.document_id, None)
+        withdrawn = self._parked.pop(room, []) + self._take_out(room)
         self._settled(withdrawn)
         return withdrawn
 
@@ -152,7 +160,8 @@ class GroupCommit:
                 except Exception:
                     logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(batch))
                     self._give_up(batch)
-            self._idle.set()
+            if not self._parked:
+                self._idle.set()
 
     def _next_batch(self) -> list[Entry]:
         count = min(len(self._queue), conf().append_rows_max)
@@ -169,15 +178,45 @@ class GroupCommit:
         except HistoryError as error:
             # Stored or not is not known, or cannot be now: clients hold their edits and sync them again.
             logger.warning("a batch of %d rows was given up: %s", len(batch), error)
+            self._settled(batch)
             self._give_up(batch)
             return
-        finally:
-            self._settled(batch)
         rooms: dict[Room, list[tuple[Entry, bytes, Fate]]] = {}
         for entry, row, fate in zip(batch, pending, fates, strict=True):
             rooms.setdefault(entry.room, []).append((entry, row.payload, fate))
         for room, settled in rooms.items():
-            room.settle(settled)
+            entries = [entry for entry, _, _ in settled]
+            if settled[0][2] == BUSY:
+                self._park(room, entries)
+            else:
+                self._settled(entries)
+                self._parked_since.pop(room, None)
+                room.settle(settled)
+
+    def _park(self, room: "Room", entries: list[Entry]) -> None:
+        """Another transaction holds this document's head: its entries step aside, those that come after them too, and
+        all other rooms go on. After APPEND_LOCK_TIMEOUT_MS the room is given up."""
+        loop = asyncio.get_running_loop()
+        since = self._parked_since.setdefault(room, loop.time())
+        if room.closed or (loop.time() - since) * 1000 > conf().append_lock_timeout_ms:
+            self._parked_since.pop(room, None)
+            self._settled(entries)
+            self._give_up(entries)
+            return
+        entries += self._take_out(room)
+        self._parked[room] = entries
+        self._last_of_room[room.document_id] = entries[-1]
+        loop.call_later(PARKED_SECONDS, self._unpark, room)
+
+    def _unpark(self, room: "Room") -> None:
+        self._queue.extendleft(reversed(self._parked.pop(room, [])))
+        self._wake.set()
+
+    def _take_out(self, room: "Room") -> list[Entry]:
+        taken = [entry for entry in self._queue if entry.room is room]
+        self._queue = deque(entry for entry in self._queue if entry.room is not room)
+        self._last_of_room.pop(room.document_id, None)
+        return taken
 
     def _give_up(self, batch: Sequence[Entry]) -> None:
         for room in {entry.room for entry in batch}:
@@ -196,6 +235,6 @@ def _append_and_keep(batch: Sequence[PendingUpdate]) -> list[Fate]:
     """Append, on a connection that lives on: Channels closes old ones after each call, whatever CONN_MAX_AGE says."""
     try:
         connection.ensure_connection()
-        return append(batch)
+        return append(batch, lock_timeout_ms=HEAD_WAIT_MS)
     finally:
         connection.close_at = None

@@ -17,13 +17,13 @@ from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.updates import MissingDependency
 from history.folds import Folded
+from history.gate import Gate, GateBroken
 from history.log import consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, Taken
 from realtime.frames import SharedMessage
-from realtime.gate import Gate, GateBroken
 from realtime.protocols.awareness import AwarenessEntry, AwarenessStates
 from realtime.protocols.frames import (
     encode_awareness_frames,

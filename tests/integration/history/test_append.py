@@ -253,7 +253,7 @@ def test_one_documents_lock_timeout_does_not_fail_anothers_rows(settings: Settin
         Head.objects.select_for_update().get(document=held)
         batch = [_pending(make_session(document)) for document in (held, free)]
         fates = in_thread(lambda: append(batch)).result(timeout=30)
-    assert fates[0] == Refused(Reason.UNAVAILABLE)
+    assert fates[0] == Refused(Reason.BUSY)
     assert isinstance(fates[1], Stored)
     assert append([_pending(make_session(held))])[0].seq == 1  # type: ignore[union-attr]
     assert _proven(held)

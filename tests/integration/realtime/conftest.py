@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from channels.layers import channel_layers
 from django.db import connections
 
 from realtime.hub import Hub, current_hub, drain
@@ -11,6 +12,7 @@ from realtime.hub import Hub, current_hub, drain
 @pytest_asyncio.fixture
 async def hub() -> AsyncIterator[Hub]:
     """The hub of this test's event loop, as a worker process has one; ended with the test."""
+    channel_layers.backends.clear()  # a layer belongs to one event loop, as it does in a worker process
     hub = current_hub()
     yield hub
     await drain()

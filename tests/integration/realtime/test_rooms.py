@@ -1,16 +1,18 @@
 """One process's live copies: what they take, show, and never show."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import connection, transaction
 from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
-from history.models import Session, Snapshot
+from history.models import Head, Session, Snapshot
 from realtime.bus import _rows_hint
 from realtime.hub import Hub
 from tests.integration.realtime.rooms import empty, folded_text, rows_of, shared_document, stored, update_that_types
@@ -213,3 +215,43 @@ async def test_a_malformed_frame_closes_its_own_socket_and_changes_nothing(hub: 
         await stored(hub, document, 1)
         assert ada.closed is None
     assert await folded_text(document) == "fine"
+
+
+async def test_a_document_whose_head_is_held_holds_up_no_other(hub: Hub) -> None:
+    held, people = await shared_document(ada=Role.OWNER)
+    free, others = await shared_document(bob=Role.OWNER)
+    async with (
+        Socket(held.name, user=people["ada"]) as ada,
+        Socket(held.name, user=people["ada"]) as reader,
+        Socket(free.name, user=others["bob"]) as bob,
+    ):
+        await asyncio.gather(ada.until_synced(), reader.until_synced(), bob.until_synced())
+        release = threading.Event()
+        holding = asyncio.create_task(asyncio.to_thread(hold_head, held, release))
+        await asyncio.to_thread(wait_until_held, held)
+        ada.type("a")
+        for number in range(1, 10):
+            bob.type("b")
+            await stored(hub, free, number)
+            ada.type("a")
+        assert (reader.text, hub.rooms[held.pk].seq) == ("", 0)
+        release.set()
+        await holding
+        await reader.until(lambda: reader.text == "a" * 10)
+    assert await folded_text(held) == "a" * 10
+
+
+def hold_head(document: Document, release: threading.Event) -> None:
+    with transaction.atomic():
+        Head.objects.select_for_update().get(document=document)
+        release.wait(10)
+    connection.close()
+
+
+def wait_until_held(document: Document) -> None:
+    held = False
+    while not held:
+        with transaction.atomic():
+            held = not Head.objects.select_for_update(skip_locked=True).filter(document=document).exists()
+        time.sleep(0.01)
+    connection.close()

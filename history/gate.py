@@ -1,7 +1,7 @@
-"""The write gate of one room: the guard, and the intake document whose re-emission is what goes into the log.
+"""The write gate of one document: the guard, and the intake document whose re-emission is what goes into the log.
 
-Nothing that a client sent reaches the log but through `take`. An apply that raises leaves the intake changed: the
-gate is then thrown away and built anew from the log."""
+Nothing reaches the log but through `take`, whoever made it. An apply that raises leaves the intake changed: the gate
+is then thrown away and built anew from the log."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class GateBroken(Exception):
 
 @dataclass(slots=True)
 class Gate:
-    """`seq` is the last committed seq that the intake holds; it also holds this process's updates in flight."""
+    """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight."""
 
     intake: "Doc[Any]"
     guard: Guard
