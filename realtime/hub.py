@@ -216,9 +216,11 @@ class Hub:
     async def check_rights(self, rooms: Iterable[Room]) -> None:
         """Ask again what everyone in these rooms may do; close or downgrade those who may no longer."""
         for room in rooms:
+            here = {connection.user.pk: connection.user for connection in room.connections}
+            admissions = await self.load(_admit_again, here, room.document_id)
             for connection in list(room.connections):
-                admission = await self.load(_admit_again, connection.user, room.document_id)
-                connection.readmit(admission)
+                if connection.user.pk in admissions:  # who came meanwhile was admitted just now
+                    connection.readmit(admissions[connection.user.pk])
 
     async def rights_changed(self, document_id: int) -> None:
         room = self.rooms.get(document_id)
@@ -281,9 +283,10 @@ def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
     return {document_id: (seq, epoch, version) for document_id, seq, epoch, version in rows}
 
 
-def _admit_again(user: Any, document_id: int) -> Admission | None:
+def _admit_again(users: dict[Any, Any], document_id: int) -> dict[Any, Admission | None]:
+    """What each user, by key, may do now; anonymous ones have the key None."""
     document = Document.objects.filter(pk=document_id).first()
-    return None if document is None else readmit(user, document)
+    return {key: None if document is None else readmit(user, document) for key, user in users.items()}
 
 
 def _send_document_changed(document_id: int, seq: int, actor: Any) -> None:
