@@ -20,7 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from config.stack.web import WebWorkers
 from documents.models import Document
-from history.append import PendingUpdate, append
+from history.append import append
+from history.fates import PendingUpdate
 from history.folds import compact
 from history.models import Snapshot, Via
 from history.sessions import WriteSession

@@ -3,13 +3,10 @@
 One short transaction locks the heads of all documents of a batch in order, compares rights, numbers and hashes in
 Python, and inserts. The lock makes seqs gapless and commit order equal to seq order; nobody is told before COMMIT."""
 
-import enum
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, TypeAlias
-from uuid import UUID
 
 import psycopg
 from django.contrib.auth.models import AnonymousUser
@@ -18,11 +15,12 @@ from django.db.utils import DataError, IntegrityError, InterfaceError, InternalE
 from psycopg.types.json import Jsonb
 
 from documents.conf import conf
-from documents.models import Document, Role
+from documents.models import Document
 from documents.roles import readmit
-from history.crdt.chain import row_hash
 from history.errors import LogUnavailable, OutcomeUnknown
-from history.models import Kind, Request
+from history.fates import Fate, PendingUpdate, Reason, Refused
+from history.models import Request
+from history.sequencer import LockedHead, Sequencer, is_stale
 from history.sessions import WriteSession
 
 logger = logging.getLogger(__name__)
@@ -31,82 +29,6 @@ Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 READMISSIONS_MAX = 3
 """How often in one append roles are read anew; where rights change faster than that, the update is turned back."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingUpdate:
-    """One row to be: an update (as re-emitted by pycrdt, v1) of one session.
-
-    `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
-    nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there."""
-
-    session: WriteSession
-    payload: bytes
-    kind: Kind = Kind.SYNC
-    request_key: str | None = None
-    expected_seq: int | None = None
-
-    @property
-    def document_id(self) -> int:
-        return self.session.document_id
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key."""
-
-    seq: int
-    at: datetime
-    epoch: int
-    repeated: bool = False
-
-
-class Reason(enum.Enum):
-    """Why an update was refused. Nothing of it is in the log."""
-
-    UNAVAILABLE = "the log of this document cannot be written now"
-    BUSY = "another transaction holds the log of this document"
-    NOT_ALLOWED = "you may not write to this document"
-    GONE = "there is no such document"
-    MOVED_ON = "the document is no longer at the expected seq"
-    TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    reason: Reason
-
-
-Fate = Stored | Refused
-
-
-@dataclass(slots=True)
-class _Head:
-    """A locked head while a batch is numbered onto it."""
-
-    document_id: int
-    key: UUID
-    seq: int
-    hash: bytes
-    at: datetime
-    epoch: int
-    access_version: int
-    deleted: bool
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    document_id: int
-    seq: int
-    session_id: int
-    kind: int
-    at: datetime
-    payload: bytes
-    hash: bytes
-
 
 LOCK_HEADS = """
 SELECT document_id, seq, hash, at, epoch FROM history_head WHERE document_id = ANY(%s) ORDER BY document_id FOR UPDATE
@@ -252,10 +174,10 @@ def _append_on(
         heads, held = _lock_heads(raw, sorted({item.document_id for item in batch}), locking)
         if callers_lock_timeout is not None:
             _set_lock_timeout(raw, callers_lock_timeout)
-        stale = {item.session for item in batch if _is_stale(item.session, heads.get(item.document_id))}
+        stale = {item.session for item in batch if is_stale(item.session, heads.get(item.document_id))}
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
-        sequencer = _Sequencer(heads, held, lambda item: _find_request(raw, item))
+        sequencer = Sequencer(heads, held, lambda item: _find_request(raw, item))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
         _insert(raw, sequencer)
@@ -269,7 +191,7 @@ def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> ps
     return psycopg.Cursor(raw).execute(query, params, binary=True)
 
 
-def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> tuple[dict[int, _Head], set[int]]:
+def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> tuple[dict[int, LockedHead], set[int]]:
     """The heads that are locked now, by document, and the documents whose heads another transaction holds."""
     _set_lock_timeout(raw, f"{locking.timeout_ms}ms")
     heads = _execute(raw, LOCK_FREE_HEADS if locking.skips_held else LOCK_HEADS, [document_ids])
@@ -277,7 +199,7 @@ def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> 
     locked = heads.fetchall()
     access = {row[0]: row[1:] for row in rights.fetchall()}
     by_document = {
-        document_id: _Head(document_id, access[document_id][0], seq, hash_, at, epoch, *access[document_id][1:])
+        document_id: LockedHead(document_id, access[document_id][0], seq, hash_, at, epoch, *access[document_id][1:])
         for document_id, seq, hash_, at, epoch in locked
         if document_id in access
     }
@@ -290,96 +212,11 @@ def _set_lock_timeout(raw: Connection, value: str) -> None:
 
 
 def _find_request(raw: Connection, item: PendingUpdate) -> int | None:
-    row = _execute(raw, FIND_REQUEST, [item.document_id, _actor(item.session), item.request_key]).fetchone()
+    row = _execute(raw, FIND_REQUEST, [item.document_id, item.session.actor, item.request_key]).fetchone()
     return None if row is None else row[0]
 
 
-class _Sequencer:
-    """Numbers and hashes a batch onto locked heads; collects what is to be inserted."""
-
-    def __init__(
-        self, heads: dict[int, _Head], held: set[int], find_request: Callable[[PendingUpdate], int | None]
-    ) -> None:
-        self.heads = heads
-        self.held = held
-        self.find_request = find_request
-        self.rows: list[_Row] = []
-        self.requests: dict[tuple[int, str, str], int] = {}
-        self.new_sessions: dict[int, WriteSession] = {}
-        self.moved: dict[int, _Head] = {}
-
-    def place(self, item: PendingUpdate) -> Fate:
-        if item.document_id in self.held:
-            return Refused(Reason.BUSY)
-        head = self.heads.get(item.document_id)
-        if head is None or head.deleted:
-            return Refused(Reason.GONE)
-        if _is_stale(item.session, head):
-            return Refused(Reason.UNAVAILABLE)
-        if not self._is_known(item.session) or not _may_write(item.session):
-            return Refused(Reason.NOT_ALLOWED)
-        if len(item.payload) > conf().update_bytes_max:
-            return Refused(Reason.TOO_LARGE)
-        name = (item.document_id, _actor(item.session), item.request_key or "")
-        if item.request_key is not None:
-            seq = self.requests.get(name) or self.find_request(item)
-            if seq is not None:
-                return Stored(seq, head.at, head.epoch, repeated=True)
-        if item.expected_seq is not None and item.expected_seq != head.seq:
-            return Refused(Reason.MOVED_ON)
-        if item.request_key is not None:
-            self.requests[name] = head.seq + 1
-        return self._number(item, head)
-
-    def _is_known(self, session: WriteSession) -> bool:
-        """Whether a new session's account is still there: its row would else fail the COMMIT of everybody's edits."""
-        if session.user is None or session.stored or session.id in self.new_sessions:
-            return True
-        return _hold_account(session.user)
-
-    def _number(self, item: PendingUpdate, head: _Head) -> Stored:
-        session = item.session
-        head.seq += 1
-        head.at = max(head.now, head.at)
-        head.hash = row_hash(
-            head.hash,
-            document_key=head.key,
-            seq=head.seq,
-            kind=item.kind,
-            at_microseconds=microseconds(head.at),
-            session_commitment=session.commitment,
-            payload=item.payload,
-        )
-        self.rows.append(_Row(head.document_id, head.seq, session.id, item.kind, head.at, item.payload, head.hash))
-        self.moved[head.document_id] = head
-        if not session.stored:
-            self.new_sessions[session.id] = session
-        return Stored(head.seq, head.at, head.epoch)
-
-
-def _is_stale(session: WriteSession, head: _Head | None) -> bool:
-    """Whether any right of the document has changed since the session's role was read."""
-    return head is not None and session.requires_role and session.access_version != head.access_version
-
-
-def _may_write(session: WriteSession) -> bool:
-    return not session.requires_role or (session.role is not None and session.role >= Role.EDITOR)
-
-
-def _hold_account(user: Any) -> bool:
-    """Whether the account exists; if so, it cannot be deleted before the COMMIT. The lock is the one that the foreign
-    key takes anyway, and like there it comes after the head's."""
-    meta = user._meta  # noqa: SLF001  (Django documents it)
-    table, column = connection.ops.quote_name(meta.db_table), connection.ops.quote_name(meta.pk.column)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",
-            [meta.pk.get_db_prep_value(user.pk, connection)],
-        )
-        return cursor.fetchone() is not None
-
-
-def _insert(raw: Connection, sequencer: _Sequencer) -> None:
+def _insert(raw: Connection, sequencer: Sequencer) -> None:
     if not sequencer.rows:
         return
     for session in sequencer.new_sessions.values():
@@ -430,17 +267,8 @@ def _insert(raw: Connection, sequencer: _Sequencer) -> None:
 
 def requested_seq(session: WriteSession, request_key: str) -> int | None:
     """The seq of the act that this user named so on this document, if it is in the log."""
-    named = Request.objects.filter(document_id=session.document_id, actor=_actor(session), key=request_key)
+    named = Request.objects.filter(document_id=session.document_id, actor=session.actor, key=request_key)
     return named.values_list("seq", flat=True).first()
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970: what the chain hashes and Postgres keeps."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
-def _actor(session: WriteSession) -> str:
-    return "" if session.user is None else str(session.user.pk)
 
 
 def _name(error: Exception) -> str:

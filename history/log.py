@@ -5,7 +5,7 @@ A reader never sees a hole: all tables are read in one snapshot of the database,
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
@@ -14,11 +14,10 @@ from django.db import connection, transaction
 from history.crdt.packing import unpack
 from history.errors import LogHole
 from history.models import Head, Segment, Update
+from history.times import moment
 
 PAGE_ROWS = 5000
 """Rows fetched by one query."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 READ_ROWS = """
@@ -132,5 +131,5 @@ def _rows_of_segments(document_id: int, *, after: int, until: int) -> Iterator[L
 
 def _unpacked(segment: Segment) -> Iterator[LogRow]:
     for place, row in enumerate(unpack(bytes(segment.payload))):
-        at = EPOCH + timedelta(microseconds=row.at_microseconds)
+        at = moment(row.at_microseconds)
         yield LogRow(segment.first_seq + place, row.session_id, row.kind, at, row.payload)

@@ -5,12 +5,12 @@ Pages, admin and API catch `PROBLEMS` and answer with `problem_of(error)`; nothi
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from history.append import Reason
 from history.crdt.content import ContentTooDeep
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import RestoreFailed
 from history.crdt.updates import MissingDependency
 from history.errors import LogHole, LogUnavailable, NoSuchSeq, OutcomeUnknown, UpdateRefused
+from history.fates import Reason
 
 
 class BadMoment(ValueError):

@@ -37,13 +37,16 @@ class WriteSession:
     commitment: bytes = field(init=False)
     stored: bool = field(default=False, init=False)
 
+    @property
+    def actor(self) -> str:
+        """The user's key as text; empty for nobody."""
+        return "" if self.user is None else str(self.user.pk)
+
     def __post_init__(self) -> None:
         # Postgres keeps no NUL in text: it would refuse the whole batch.
         self.user_agent = self.user_agent.replace("\x00", "")[:USER_AGENT_LENGTH_MAX]
         self.ip = canonical_ip(self.ip)
-        self.commitment = commitment(
-            salt=self.salt, user="" if self.user is None else str(self.user.pk), via=self.via, ip=self.ip or ""
-        )
+        self.commitment = commitment(salt=self.salt, user=self.actor, via=self.via, ip=self.ip or "")
 
 
 def canonical_ip(text: str | None) -> str | None:

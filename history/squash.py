@@ -12,13 +12,13 @@ from django.db.models.functions import Length
 
 from documents.conf import conf
 from documents.models import Document
-from history.append import microseconds
 from history.crdt.chain import GENESIS, row_hash
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, PackedRow, pack, unpack
 from history.errors import HistoryError, LogHole
 from history.models import Segment, Session, Update
 from history.runs import INSERT_RUNS
+from history.times import microseconds
 
 SEGMENT_BYTES_MAX = 32 * 1024 * 1024
 """Payloads of one segment: what a reader holds in memory for it. A single larger row is a segment of its own."""

@@ -16,7 +16,6 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from documents.models import Document
-from history.append import EPOCH, microseconds
 from history.crdt.chain import GENESIS, commitment, row_hash
 from history.crdt.content import canonical
 from history.crdt.folding import fold
@@ -29,6 +28,7 @@ from history.log import LogRow, consistent_read
 from history.models import Head, Request, Run, Segment, Session, Snapshot, Update
 from history.sessions import canonical_ip
 from history.snapshots import digest
+from history.times import EPOCH, microseconds
 
 ROWS_PER_FETCH = 500
 """Live rows held at a time; one may be UPDATE_BYTES_MAX."""

@@ -12,11 +12,12 @@ from django.utils import timezone
 
 from documents.models import Document
 from documents.roles import Admission, admit
-from history.append import PendingUpdate, Reason, Refused, Stored, append, requested_seq
+from history.append import append, requested_seq
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import restore_update
 from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
+from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
 from history.gate import Gate, GateBroken
 from history.log import consistent_read, head_of, read_payloads

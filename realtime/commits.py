@@ -15,9 +15,10 @@ from channels.db import database_sync_to_async
 from django.db import connection
 
 from documents.conf import conf
-from history.append import Fate, PendingUpdate, Reason, Refused, append
+from history.append import append
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.errors import HistoryError, OutcomeUnknown
+from history.fates import Fate, PendingUpdate, Reason, Refused
 from history.gate import Gate
 from history.models import Kind
 from history.sessions import WriteSession

@@ -17,7 +17,8 @@ from pycrdt import Doc
 from documents.conf import conf
 from documents.models import Document
 from documents.roles import Admission, readmit
-from history.append import Fate, PendingUpdate, Stored, append
+from history.append import append
+from history.fates import Fate, PendingUpdate, Stored
 from history.folds import compact, make_ydoc
 from history.models import Head, Kind, Via
 from history.signals import document_changed

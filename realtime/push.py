@@ -6,7 +6,7 @@ from asgiref.sync import sync_to_async
 
 from documents.models import Document
 from documents.opening import NoSuchDocument
-from history.append import Stored
+from history.fates import Stored
 from history.models import Kind, Via
 from history.writes import append_update, write_session
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pycrdt import Doc
 
 from documents.conf import conf
-from history.append import Fate, Reason, Refused, Stored
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.updates import MissingDependency
+from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
 from history.gate import Gate, GateBroken
 from history.log import consistent_read, head_of, read_log

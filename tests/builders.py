@@ -14,10 +14,12 @@ from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
 from documents.roles import admit
-from history.append import PendingUpdate, Stored, append, microseconds
+from history.append import append
 from history.crdt.chain import GENESIS, row_hash
+from history.fates import PendingUpdate, Stored
 from history.models import Head, Kind, Session, Update, Via
 from history.sessions import WriteSession
+from history.times import microseconds
 from tests.histories import Row, random_history, updates_of
 
 _numbers = itertools.count(1)

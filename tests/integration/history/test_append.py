@@ -11,7 +11,8 @@ from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
 from documents.roles import access_changed, membership_role
-from history.append import PendingUpdate, Reason, Refused, Stored, append
+from history.append import append
+from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.models import Head, Request, Session, Update, Via
 from history.sessions import WriteSession
 from history.verify import Verdict, verify_document

@@ -12,8 +12,9 @@ import pytest
 from django.db import connection, transaction
 
 from documents.models import Document
-from history.append import PendingUpdate, Stored, append
+from history.append import append
 from history.errors import LogUnavailable, OutcomeUnknown
+from history.fates import PendingUpdate, Stored
 from history.models import Head
 from history.verify import Verdict, verify_document
 from tests.builders import append_rows, in_thread, log_of, make_document, make_session, typed

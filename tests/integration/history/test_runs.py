@@ -9,7 +9,8 @@ from pytest_django import Settings
 from documents.models import Document, Role
 from documents.roles import readable_by
 from history import runs
-from history.append import PendingUpdate, append
+from history.append import append
+from history.fates import PendingUpdate
 from history.models import Kind, Run, Via
 from history.runs import RunSummary, edits, runs_of
 from history.squash import squash_document

@@ -8,9 +8,10 @@ from pytest_django import Settings
 
 from documents.models import Document
 from history import squash
-from history.append import PendingUpdate, append
+from history.append import append
 from history.crdt.packing import PackedRow, unpack
 from history.errors import LogHole
+from history.fates import PendingUpdate
 from history.models import Head, Run, Segment, Update
 from history.squash import SquashRefused, squash_document
 from history.verify import Verdict, verify_document

@@ -12,8 +12,9 @@ from django.db.models import F
 
 from documents.models import Document
 from history import verify
-from history.append import PendingUpdate, append
+from history.append import append
 from history.crdt.packing import PackedRow, pack, unpack
+from history.fates import PendingUpdate
 from history.folds import compact
 from history.models import Head, Run, Segment, Session, Snapshot, Update
 from history.snapshots import digest

@@ -1,0 +1,55 @@
+"""What goes into the append and what comes out: updates, and what became of each."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from history.models import Kind
+from history.sessions import WriteSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingUpdate:
+    """One row to be: an update (as re-emitted by pycrdt, v1) of one session.
+
+    `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
+    nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there."""
+
+    session: WriteSession
+    payload: bytes
+    kind: Kind = Kind.SYNC
+    request_key: str | None = None
+    expected_seq: int | None = None
+
+    @property
+    def document_id(self) -> int:
+        return self.session.document_id
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key."""
+
+    seq: int
+    at: datetime
+    epoch: int
+    repeated: bool = False
+
+
+class Reason(enum.Enum):
+    """Why an update was refused. Nothing of it is in the log."""
+
+    UNAVAILABLE = "the log of this document cannot be written now"
+    BUSY = "another transaction holds the log of this document"
+    NOT_ALLOWED = "you may not write to this document"
+    GONE = "there is no such document"
+    MOVED_ON = "the document is no longer at the expected seq"
+    TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason
+
+
+Fate = Stored | Refused

@@ -1,0 +1,127 @@
+"""Numbering: a batch of updates onto locked heads. Who may write is decided here, under the lock, for each of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from documents.conf import conf
+from documents.models import Role
+from history.crdt.chain import row_hash
+from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
+from history.sessions import WriteSession
+from history.times import microseconds
+
+
+@dataclass(slots=True)
+class LockedHead:
+    """A locked head while a batch is numbered onto it."""
+
+    document_id: int
+    key: UUID
+    seq: int
+    hash: bytes
+    at: datetime
+    epoch: int
+    access_version: int
+    deleted: bool
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    document_id: int
+    seq: int
+    session_id: int
+    kind: int
+    at: datetime
+    payload: bytes
+    hash: bytes
+
+
+class Sequencer:
+    """Numbers and hashes a batch onto locked heads; collects what is to be inserted."""
+
+    def __init__(
+        self, heads: dict[int, LockedHead], held: set[int], find_request: Callable[[PendingUpdate], int | None]
+    ) -> None:
+        self.heads = heads
+        self.held = held
+        self.find_request = find_request
+        self.rows: list[NewRow] = []
+        self.requests: dict[tuple[int, str, str], int] = {}
+        self.new_sessions: dict[int, WriteSession] = {}
+        self.moved: dict[int, LockedHead] = {}
+
+    def place(self, item: PendingUpdate) -> Fate:
+        if item.document_id in self.held:
+            return Refused(Reason.BUSY)
+        head = self.heads.get(item.document_id)
+        if head is None or head.deleted:
+            return Refused(Reason.GONE)
+        if is_stale(item.session, head):
+            return Refused(Reason.UNAVAILABLE)
+        if not self._is_known(item.session) or not _may_write(item.session):
+            return Refused(Reason.NOT_ALLOWED)
+        if len(item.payload) > conf().update_bytes_max:
+            return Refused(Reason.TOO_LARGE)
+        name = (item.document_id, item.session.actor, item.request_key or "")
+        if item.request_key is not None:
+            seq = self.requests.get(name) or self.find_request(item)
+            if seq is not None:
+                return Stored(seq, head.at, head.epoch, repeated=True)
+        if item.expected_seq is not None and item.expected_seq != head.seq:
+            return Refused(Reason.MOVED_ON)
+        if item.request_key is not None:
+            self.requests[name] = head.seq + 1
+        return self._number(item, head)
+
+    def _is_known(self, session: WriteSession) -> bool:
+        """Whether a new session's account is still there: its row would else fail the COMMIT of everybody's edits."""
+        if session.user is None or session.stored or session.id in self.new_sessions:
+            return True
+        return _hold_account(session.user)
+
+    def _number(self, item: PendingUpdate, head: LockedHead) -> Stored:
+        session = item.session
+        head.seq += 1
+        head.at = max(head.now, head.at)
+        head.hash = row_hash(
+            head.hash,
+            document_key=head.key,
+            seq=head.seq,
+            kind=item.kind,
+            at_microseconds=microseconds(head.at),
+            session_commitment=session.commitment,
+            payload=item.payload,
+        )
+        self.rows.append(NewRow(head.document_id, head.seq, session.id, item.kind, head.at, item.payload, head.hash))
+        self.moved[head.document_id] = head
+        if not session.stored:
+            self.new_sessions[session.id] = session
+        return Stored(head.seq, head.at, head.epoch)
+
+
+def is_stale(session: WriteSession, head: LockedHead | None) -> bool:
+    """Whether any right of the document has changed since the session's role was read."""
+    return head is not None and session.requires_role and session.access_version != head.access_version
+
+
+def _may_write(session: WriteSession) -> bool:
+    return not session.requires_role or (session.role is not None and session.role >= Role.EDITOR)
+
+
+def _hold_account(user: Any) -> bool:
+    """Whether the account exists; if so, it cannot be deleted before the COMMIT. The lock is the one that the foreign
+    key takes anyway, and like there it comes after the head's."""
+    meta = user._meta  # noqa: SLF001  (Django documents it)
+    table, column = connection.ops.quote_name(meta.db_table), connection.ops.quote_name(meta.pk.column)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE {column} = %s FOR KEY SHARE",
+            [meta.pk.get_db_prep_value(user.pk, connection)],
+        )
+        return cursor.fetchone() is not None
