@@ -145,11 +145,20 @@ function until(watched, timeout_seconds, what, probe) {
     }
     const timer = setTimeout(() => {
       const events = watched.map((client) => JSON.stringify(client.events.slice(-5))).join('\n')
-      finish(reject, new Error(`after ${timeout_seconds} s still no ${what}; last events:\n${events}`))
+      const held = watched.map(heldBy).join('\n')
+      finish(reject, new Error(`after ${timeout_seconds} s still no ${what}; last events:\n${events}\nand what is held:\n${held}`))
     }, timeout_seconds * 1000)
     for (const client of watched) client.listeners.add(look)
     look()
   })
+}
+
+/** What tells two documents apart, in a line: own client id, clocks, what waits for other updates, the content's hash. */
+function heldBy({ doc, types, provider }) {
+  const { pendingStructs, pendingDs } = doc.store
+  const pending = [pendingStructs && 'structs', pendingDs && 'deletes'].filter(Boolean).join(' and ') || 'nothing'
+  const hash = contentOf(doc, types).content_hash.slice(0, 12)
+  return `${doc.clientID}: clocks ${JSON.stringify(clocksOf(doc))}, synced ${provider.synced}, pending ${pending}, content ${hash}`
 }
 
 const holds = (condition) => (condition ? true : undefined)
@@ -158,7 +167,8 @@ const clocksOf = (doc) => Object.fromEntries(Y.decodeStateVector(Y.encodeStateVe
 
 async function repeat(client, count, interval_ms, step) {
   let performed = 0
-  while (performed < count && !client.destroyed) {
+  client.stopped = false
+  while (performed < count && !client.destroyed && !client.stopped) {
     step(performed)
     performed++
     await pause(interval_ms)
@@ -198,6 +208,10 @@ const COMMANDS = {
     return repeat(found, letters.length, interval_ms, (i) => {
       applyActions(found.doc, found.types, [{ root, do: 'append', text: letters[i] }])
     })
+  },
+  /** Ends `random` and `type` under way. */
+  stop({ client }) {
+    find(client).stopped = true
   },
   apply({ client, update }) {
     Y.applyUpdate(find(client).doc, Buffer.from(update, 'hex'), 'apply')

@@ -93,11 +93,15 @@ class Client:
         return int(result["performed"])
 
     async def type(self, text: str, *, root: str = "t", interval_ms: float = 0, timeout_seconds: float = 60.0) -> int:
-        """Append to a text root, one transaction per code point; return how many were typed (fewer if destroyed)."""
+        """Append to a text root, one transaction per code point; return how many were typed: fewer if stopped."""
         result = await self._call(
             "type", root=root, text=text, interval_ms=interval_ms, deadline_seconds=timeout_seconds
         )
         return int(result["performed"])
+
+    async def stop(self) -> None:
+        """End `type` and `random` under way; they return what they have done so far."""
+        await self._call("stop")
 
     async def apply(self, update: bytes) -> None:
         """Apply an update as a local change: the provider sends it on."""
