@@ -53,7 +53,7 @@ def log_config(level: str = "WARNING") -> dict[str, Any]:
 
 def websocket_protocol() -> type[asyncio.Protocol]:
     """Our protocol class, which sends one encoded frame to many sockets; uvicorn's own where it is not there."""
-    return _plugged("realtime.frames", "SharedFrameProtocol") or WebSocketsSansIOProtocol
+    return _plugged("realtime.uvicorn_protocol", "SharedFrameProtocol") or WebSocketsSansIOProtocol
 
 
 async def warm_up() -> None:

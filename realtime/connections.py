@@ -31,7 +31,7 @@ from realtime.rooms import Room
 logger = logging.getLogger(__name__)
 
 ASKS_MAX = 3
-"""How often in a row a client is asked for what is missing before its answer is taken for final."""
+"""How often in a row a client is asked for what is missing."""
 
 DENIED_REASON = "you may read this document but not write to it"
 
@@ -111,10 +111,13 @@ class Connection:
         self.outbox.offer(SharedMessage(encode_permission_denied(DENIED_REASON)))
 
     def ask_for_missing(self, sync_step1: bytes) -> None:
-        """Ask the client for the updates that its last one builds on; a client that has none is not asked for ever."""
+        """Ask the client for the updates that its last one builds on. One that does not have them is closed with 1013:
+        it keeps its edits and shows that it is not synced, where silence would let it think that they are here."""
         self._asked += 1
         if self._asked <= ASKS_MAX:
             self.outbox.offer(SharedMessage(sync_step1))
+        else:
+            self.close(Closing(CloseCode.TRY_AGAIN, "your edits build on others that are not here"))
 
     def has_no_gap(self) -> None:
         self._asked = 0

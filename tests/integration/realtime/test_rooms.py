@@ -15,6 +15,7 @@ from documents.models import Document, Membership, Role
 from history.models import Head, Session, Snapshot
 from realtime.bus import _rows_hint
 from realtime.hub import Hub
+from realtime.protocols.frames import encode_update
 from tests.integration.realtime.rooms import empty, folded_text, rows_of, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket
 
@@ -99,6 +100,21 @@ async def test_an_update_that_builds_on_what_is_missing_is_asked_for_and_never_l
         ada.send(b"\x00\x02" + bytes([len(offline.get_update())]) + offline.get_update())
         await stored(hub, document, 1)
     assert await folded_text(document) == "ab"
+
+
+async def test_a_client_that_does_not_have_what_is_missing_is_not_left_to_think_that_it_is_synced(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    offline: Doc[Any] = Doc(client_id=9)
+    text = offline.get("text", type=Text)
+    text.insert(0, "a")
+    known = offline.get_state()
+    text.insert(1, "b")
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for _ in range(4):
+            ada.send(encode_update(offline.get_update(known)))
+        await ada.until(lambda: ada.closed == 1013)
+    assert await rows_of(document) == []
 
 
 async def test_one_session_that_is_refused_fails_nobody_elses_edits_in_the_same_batch(hub: Hub) -> None:
