@@ -9,9 +9,9 @@ django_application = get_asgi_application()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402  (apps must be loaded first)
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.urls import re_path  # noqa: E402
 
-from realtime.routing import websocket_urlpatterns  # noqa: E402
+from realtime.routing import no_such_door, websocket_urlpatterns  # noqa: E402
 
-application = ProtocolTypeRouter(
-    {"http": django_application, "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
-)
+sockets = URLRouter([*websocket_urlpatterns, re_path("", no_such_door)])  # type: ignore[arg-type]  # an ASGI view
+application = ProtocolTypeRouter({"http": django_application, "websocket": AuthMiddlewareStack(sockets)})

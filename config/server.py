@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
 
 
 def make_config(application: Any = "config.asgi:application", *, log_level: str = "WARNING") -> uvicorn.Config:
-    """The configuration of a worker; compression of small frames costs more than it saves (DESIGN §9)."""
+    """The configuration of a worker; compression of small frames costs more than it saves."""
     return uvicorn.Config(
         application,
         loop="uvloop",

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from documents.conf import conf
 from documents.models import Document
 from documents.roles import readmit
-from history.errors import LogUnavailable, OutcomeUnknown
+from history.errors import LogUnavailable, OutcomeUnknown, WrongIsolation
 from history.fates import Fate, PendingUpdate, Reason, Refused
 from history.models import Request
 from history.sequencer import LockedHead, Sequencer, is_stale
@@ -55,6 +55,7 @@ UPDATE history_head SET seq = head.seq, hash = head.hash, at = head.at
 FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[]) AS head (document_id, seq, hash, at)
 WHERE history_head.document_id = head.document_id
 """
+READ_CALLERS = "SELECT current_setting('lock_timeout'), current_setting('transaction_isolation')"
 FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
 INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
 
@@ -67,15 +68,20 @@ def append(batch: Sequence[PendingUpdate], *, lock_timeout_ms: int | None = None
     `lock_timeout_ms` (APPEND_LOCK_TIMEOUT_MS where not given); then those that are held are passed over as BUSY. Where
     the database refuses a batch for another reason (a full disk), each document is tried alone: one document's trouble
     is no other's. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost)."""
+    return _append(batch, _Locking(lock_timeout_ms or conf().append_lock_timeout_ms))
+
+
+def _append(batch: Sequence[PendingUpdate], locking: "_Locking") -> list[Fate]:
     if not batch:
         return []
     try:
-        return _append_in_one_transaction(batch, _Locking(lock_timeout_ms or conf().append_lock_timeout_ms))
+        return _append_in_one_transaction(batch, locking)
     except (OperationalError, DataError, IntegrityError, InternalError) as error:
         if connection.in_atomic_block:
             raise
-        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-            return _append_in_one_transaction(batch, _Locking(0, skips_held=True))
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable) and not locking.skips_held:
+            # The limit stays, 0 would be none: an account's row is waited for too, and not every lock is a head's.
+            return _append(batch, _Locking(locking.timeout_ms, skips_held=True))
         documents = sorted({item.document_id for item in batch})
         if len(documents) == 1:
             logger.warning("append refused by the database: document=%s error=%s", documents[0], _name(error))
@@ -83,7 +89,7 @@ def append(batch: Sequence[PendingUpdate], *, lock_timeout_ms: int | None = None
         fates: dict[int, Fate] = {}
         for document_id in documents:
             places = [place for place, item in enumerate(batch) if item.document_id == document_id]
-            alone = append([batch[place] for place in places], lock_timeout_ms=lock_timeout_ms)
+            alone = _append([batch[place] for place in places], locking)
             fates.update(zip(places, alone, strict=True))
         return [fates[place] for place in range(len(batch))]
 
@@ -168,7 +174,9 @@ def _append_on(
     if connection.in_atomic_block:
         # This also begins the caller's transaction: BEGIN is sent with its first statement, and before that
         # `raw.transaction()` would be the outermost one and COMMIT what the caller may yet roll back.
-        (callers_lock_timeout,) = raw.execute("SHOW lock_timeout").fetchone() or ("0",)
+        callers_lock_timeout, isolation = raw.execute(READ_CALLERS).fetchone() or ("0", "")
+        if isolation != "read committed":
+            raise WrongIsolation(f"an append needs READ COMMITTED, and the caller's transaction is {isolation.upper()}")
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
         heads, held = _lock_heads(raw, sorted({item.document_id for item in batch}), locking)

@@ -14,6 +14,10 @@ class OutcomeUnknown(HistoryError):
     blindly; read the log."""
 
 
+class WrongIsolation(HistoryError):
+    """An append was made in a transaction above READ COMMITTED, which would not see a right that was just taken."""
+
+
 class LogHole(HistoryError):
     """A seq that must be in the log is in neither rows nor segments."""
 

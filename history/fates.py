@@ -1,6 +1,7 @@
 """What goes into the append and what comes out: updates, and what became of each."""
 
 import enum
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,13 +14,15 @@ class PendingUpdate:
     """One row to be: an update (as re-emitted by pycrdt, v1) of one session.
 
     `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
-    nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there."""
+    nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there.
+    `chain`: updates of one chain may build on earlier ones; what stands behind a refused one is refused as BEHIND."""
 
     session: WriteSession
     payload: bytes
     kind: Kind = Kind.SYNC
     request_key: str | None = None
     expected_seq: int | None = None
+    chain: Hashable | None = None
 
     @property
     def document_id(self) -> int:
@@ -45,6 +48,7 @@ class Reason(enum.Enum):
     GONE = "there is no such document"
     MOVED_ON = "the document is no longer at the expected seq"
     TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
+    BEHIND = "an update that this one may build on was refused"
 
 
 @dataclass(frozen=True, slots=True)

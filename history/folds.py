@@ -1,9 +1,11 @@
 """A document folded from its log: newest snapshot, then the tail. All reading of content starts here."""
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from django.db import DatabaseError
 from pycrdt import Doc
 
 from documents.conf import conf
@@ -12,6 +14,8 @@ from history.errors import NoSuchSeq
 from history.log import consistent_read, head_of, read_log, seq_at
 from history.models import Snapshot
 from history.snapshots import is_due, store_snapshot
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +41,24 @@ def make_ydoc(document_id: int, *, doc: "Doc[Any] | None" = None) -> Folded:
     Raises: LogHole."""
     served: Doc[Any] = Doc() if doc is None else doc
     if _tail_is_long(document_id):
-        full = compact(document_id)
+        full = full_ydoc(document_id)
+        is_stored = _is_stored(document_id, full)
         served.apply_update(full.doc.get_update())
-        return replace(full, doc=served, snapshot_seq=full.seq)
+        return replace(full, doc=served, snapshot_seq=full.seq if is_stored else full.snapshot_seq)
     folded = _fold(document_id, until=None, full=False, doc=served)
     if is_due(folded.tail_rows, folded.tail_bytes, folded.snapshot_bytes):
-        compact(document_id)
+        _is_stored(document_id, full_ydoc(document_id))
     return folded
+
+
+def _is_stored(document_id: int, full: Folded) -> bool:
+    """Store a snapshot where it can be had: it is a cache, and a document opens without."""
+    try:
+        store_snapshot(document_id, full.seq, full.doc)
+    except (ValueError, DatabaseError):
+        logger.exception("no snapshot: document=%s seq=%s", document_id, full.seq)
+        return False
+    return True
 
 
 def _tail_is_long(document_id: int) -> bool:

@@ -18,7 +18,7 @@ class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Gate:
     """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight."""
 

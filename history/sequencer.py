@@ -1,6 +1,6 @@
 """Numbering: a batch of updates onto locked heads. Who may write is decided here, under the lock, for each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,7 @@ class Sequencer:
         self.requests: dict[tuple[int, str, str], int] = {}
         self.new_sessions: dict[int, WriteSession] = {}
         self.moved: dict[int, LockedHead] = {}
+        self.broken_chains: set[Hashable] = set()
 
     def place(self, item: PendingUpdate) -> Fate:
         if item.document_id in self.held:
@@ -62,12 +63,12 @@ class Sequencer:
         head = self.heads.get(item.document_id)
         if head is None or head.deleted:
             return Refused(Reason.GONE)
-        if is_stale(item.session, head):
-            return Refused(Reason.UNAVAILABLE)
-        if not self._is_known(item.session) or not _may_write(item.session):
-            return Refused(Reason.NOT_ALLOWED)
-        if len(item.payload) > conf().update_bytes_max:
-            return Refused(Reason.TOO_LARGE)
+        reason = self._refusal(item, head)
+        if reason is not None:
+            self.broken_chains.add(item.chain)
+            return Refused(reason)
+        if item.chain is not None and item.chain in self.broken_chains:
+            return Refused(Reason.BEHIND)
         name = (item.document_id, item.session.actor, item.request_key or "")
         if item.request_key is not None:
             seq = self.requests.get(name) or self.find_request(item)
@@ -78,6 +79,15 @@ class Sequencer:
         if item.request_key is not None:
             self.requests[name] = head.seq + 1
         return self._number(item, head)
+
+    def _refusal(self, item: PendingUpdate, head: LockedHead) -> Reason | None:
+        if is_stale(item.session, head):
+            return Reason.UNAVAILABLE
+        if not self._is_known(item.session) or not _may_write(item.session):
+            return Reason.NOT_ALLOWED
+        if len(item.payload) > conf().update_bytes_max:
+            return Reason.TOO_LARGE
+        return None
 
     def _is_known(self, session: WriteSession) -> bool:
         """Whether a new session's account is still there: its row would else fail the COMMIT of everybody's edits."""

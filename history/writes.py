@@ -23,7 +23,7 @@ from history.gate import Gate, GateBroken
 from history.log import consistent_read, head_of, read_payloads
 from history.models import Kind, Via
 from history.sessions import WriteSession
-from history.signals import document_changed, log_appended
+from history.signals import log_appended, tell_of_change
 
 
 def write_session(
@@ -127,6 +127,4 @@ def _tell(session: WriteSession, stored: Stored, update: bytes) -> None:
     log_appended.send(
         sender=Document, document_id=session.document_id, epoch=stored.epoch, seq=stored.seq, update=update
     )
-    if document_changed.has_listeners(Document):
-        document = Document.objects.get(pk=session.document_id)
-        document_changed.send_robust(sender=Document, document=document, seq=stored.seq, actor=session.user)
+    tell_of_change(session.document_id, seq=stored.seq, actor=session.user)

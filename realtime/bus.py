@@ -1,7 +1,7 @@
 """The line to the other processes: the channel layer. It carries hints, never the truth.
 
 A hint may be dropped, repeated, reordered or forged: rows are signed, seqs must fit, and what is missing is read from
-the log. Publishing never waits and never fails: the watch of every process finds what was not heard."""
+the log. Publishing never fails, and waits a second at most: the watch of every process finds what was not heard."""
 
 import asyncio
 import hashlib
@@ -34,6 +34,9 @@ HINTS_WAITING_MAX = 10_000
 RETRY_SECONDS = 1.0
 """Pause after the channel layer could not be reached."""
 
+LAYER_SECONDS = 1.0
+"""How long a channel layer may take for one thing: one that hangs counts as one that is away."""
+
 SILENCE_SECONDS = 6.0
 """A bus that does not bring back this process's own heartbeat for so long has forgotten its groups."""
 
@@ -54,6 +57,7 @@ class Bus:
         self._process = secrets.token_hex(8)
         self._channel: str | None = None
         self._subscribed: set[int] = set()
+        self._membership = asyncio.Lock()
         self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(HINTS_WAITING_MAX)
         self._heard: dict[str, float] = {}
         self._tasks = (
@@ -73,7 +77,9 @@ class Bus:
         self._subscribed.discard(document_id)
         if self._layer is not None and self._channel is not None:
             try:
-                await self._layer.group_discard(group_of(document_id), self._channel)
+                async with asyncio.timeout(LAYER_SECONDS), self._membership:
+                    if document_id not in self._subscribed:  # else it was opened again meanwhile
+                        await self._layer.group_discard(group_of(document_id), self._channel)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: group_discard failed: %s", type(error).__name__)
 
@@ -136,9 +142,10 @@ class Bus:
         if self._layer is None:
             return
         try:
-            if self._channel is None:
-                self._channel = await self._layer.new_channel("palimpsest")
-            await self._layer.group_add(group, self._channel)
+            async with asyncio.timeout(LAYER_SECONDS), self._membership:
+                if self._channel is None:
+                    self._channel = await self._layer.new_channel("palimpsest")
+                await self._layer.group_add(group, self._channel)
         except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
             logger.info("channel layer: group_add failed: %s", type(error).__name__)
 
@@ -153,7 +160,8 @@ class Bus:
         while True:
             group, message = await self._outgoing.get()
             try:
-                await self._layer.group_send(group, message)
+                async with asyncio.timeout(LAYER_SECONDS):
+                    await self._layer.group_send(group, message)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: a hint was not sent: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -192,7 +200,7 @@ class Bus:
                 self._heard.setdefault(process, self._hub.now())
                 room.hear_from(process, decode_awareness_update(message["entries"]))
             case "presence_query":
-                self.publish_awareness(room.document_id, room.awareness.entries())
+                self.publish_awareness(room.document_id, room.presence_here())
             case "rights":
                 self._hub.spawn(self._hub.rights_changed(room.document_id))
             case unknown:
@@ -247,12 +255,16 @@ def _on_rights_changed(*, document_id: int, **_: Any) -> None:
     _send_now(group_of(document_id), {"type": "rights", "document": document_id})
 
 
+async def _group_send(group: str, message: dict[str, Any]) -> None:
+    async with asyncio.timeout(LAYER_SECONDS):
+        await get_channel_layer().group_send(group, message)
+
+
 def _send_now(group: str, message: dict[str, Any]) -> None:
-    layer = get_channel_layer()
-    if layer is None:
+    if get_channel_layer() is None:
         return
     try:
-        async_to_sync(layer.group_send)(group, message)
+        async_to_sync(_group_send)(group, message)
     except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
         # The commit stands; the watch of every process finds it within HEAD_CHECK_SECONDS.
         logger.info("channel layer: a hint was not sent: %s", type(error).__name__)

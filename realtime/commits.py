@@ -57,10 +57,12 @@ class Entry:
     gate: Gate
     updates: list[bytes]
     size: int
-    future: "asyncio.Future[Fate] | None" = None
+    future: "asyncio.Future[Fate | None] | None" = None
     """Resolved with the fate once the room has taken it over; for doors that acknowledge."""
+    is_settled: bool = False
+    """Whether its bytes are counted no more."""
 
-    def resolve(self, fate: Fate) -> None:
+    def resolve(self, fate: Fate | None) -> None:
         if self.future is not None and not self.future.done():
             self.future.set_result(fate)
 
@@ -80,6 +82,7 @@ class GroupCommit:
         self._parked: dict[Room, list[Entry]] = {}
         self._parked_since: dict[Room, float] = {}
         self._last_of_room: dict[int, Entry] = {}
+        self._in_flight: list[Entry] = []
         self._unstored_bytes = 0
         self._wake = asyncio.Event()
         self._room_for_more = asyncio.Event()
@@ -98,7 +101,7 @@ class GroupCommit:
         *,
         origin: "Connection | None",
         kind: Kind = Kind.SYNC,
-        future: "asyncio.Future[Fate] | None" = None,
+        future: "asyncio.Future[Fate | None] | None" = None,
     ) -> None:
         """Line up one update that the room's gate has taken. The room hears of its fate by `Room.settle`."""
         update = taken.update
@@ -131,6 +134,10 @@ class GroupCommit:
         self._settled(withdrawn)
         return withdrawn
 
+    def has_more_for(self, room: "Room") -> bool:
+        """Whether rows of the room have not met their fate yet."""
+        return any(entry.room is room for entry in (*self._in_flight, *self._queue, *self._parked.get(room, ())))
+
     async def room_for_more(self) -> None:
         """Wait while too many bytes are unstored: whoever reads a socket asks before it reads on."""
         await self._room_for_more.wait()
@@ -155,12 +162,17 @@ class GroupCommit:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                batch = self._next_batch()
+                self._in_flight = batch = self._next_batch()
                 try:
                     await self._commit(batch)
-                except Exception:
+                except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+                    raise
+                # pyo3's PanicException is no Exception, and without this task nothing is ever stored again.
+                except BaseException:
                     logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(batch))
+                    self._settled([entry for entry in batch if not entry.is_settled])
                     self._give_up(batch)
+                self._in_flight = []
             if not self._parked:
                 self._idle.set()
 
@@ -173,8 +185,11 @@ class GroupCommit:
         return batch
 
     async def _commit(self, batch: Sequence[Entry]) -> None:
-        pending = [PendingUpdate(session=entry.session, payload=entry.payload(), kind=entry.kind) for entry in batch]
         try:
+            pending = [
+                PendingUpdate(session=entry.session, payload=entry.payload(), kind=entry.kind, chain=entry.gate)
+                for entry in batch
+            ]
             fates = await self._append(pending)
         except HistoryError as error:
             # Stored or not is not known, or cannot be now: clients hold their edits and sync them again.
@@ -227,7 +242,9 @@ class GroupCommit:
             room.drop("its log could not be written")
 
     def _settled(self, batch: Sequence[Entry]) -> None:
-        self._unstored_bytes -= sum(entry.size for entry in batch)
+        for entry in batch:
+            entry.is_settled = True
+            self._unstored_bytes -= entry.size
         if self._unstored_bytes <= conf().unstored_bytes_max // 2:
             self._room_for_more.set()
 

@@ -75,6 +75,8 @@ class Connection:
         self.outbox.close()
 
     def close(self, closing: Closing) -> None:
+        """From this moment on the socket is shown nothing, whenever its client takes the close."""
+        self.leave()
         self._close(closing)
 
     def deliver(self, message: SharedMessage, *, seq: int) -> None:
@@ -91,6 +93,7 @@ class Connection:
     async def _do(self, message: Message) -> None:
         match message:
             case SyncStep1(state_vector):
+                await self.outbox.room_for_answers()
                 self.outbox.offer(self.room.sync_step2(state_vector))
             case SyncStep2(update) | Update(update):
                 if self._may_write:
@@ -100,6 +103,7 @@ class Connection:
             case Awareness(entries):
                 self.room.hear(self, entries)
             case QueryAwareness():
+                await self.outbox.room_for_answers()
                 self.show_presence()
 
     def show_presence(self) -> None:

@@ -13,6 +13,8 @@ from pycrdt import Doc
 
 from documents.opening import open_document
 from documents.tickets import redeem_ticket
+from history.errors import UpdateRefused
+from history.fates import Refused
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.writes import write_session
@@ -88,21 +90,28 @@ class YjsConsumer(AsyncWebsocketConsumer):
     async def group_send_message(self, message: bytes) -> None:
         """Send a message to everyone in the room, in all processes. A sync message is appended to the log first.
 
-        Raises: Malformed, MissingDependency, Closing."""
+        Raises: Malformed, MissingDependency, UpdateRefused, OutcomeUnknown, Closing."""
         connection = self._entered()
         for decoded in decode_frame(message):
             match decoded:
                 case SyncStep2(update) | Update(update):
-                    await connection.room.write_and_wait(connection.session, update, kind=Kind.SYNC)
+                    await self._append(update)
                 case Awareness(entries):
                     connection.room.hear(connection, entries)
                 case _:
                     raise ValueError("only updates and awareness can be sent to a group")
 
     async def doc_update(self, message_wrapper: WrappedMessage) -> None:
-        """Apply an update (v1) to the room's document: it is appended, then reaches everyone."""
+        """Apply an update (v1) to the room's document: it is appended, then reaches everyone.
+
+        Raises: as `group_send_message`."""
+        await self._append(message_wrapper["message"])
+
+    async def _append(self, update: bytes) -> None:
         connection = self._entered()
-        await connection.room.write_and_wait(connection.session, message_wrapper["message"], kind=Kind.SYNC)
+        fate = await connection.room.write_and_wait(connection.session, update, kind=Kind.SYNC)
+        if isinstance(fate, Refused):
+            raise UpdateRefused(connection.room.document_id, fate.reason.value)
 
     # The way in and out
 

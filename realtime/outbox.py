@@ -39,6 +39,9 @@ class Outbox:
         self._bytes_max = bytes_max
         self._waiting: deque[_Waiting] = deque()
         self._droppable_bytes = 0
+        self._answer_bytes = 0
+        self._room_for_answers = asyncio.Event()
+        self._room_for_answers.set()
         self._behind = False
         self._pump: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -59,8 +62,22 @@ class Outbox:
                 self._overflow()
                 return
             self._droppable_bytes += len(message.payload)
+        else:
+            self._answer_bytes += len(message.payload)
+            if self._answer_bytes > self._bytes_max:
+                self._room_for_answers.clear()
         self._waiting.append(_Waiting(message, seq))
         self._ensure_pump()
+
+    def skip(self, seq: int) -> None:
+        """The socket has the update of `seq` already. With others still in line that says nothing of those: they, and
+        this one again, are what it lacks if it then overflows."""
+        if self._pump is None:
+            self._wrote(seq)
+
+    async def room_for_answers(self) -> None:
+        """Wait while too many bytes of answers are unread: whoever asks and does not read is not read either."""
+        await self._room_for_answers.wait()
 
     async def flushed(self) -> None:
         """Wait until nothing waits."""
@@ -97,11 +114,15 @@ class Outbox:
                     self._droppable_bytes -= len(waiting.message.payload)
                 await self._send(waiting.message.payload)
                 self._wrote(waiting.seq)
+                if waiting.seq is None:
+                    self._answer_bytes -= len(waiting.message.payload)
+                    if self._answer_bytes <= self._bytes_max:
+                        self._room_for_answers.set()
             if not self._behind:
                 return
-            message, seq = await self._missed_since(self.seq)
-            # From here on updates line up again; those that the message already holds do no harm twice.
+            # Before the look: what is shown while it lasts lines up; what the message also holds does no harm twice.
             self._behind = False
+            message, seq = await self._missed_since(self.seq)
             if message is not None:
                 await self._send(message.payload)
                 self._wrote(seq)
@@ -109,6 +130,7 @@ class Outbox:
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
         self._pump = None
         self._idle.set()
+        self._room_for_answers.set()  # also of a socket that is gone: nobody would ever read
         if task.cancelled():
             return
         if (error := task.exception()) is not None:

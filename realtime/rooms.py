@@ -15,6 +15,7 @@ from documents.conf import conf
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.updates import MissingDependency
+from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
 from history.gate import Gate, GateBroken
@@ -75,7 +76,7 @@ class Room:
         self.closed = False
         self.idle_since = hub.now()
         self._gate: Gate | None = None
-        self._gate_loading: asyncio.Task[Gate] | None = None
+        self._gate_loading: asyncio.Task[None] | None = None
         self._whole: tuple[int, SharedMessage] | None = None
         self._catch_up_lock = asyncio.Lock()
         self._catch_up_due = False
@@ -113,6 +114,11 @@ class Room:
         yield SharedMessage(encode_sync_step1(self.doc.get_state()))
         yield from self.presence()
 
+    def presence_here(self) -> Sequence[AwarenessEntry]:
+        """Of those whose sockets are in this process: each process speaks for its own."""
+        here = self.awareness.entries()
+        return [entry for entry in here if not isinstance(self.awareness.owner_of(entry.client_id), str)]
+
     def presence(self) -> Iterable[SharedMessage]:
         return self._awareness_messages(self.awareness.entries())
 
@@ -129,7 +135,7 @@ class Room:
         upto = self.seq
         if upto == seq:
             return None, seq
-        if upto - seq > MERGE_UPDATES_MAX:
+        if upto - seq > min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
             return SharedMessage(encode_update(self.doc.get_update())), upto
         tail = await self.hub.load(_read_tail, self.document_id, seq)
         return SharedMessage(encode_update(merged([row.update for row in tail.rows]))), tail.rows[-1].last_seq
@@ -160,7 +166,7 @@ class Room:
         taken = await self._take(update)
         if taken is None:
             return None
-        future: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Fate | None] = asyncio.get_running_loop().create_future()
         self.hub.commits.submit(self, session, taken, origin=None, kind=kind, future=future)
         return await future
 
@@ -183,23 +189,26 @@ class Room:
         raise AssertionError("unreachable")
 
     async def _ready_gate(self) -> Gate:
-        if self.closed:
-            raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
-        if self._gate is not None:
-            return self._gate
-        if self._gate_loading is None:
-            self._gate_loading = asyncio.create_task(self._load_gate())
-        return await asyncio.shield(self._gate_loading)
+        # Looked at again after each wait: meanwhile the room may have ended, or the gate been thrown away.
+        while not self.closed:
+            if self._gate is not None:
+                return self._gate
+            if self._gate_loading is None:
+                self._gate_loading = asyncio.create_task(self._load_gate())
+            await asyncio.shield(self._gate_loading)
+        raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
 
-    async def _load_gate(self) -> Gate:
+    async def _load_gate(self) -> None:
         try:
             gate = await self.hub.load(Gate.load, self.document_id)
             while gate.seq < self.seq:
                 tail = await self.hub.load(_read_tail, self.document_id, gate.seq)
+                if not tail.rows:  # what this room shows is in the log no more: a backup was restored
+                    self.drop("the document has to be loaded again")
+                    raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
                 for row in tail.rows:
                     gate.follow(row.last_seq, row.update, known=False)
             self._gate = gate
-            return gate
         finally:
             self._gate_loading = None
 
@@ -215,7 +224,8 @@ class Room:
                         first_seq=fate.seq, last_seq=fate.seq, update=payload, gate=entry.gate, origin=entry.origin
                     )
                 )
-            entry.resolve(fate)
+            if not _is_behind(fate):
+                entry.resolve(fate)
         if rows and not self.closed:
             self.advance(rows)
             self.hub.publish_rows(self, rows, settled)
@@ -227,18 +237,31 @@ class Room:
         """What was refused is in the intake: a new one is built, and what stands in line behind it is judged again, so
         that no other session's edits fail with it and nothing is logged that builds on what is not there."""
         if any(reason in (Reason.UNAVAILABLE, Reason.GONE) for _, reason in refused):
+            # What stands in line builds on what is not in the log: clients hold it and sync it again.
+            for entry in (*(entry for entry, _ in refused), *self.hub.commits.withdraw(self)):
+                entry.fail(OutcomeUnknown("the room was dropped"))
             self.drop("its log could not be written")
             return
         self._gate = None
-        for entry, _ in refused:
-            if entry.origin is not None:
+        behind = [entry for entry, reason in refused if reason is Reason.BEHIND]
+        for entry, reason in refused:
+            if reason is not Reason.BEHIND and entry.origin is not None:
                 entry.origin.denied()
-        waiting = self.hub.commits.withdraw(self)
+        waiting = [*behind, *self.hub.commits.withdraw(self)]
         self.hub.spawn(self.hub.check_rights([self]))
         if waiting:
             self.hub.spawn(self._judge_again(waiting))
 
     async def _judge_again(self, entries: Sequence[Entry]) -> None:
+        try:
+            await self._take_again(entries)
+        except Exception as error:  # noqa: BLE001  (the log cannot be read: clients hold their edits and sync again)
+            logger.warning("not judged again: document=%s: %s", self.document_id, type(error).__name__)
+            for entry in entries:
+                entry.fail(OutcomeUnknown("the room was dropped"))
+            self.drop("its log could not be read")
+
+    async def _take_again(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             for update in entry.updates:
                 try:
@@ -248,10 +271,12 @@ class Room:
                         entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
                     entry.fail(error)
                     continue
-                if taken is not None:
-                    self.hub.commits.submit(
-                        self, entry.session, taken, origin=entry.origin, kind=entry.kind, future=entry.future
-                    )
+                if taken is None:
+                    entry.resolve(None)
+                    continue
+                self.hub.commits.submit(
+                    self, entry.session, taken, origin=entry.origin, kind=entry.kind, future=entry.future
+                )
 
     def advance(self, rows: Sequence[Committed]) -> None:
         """Take over committed rows, whoever told of them, and show them; rows that are known are passed over, and a
@@ -305,7 +330,7 @@ class Room:
             if connection is not origin:
                 connection.deliver(message, seq=self.seq)
             else:
-                connection.outbox.seq = max(connection.outbox.seq, self.seq)
+                connection.outbox.skip(self.seq)
 
     def catch_up_soon(self) -> None:
         """Have the log looked at in the background; many reasons at once are one. A reason that comes while somebody
@@ -325,11 +350,10 @@ class Room:
                 return
             covers = self._catch_ups_asked
             self._catch_up_due = False
-            try:
-                tail = await self.hub.load(_read_tail, self.document_id, self.seq)
-            finally:
-                self._catch_ups_done = covers
-            if tail.epoch != self.epoch or tail.head_seq < self.seq or len(tail.rows) < tail.head_seq - self.seq:
+            after = self.seq  # own commits and hints may move the room on before the look comes back
+            tail = await self.hub.load(_read_tail, self.document_id, after)
+            self._catch_ups_done = covers
+            if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
                 self.drop("the document has to be loaded again")
             if self.closed:
                 raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
@@ -365,6 +389,10 @@ class Room:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
         for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
             yield SharedMessage(frame)
+
+
+def _is_behind(fate: Fate) -> bool:
+    return isinstance(fate, Refused) and fate.reason is Reason.BEHIND
 
 
 def _read_tail(document_id: int, after: int) -> _Tail:

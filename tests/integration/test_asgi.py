@@ -1,0 +1,21 @@
+"""The project's own ASGI application, door by door."""
+
+from typing import Any
+
+import pytest
+from asgiref import testing
+
+from config.asgi import application
+
+Communicator: Any = testing.ApplicationCommunicator  # has no types
+
+
+@pytest.mark.parametrize("path", ["/", "/welcome", "/ws", "/ws/"])
+async def test_a_socket_at_a_wrong_address_is_told_where_the_right_one_is(path: str) -> None:
+    scope = {"type": "websocket", "path": path, "headers": [], "query_string": b"", "subprotocols": []}
+    socket: Any = Communicator(application, scope)
+    await socket.send_input({"type": "websocket.connect"})
+    assert (await socket.receive_output(timeout=10))["type"] == "websocket.accept"
+    closing = await socket.receive_output(timeout=10)
+    assert (closing["type"], closing["code"]) == ("websocket.close", 4404)
+    assert "/ws/<room>" in closing["reason"]
