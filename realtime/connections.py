@@ -87,8 +87,12 @@ class Connection:
         """Do what one frame says. Raises: Malformed, Closing; the socket is to be closed then."""
         if len(frame) > conf().frame_bytes_max:
             raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-        for message in decode_frame(frame, messages_max=conf().messages_per_frame_max):
-            await self._do(message)
+        messages = decode_frame(frame, messages_max=conf().messages_per_frame_max)
+        # Of questions that a frame asks more than once the last is answered: each answer may be the whole document.
+        last_asked = {type(message): place for place, message in enumerate(messages)}
+        for place, message in enumerate(messages):
+            if not isinstance(message, SyncStep1 | QueryAwareness) or last_asked[type(message)] == place:
+                await self._do(message)
 
     async def _do(self, message: Message) -> None:
         match message:

@@ -30,6 +30,9 @@ TYPE_DEPTH_MAX = 100
 ROOTS_MAX = 1_000
 """Root names of one document; yrs keeps about 1 KB for each, for ever."""
 
+CLIENTS_MAX = 100_000
+"""Client ids of one document; its state vector, which every client sends when it comes, holds them all."""
+
 Parent: TypeAlias = str | Id
 """A root's name or the id of a nested type."""
 
@@ -202,6 +205,8 @@ def _typed_behind(update: Update, base: _Facts) -> _Typed | None:
         return None
     if origin[1] >= known.get(origin[0], 0) or (right_origin and right_origin[1] >= known.get(right_origin[0], 0)):
         return None
+    if client not in known and len(known) >= CLIENTS_MAX:
+        return None
     place = _place_in(base.places, origin)
     if place is None or place[1] is not None or base.sequences.get(place[0]) is not _TEXT:
         return None
@@ -238,6 +243,8 @@ class _Pass:
         for parent, held in self.new.sequences.items():
             if held is Holds.TYPES and parent not in self.with_collected:
                 self.new.sequences[parent] = Holds.VALUES
+        if len(self.new.known.keys() - self.base.known.keys()) > CLIENTS_MAX - len(self.base.known):
+            self._refuse(f"the document would have more than {CLIENTS_MAX} client ids")
         if self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
             self._refuse(f"the document would have more than {ROOTS_MAX} roots")
         return self.new

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from history.crdt import guard as guard_module
 from history.crdt.guard import ROOTS_MAX, TYPE_DEPTH_MAX, Guard, Holds, MissingDependency, RefusedUpdate
 from history.crdt.lib0 import Malformed, var_string, var_uint
 from history.crdt.updates import decode_state_vector
@@ -231,3 +232,26 @@ def test_an_array_of_types_takes_no_text() -> None:
     for guard in (guard_of(doc.get_update()), Guard.of(doc.get_update())):
         with pytest.raises(RefusedUpdate, match="string content"):
             guard.check(b"\x01\x01\x02\x00\x84\x01\x00\x01x\x00")
+
+
+def test_a_document_has_no_more_clients_than_its_state_vector_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "CLIENTS_MAX", 3)
+    shared: Doc[Any] = Doc(client_id=1)
+    shared.get("text", type=Text).insert(0, "x")
+    guard = Guard.of(shared.get_update())
+    for client_id in (2, 3):
+        update = typed_by(client_id, shared)
+        guard.commit(guard.check(update))
+        shared.apply_update(update)
+    with pytest.raises(RefusedUpdate, match="more than 3 client ids"):
+        guard.check(typed_by(4, shared))
+    guard.check(typed_by(3, shared))
+
+
+def typed_by(client_id: int, shared: Doc[Any]) -> bytes:
+    doc: Doc[Any] = Doc(client_id=client_id)
+    doc.apply_update(shared.get_update())
+    before = doc.get_state()
+    text = doc.get("text", type=Text)
+    text.insert(len(str(text)), "y")
+    return doc.get_update(before)

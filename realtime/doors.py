@@ -1,0 +1,46 @@
+"""What a socket is told that never reaches a consumer: accepted first, because a refusal before that tells nothing."""
+
+import logging
+from typing import Any
+
+from django.db import Error as DatabaseError
+
+from realtime.closing import CloseCode
+
+logger = logging.getLogger(__name__)
+
+
+async def no_such_door(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The last route of a project that has no other sockets: says where they are, instead of an error in the log for
+    each attempt."""
+    await receive()
+    await _refuse(send, CloseCode.NO_SUCH_DOCUMENT, "sockets are at /ws/<room>")
+
+
+class WhileDatabaseIsAway:
+    """Wraps all that looks into the database before a consumer runs, such as the session of AuthMiddlewareStack: while
+    the database is away, a socket gets 1013 and one line in the log instead of a bare 500 and a traceback."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        is_accepted = False
+
+        async def send_and_note(message: dict[str, Any]) -> None:
+            nonlocal is_accepted
+            is_accepted = True
+            await send(message)
+
+        try:
+            await self.application(scope, receive, send_and_note)
+        except DatabaseError as error:
+            if is_accepted:
+                raise
+            logger.warning("a socket was turned away, the database is away: %s", type(error).__name__)
+            await _refuse(send, CloseCode.TRY_AGAIN, "the database is not available right now")
+
+
+async def _refuse(send: Any, code: CloseCode, reason: str) -> None:
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code, "reason": reason})
