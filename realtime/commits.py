@@ -147,8 +147,9 @@ class GroupCommit:
         await self._idle.wait()
 
     async def warm_up(self) -> None:
-        """Connect to the database before the first edit needs it."""
-        await self._append([])
+        """Connect to the database before the first edit needs it. Raises: DatabaseError while it is away."""
+        connect = database_sync_to_async(_connect_and_keep, thread_sensitive=False, executor=self._thread)
+        await connect()
 
     async def close(self) -> None:
         """Append what is in line, then end the thread and its connection."""
@@ -252,7 +253,11 @@ class GroupCommit:
 def _append_and_keep(batch: Sequence[PendingUpdate]) -> list[Fate]:
     """Append, on a connection that lives on: Channels closes old ones after each call, whatever CONN_MAX_AGE says."""
     try:
-        connection.ensure_connection()
         return append(batch, lock_timeout_ms=HEAD_WAIT_MS)
     finally:
         connection.close_at = None
+
+
+def _connect_and_keep() -> None:
+    connection.ensure_connection()
+    connection.close_at = None
