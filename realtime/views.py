@@ -8,6 +8,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from documents.models import Role
 from documents.naming import socket_path
 from documents.roles import document_for, role_for
 
@@ -29,5 +30,6 @@ def document_page(request: HttpRequest, key: UUID) -> HttpResponse:
         "room_url": socket_path(document.name),
         "documents_url": reverse("document-list"),
         "history_url": reverse("document-history", args=[key]),
+        "members_url": reverse("document-members", args=[key]) if role == Role.OWNER else None,
     }
     return render(request, "realtime/page.html", context)

@@ -1,7 +1,7 @@
 // The plain writing page: one shared text, who is here, and what the connection truly is.
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
-import { colourOf, lightColourOf } from './colours'
+import { colourOf, translucent } from './colours'
 import {
   announcePresence, closeExplanation, connectionWords, guardUnsentEdits, watchConnection, watchRefusals, type ConnectionState,
 } from './connection'
@@ -24,8 +24,10 @@ function start(): void {
   const provider = new WebsocketProvider(server, room, doc, { disableBc: true, connect: false })
   provider.awareness.setLocalStateField('user', {
     name: facts.userName,
+    // What other editors show; this page's own screens compute it.
     color: colourOf(facts.userName),
-    colorLight: lightColourOf(facts.userName),
+    colorLight: translucent(colourOf(facts.userName)),
+    since: Date.now(),
   })
   const editor = openEditor({
     host: element('editor'), text, awareness: provider.awareness, label: element('page-title').textContent ?? '',

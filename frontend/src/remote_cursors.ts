@@ -4,11 +4,12 @@ import { Annotation, type Extension } from '@codemirror/state'
 import { Decoration, EditorView, ViewPlugin, WidgetType, type DecorationSet, type PluginValue, type ViewUpdate } from '@codemirror/view'
 import type { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
-import { colourOf, lightColourOf } from './colours'
-import { nameOf } from './people'
+import { colourOf, translucent } from './colours'
+import { nameOf, presentColours } from './people'
 
 interface RemoteCursor {
   readonly name: string
+  readonly colour: string
   readonly from: number
   readonly to: number
   readonly head: number
@@ -19,14 +20,14 @@ const cursorsMoved = Annotation.define<true>()
 
 class CaretWidget extends WidgetType {
   /** `place` is the relative position as text: while it stays the element does, and its name tag fades. */
-  constructor(private readonly name: string, private readonly place: string) {
+  constructor(private readonly name: string, private readonly colour: string, private readonly place: string) {
     super()
   }
 
   override toDOM(): HTMLElement {
     const caret = document.createElement('span')
     caret.className = 'remote-caret'
-    caret.style.setProperty('--person', colourOf(this.name))
+    caret.style.setProperty('--person', this.colour)
     caret.ariaHidden = 'true'
     const label = caret.appendChild(document.createElement('span'))
     label.className = 'remote-caret-name'
@@ -35,7 +36,7 @@ class CaretWidget extends WidgetType {
   }
 
   override eq(other: CaretWidget): boolean {
-    return other.name === this.name && other.place === this.place
+    return other.name === this.name && other.colour === this.colour && other.place === this.place
   }
 
   override ignoreEvent(): boolean {
@@ -82,22 +83,25 @@ class RemoteCursors implements PluginValue {
 
   private draw(view: EditorView): DecorationSet {
     const cursors: RemoteCursor[] = []
+    const colours = presentColours(this.awareness)
     for (const [client, state] of this.awareness.getStates()) {
-      const cursor = client === this.awareness.clientID ? null : this.read(state, view.state.doc.length)
+      const cursor = client === this.awareness.clientID ? null : this.read(state, colours, view.state.doc.length)
       if (cursor !== null) cursors.push(cursor)
     }
     return decorate(cursors)
   }
 
   /** A peer may send anything as its cursor: whatever cannot be read is not shown. */
-  private read(state: Record<string, unknown>, length: number): RemoteCursor | null {
+  private read(state: Record<string, unknown>, colours: ReadonlyMap<string, string>, length: number): RemoteCursor | null {
     const cursor = state['cursor'] as { anchor?: unknown; head?: unknown } | null | undefined
     if (cursor?.anchor == null || cursor.head == null) return null
     try {
       const anchor = this.indexOf(cursor.anchor)
       const head = this.indexOf(cursor.head)
       if (anchor === null || head === null || Math.max(anchor, head) > length) return null
-      return { name: nameOf(state), from: Math.min(anchor, head), to: Math.max(anchor, head), head, place: JSON.stringify(cursor.head) }
+      const name = nameOf(state)
+      const [from, to] = [Math.min(anchor, head), Math.max(anchor, head)]
+      return { name, colour: colours.get(name) ?? colourOf(name), from, to, head, place: JSON.stringify(cursor.head) }
     } catch {
       return null
     }
@@ -112,11 +116,11 @@ class RemoteCursors implements PluginValue {
 }
 
 function decorate(cursors: readonly RemoteCursor[]): DecorationSet {
-  const ranges = cursors.flatMap(({ name, from, to, head, place }) => {
+  const ranges = cursors.flatMap(({ name, colour, from, to, head, place }) => {
     // side: the caret stands outside its own selection.
-    const caret = Decoration.widget({ widget: new CaretWidget(name, place), side: head === to && from !== to ? -1 : 1 }).range(head)
+    const caret = Decoration.widget({ widget: new CaretWidget(name, colour, place), side: head === to && from !== to ? -1 : 1 }).range(head)
     if (from === to) return [caret]
-    const style = `background-color: ${lightColourOf(name)}`
+    const style = `background-color: ${translucent(colour)}`
     return [Decoration.mark({ class: 'remote-selection', attributes: { style } }).range(from, to), caret]
   })
   return Decoration.set(ranges, true)

@@ -1,17 +1,26 @@
 """The writing page in a real browser, together with a stock Yjs client from npm."""
 
+import json
 import os
+import re
 from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 
+import history
+from history.authors import colour_number
 from tests.browser.chromium import Browser, Page, running_browser
 from tests.clients.driver import NodeClients
 from tests.clients.people import Cast, a_cast
 from tests.clients.stack import Stack, a_room
 
 pytestmark = pytest.mark.skipif(os.environ.get("NO_BROWSER") == "1", reason="NO_BROWSER=1")
+
+STYLES = Path(history.__file__).parent / "static" / "history" / "authors.css"
+HUES = 24
 
 EDITOR = "document.querySelector('#editor').shadowRoot?.querySelector('.cm-content')"
 
@@ -74,3 +83,53 @@ async def test_a_viewer_reads_the_page_and_cannot_type_into_it(
     await stock.type("Read this.", root="content")
     await vic.wait(shows("Read this."))
     assert await vic.evaluate(f"{EDITOR}.contentEditable") == "false"
+
+
+def colour_class(number: int) -> str:
+    """The colour of a class of the history's style sheet, as `#rrggbb`."""
+    found = re.search(rf"\.author-{number} \{{ --author: (#[0-9a-f]{{6}}); \}}", STYLES.read_text())
+    assert found is not None
+    return found[1]
+
+
+def shows_people(colours: dict[str, str]) -> str:
+    """Among the people at the top of the page are these, in these colours."""
+    return f"""((wanted) => {{
+      const shown = Object.fromEntries(Array.from(document.querySelectorAll('#people .person'), (person) =>
+        [person.title, person.querySelector('.disc')?.style.getPropertyValue('--person')]))
+      return Object.entries(wanted).every(([name, colour]) => shown[name] === colour)
+    }})({json.dumps(colours)})"""
+
+
+async def test_a_person_has_the_same_colour_on_the_page_as_in_the_history(
+    members_stack: Stack, node: NodeClients, browser: Browser, cast: Cast
+) -> None:
+    olga = await page_of(browser, members_stack, cast, "olga")
+    names = ("ada", "bob", "eve", "admin", "日本")
+    for name in names:
+        stock = await members_stack.join(node, name, cast.room, headers=cast.cookies["ed"])
+        await stock.set_awareness({"user": {"name": name, "color": "#000000", "since": 1}})
+    await olga.wait(shows_people({name: colour_class(colour_number(name)) for name in names}))
+
+
+async def test_of_two_people_of_one_hue_the_later_one_takes_the_next_that_is_free_on_every_screen(
+    members_stack: Stack, node: NodeClients, browser: Browser, cast: Cast
+) -> None:
+    pages = [await page_of(browser, members_stack, cast, name) for name in ("olga", "ed")]
+    alike = (f"guest {n}" for n in count() if colour_number(f"guest {n}") % HUES == colour_number("bob") % HUES)
+    late, early = next(alike), "bob"
+    for since, name in ((2, late), (1, early)):
+        stock = await members_stack.join(node, name, cast.room, headers=cast.cookies["ed"])
+        await stock.set_awareness({"user": {"name": name, "since": since}})
+    tone, hue = divmod(colour_number(late), HUES)
+    moved = colour_class(tone * HUES + (hue + 2) % HUES)
+    for page in pages:
+        await page.wait(shows_people({early: colour_class(colour_number(early)), late: moved}))
+
+
+async def test_an_owner_finds_the_members_from_the_page_and_nobody_else_does(
+    members_stack: Stack, browser: Browser, cast: Cast
+) -> None:
+    members = f"document.querySelector('.links a[href=\"/d/{cast.document.key}/members/\"]') !== null"
+    assert await (await page_of(browser, members_stack, cast, "olga")).evaluate(members)
+    assert not await (await page_of(browser, members_stack, cast, "ed")).evaluate(members)
