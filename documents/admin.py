@@ -76,8 +76,8 @@ class DocumentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_filter = [StateFilter, "created_at"]
     list_select_related = ["created_by"]
     date_hierarchy = "created_at"
-    fields = ["title", "name", "key", "created_by", "created_at", "deleted_at", "history"]
-    readonly_fields = ["key", "created_by", "created_at", "deleted_at", "history"]
+    fields = ["title", "name", "key", "created_by", "created_at", "deleted_at"]
+    readonly_fields = ["key", "created_by", "created_at", "deleted_at"]
     inlines = [MembershipInline]
     actions = ["recover"]
 
@@ -103,9 +103,10 @@ class DocumentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="history")
     def history(self, document: Document) -> str:
-        if document.pk is None or document.deleted_at is not None:
+        if document.deleted_at is not None:
             return "—"
-        return format_html('<a href="{}">History</a>', reverse("document-history", args=[document.key]))
+        url = reverse("admin:history_documenthistory_change", args=[document.pk])
+        return format_html('<a href="{}">History</a>', url)
 
     def has_view_permission(self, request: HttpRequest, obj: Document | None = None) -> bool:
         return super().has_view_permission(request, obj) and self._holds(request.user, obj, Role.VIEWER)

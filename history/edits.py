@@ -25,7 +25,7 @@ class EditFilterForm(forms.Form):
     """All fields may be left out. Times are in the current time zone, both ends included."""
 
     document = forms.CharField(required=False, max_length=200, label="Document", help_text="title, room name or key")
-    user = forms.CharField(required=False, max_length=254, label="User", help_text="the exact user name")
+    user = forms.CharField(required=False, max_length=254, label="User", help_text="the whole user name")
     via = forms.TypedChoiceField(
         required=False,
         label="Door",

@@ -18,6 +18,7 @@ class Via(models.IntegerChoices):
     TASK = 5, "task"
     CHANNEL = 6, "channel"
     IMPORT = 7, "import"
+    PAGE = 8, "page"
 
 
 class Kind(models.IntegerChoices):

@@ -248,6 +248,7 @@ def _source_seq(detail: Any) -> int | None:
 
 
 def user_named(name: str) -> Any | None:
-    """The account of that name, or None."""
+    """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
     model: Any = get_user_model()
-    return model.objects.filter(**{model.USERNAME_FIELD: name}).first()
+    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
+    return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)

@@ -89,7 +89,7 @@ def _site(document: Document) -> Frame:
         restore_template="history/restore.html",
         page_url=reverse("document-history", args=[document.key]),
         restore_url=reverse("document-history-restore", args=[document.key]),
-        via=Via.API,
+        via=Via.PAGE,
     )
 
 

@@ -203,7 +203,7 @@ async def test_a_restore_in_the_hosts_view_or_on_the_history_page_is_seen_live_a
     await asyncio.to_thread(browser.post, f"/paper/d/{key}/history/restore/", seq=str(then + 1))
     await jon.watch("the  edition")
     assert len(authors(host, article)) == then + 3
-    assert authors(host, article)[-1] == (IDA, 3, 3)
+    assert authors(host, article)[-1] == (IDA, 8, 3)
 
 
 async def test_an_open_editor_is_told_at_once_that_the_hosts_rule_lets_it_read_only(

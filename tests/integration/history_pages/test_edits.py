@@ -82,6 +82,14 @@ def test_filtered_by_a_documents_title_key_or_room_name(client: Client, plans: S
 def test_filtered_by_user(client: Client) -> None:
     assert listed(client, user="owner") == [("Minutes", 6), ("Minutes", 4), ("Minutes", 2)]
     assert listed(client, user="nobody of that name") == []
+    assert listed(client, user="own") == []
+
+
+def test_filtered_by_user_in_any_case_unless_another_is_spelt_so(client: Client) -> None:
+    assert listed(client, user="OWNER") == [("Minutes", 6), ("Minutes", 4), ("Minutes", 2)]
+    a_user("Owner")
+    assert listed(client, user="Owner") == []
+    assert listed(client, user="owner") == [("Minutes", 6), ("Minutes", 4), ("Minutes", 2)]
 
 
 def test_filtered_by_door(client: Client) -> None:

@@ -19,7 +19,7 @@ from tests.integration.history_pages.builders import Shared, a_shared_document, 
 
 pytestmark = pytest.mark.django_db
 
-DOORS = {"page": Via.API, "api": Via.API, "admin": Via.ADMIN}
+DOORS = {"page": Via.PAGE, "api": Via.API, "admin": Via.ADMIN}
 
 
 @pytest.fixture
