@@ -75,3 +75,13 @@ def test_the_page_of_a_failure_needs_no_database() -> None:
 def test_a_browser_that_asks_for_an_icon_where_no_page_names_one_is_led_to_it() -> None:
     response = Client().get("/favicon.ico")
     assert (response.status_code, response["Location"]) == (302, "/static/documents/icon.svg")
+
+
+@pytest.mark.django_db
+def test_every_page_of_the_site_names_the_icon() -> None:
+    ada = a_user("ada")
+    document = a_document(ada)
+    client = signed_in(ada)
+    for name, given in (("document-list", []), ("document-page", [document.key]), ("document-history", [document.key])):
+        page = client.get(reverse(name, args=given)).content.decode()
+        assert '<link rel="icon" href="/static/documents/icon.svg"' in page
