@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import environ
@@ -11,7 +12,19 @@ from documents.conf import Conf
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
+
+class Env(environ.Env):  # type: ignore[misc]  # it has no types
+    """django-environ, with one sentence for a value that is not of its kind."""
+
+    def get_value(self, var: str, cast: Any = None, **options: Any) -> Any:
+        try:
+            return super().get_value(var, cast=cast, **options)
+        except ValueError:
+            kind = getattr(cast, "__name__", "another kind")
+            raise ImproperlyConfigured(f"{var} must be of type {kind}, not {self.ENVIRON.get(var)!r}.") from None
+
+
+env = Env()
 if (BASE_DIR / ".env").exists():
     env.read_env(str(BASE_DIR / ".env"))
 
@@ -41,7 +54,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "config.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -125,23 +139,43 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+_SELF = ["'self'"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": _SELF,
+        "style-src": _SELF,
+        "img-src": _SELF,
+        "font-src": _SELF,
+        "connect-src": _SELF,
+        "form-action": _SELF,
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
 
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+if LOG_LEVEL not in LOG_LEVELS:
+    raise ImproperlyConfigured(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {LOG_LEVEL!r}.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},  # Django's own handlers say each line again
+        # A refusal (4xx) is an ordinary answer, and Django logs each 403 with its traceback: a fault (5xx) is ERROR.
+        "django.request": {"level": "DEBUG" if LOG_LEVEL == "DEBUG" else "ERROR"},
+    },
 }
 
 # Every field of documents.conf.Conf can be set by an environment variable of its name in capitals.
 PALIMPSEST = {}
 for _name, _kind in ((field.name.upper(), type(field.default)) for field in fields(Conf)):
-    try:
-        if _name in env.ENVIRON:
-            PALIMPSEST[_name] = env.get_value(_name, cast=_kind)
-    except ValueError:
-        raise ImproperlyConfigured(f"{_name} must be of type {_kind.__name__}, not {env.ENVIRON[_name]!r}.") from None
+    if _name in env.ENVIRON:
+        PALIMPSEST[_name] = env.get_value(_name, cast=_kind)
 if PALIMPSEST.get("OPEN_ROOMS") and not DEBUG and not env.bool("OPEN_ROOMS_IN_PRODUCTION", default=False):
     raise ImproperlyConfigured(
         "OPEN_ROOMS lets anyone write: with DEBUG off it also wants OPEN_ROOMS_IN_PRODUCTION=true, or unset OPEN_ROOMS."

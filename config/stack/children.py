@@ -52,8 +52,10 @@ class Child:
         orphan_signal: signal.Signals = signal.SIGKILL,
         pass_fds: Sequence[int] = (),
         output: IO[bytes] | int | None = None,
+        silent: bool = False,
     ) -> None:
-        """Start `command`. `stop_seconds` is the time between `stop_signal` and SIGKILL.
+        """Start `command`. `stop_seconds` is the time between `stop_signal` and SIGKILL. What it writes goes to
+        `output`, else to our own terminal; `silent` drops its standard output and keeps standard error.
 
         The kernel delivers `orphan_signal` when the *thread* that started the child ends: start from one that lasts."""
         self.name = name
@@ -70,7 +72,7 @@ class Child:
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.DEVNULL if silent else output,
             stderr=output,
             pass_fds=pass_fds,
             process_group=0,  # a terminal's Ctrl-C reaches the supervisor alone, which ends the rest in order
@@ -128,12 +130,33 @@ def runs_in(pid: int, directory: Path) -> bool:
     return str(directory) in shown.stdout
 
 
+def working_in(directory: Path, program: str) -> list[int]:
+    """The pids of all live processes of `program` that work in `directory`. Linux; elsewhere none is seen."""
+    processes = Path("/proc").iterdir() if sys.platform == "linux" else ()
+    return [
+        int(process.name)
+        for process in processes
+        if process.name.isdigit() and runs_in(int(process.name), directory) and _program_of(process) == program
+    ]
+
+
+def _program_of(process: Path) -> str:
+    try:
+        # The kernel adds the word to the name of a program that was replaced meanwhile, by a fresh install.
+        return Path(os.readlink(process / "exe").removesuffix(" (deleted)")).name
+    except OSError:
+        return ""
+
+
 def end_leftover(pid: int, directory: Path, *, stop_signal: signal.Signals, seconds: float) -> None:
-    """End the process that an earlier supervisor left behind in `directory`; anybody else's is left alone."""
+    """End the process that an earlier supervisor left behind in `directory`; anybody else's is left alone.
+
+    Returns when it is gone; one that is dead and that nobody has waited for (a zombie) is gone."""
     deadline = time.monotonic() + seconds
-    if runs_in(pid, directory):
-        os.kill(pid, stop_signal)
-    while runs_in(pid, directory):
-        if time.monotonic() >= deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(POLL_SECONDS)
+    with contextlib.suppress(ProcessLookupError):  # it may end by itself at any moment
+        if runs_in(pid, directory):
+            os.kill(pid, stop_signal)
+        while runs_in(pid, directory):
+            if time.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL_SECONDS)

@@ -1,6 +1,8 @@
 """What the supervisor reads from the environment (and `.env`), checked before anything starts."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +29,12 @@ class Configuration:
     port: int
     web_workers: int
     debug: bool
+    demo_asked: bool
 
     @property
     def demo(self) -> bool:
-        """Demo users have known passwords: only where the database is our own, or somebody debugs."""
-        return not self.database_url or self.debug
+        """Demo users' passwords are printed: only where the database is our own, somebody debugs or asks for them."""
+        return not self.database_url or self.debug or self.demo_asked
 
 
 def read_configuration(environment: Mapping[str, str]) -> Configuration:
@@ -44,6 +47,7 @@ def read_configuration(environment: Mapping[str, str]) -> Configuration:
         port=_number(environment, "PORT", default=8000, low=0, high=65535),
         web_workers=_number(environment, "WEB_WORKERS", default=2, low=1, high=WEB_WORKERS_MAX),
         debug=environment.get("DEBUG", "").lower() in environ.Env.BOOLEAN_TRUE_STRINGS,
+        demo_asked=environment.get("PALIMPSEST_DEMO") == "1",
     )
 
 
@@ -51,6 +55,30 @@ def load_dotenv() -> None:
     """Add the variables of `.env` that are not set, as the Django settings do: both must see the same."""
     if (PROJECT / ".env").exists():
         environ.Env.read_env(str(PROJECT / ".env"))
+
+
+def check_settings(environment: Mapping[str, str]) -> None:
+    """Read the Django settings as every process of the stack will. Raises: StackError with the sentence of a refusal.
+
+    In a process of its own: settings are read once for a process, and the supervisor's lack what it is about to add."""
+    command = [sys.executable, "-c", "from documents.conf import conf; conf()"]
+    made_later = {"SECRET_KEY": "not made yet", "DATABASE_URL": "postgres://not-made-yet/it"}
+    env = {**environment, **made_later, "DJANGO_SETTINGS_MODULE": "config.settings"}
+    done = subprocess.run(command, env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["The settings cannot be read."]
+        raise StackError(lines[-1].rpartition("ImproperlyConfigured: ")[2])
+
+
+def has_users(url: str) -> bool:
+    """Whether anybody can sign in; True as well where the database does not say.
+
+    Django's own user table: config/settings.py leaves AUTH_USER_MODEL as it is."""
+    try:
+        with psycopg.connect(url, connect_timeout=CONNECT_SECONDS_MAX) as connection:
+            return connection.execute("SELECT 1 FROM auth_user LIMIT 1").fetchone() is not None
+    except psycopg.Error:
+        return True
 
 
 def check_database(url: str) -> None:

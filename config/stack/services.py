@@ -22,7 +22,7 @@ import psycopg
 import redis
 
 from config.stack.accounts import Account, account_for, reachable_program, scratch_folder, socket_folder
-from config.stack.children import POLL_SECONDS, Child, Tick, end_leftover, no_tick, runs_in
+from config.stack.children import POLL_SECONDS, Child, Tick, end_leftover, no_tick, working_in
 from config.stack.errors import StackError, failure_of
 
 POSTGRES_MAJOR = "18"
@@ -31,6 +31,7 @@ DATABASE = USER = "palimpsest"
 START_SECONDS_MAX = 60.0
 RECOVERY_SECONDS_MAX = 600.0  # replay of the write-ahead log after a crash: as long as it says that it is at it
 STOP_SECONDS_MAX = 30.0
+ORPHAN_SECONDS_MAX = 1.0
 LOG_BYTES_MAX = 8 * 1024 * 1024
 
 # Neither the person's PG* variables nor his locale may reach a server.
@@ -199,14 +200,19 @@ class Postgres(Service):
         partial.rename(self.cluster)
 
     def _end_leftover(self) -> None:
+        """End what an earlier supervisor left running in the cluster, then take its lock files away.
+
+        PostgreSQL takes a recorded pid that lives for its own, whoever has it by now, a dead process that nobody has
+        waited for included. Its other check, the shared memory of an old backend, stays."""
         record = self.cluster / "postmaster.pid"
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
             pid = int(record.read_text().splitlines()[0])
             end_leftover(pid, self.cluster, stop_signal=signal.SIGINT, seconds=STOP_SECONDS_MAX)
-            # PostgreSQL refuses to start while the recorded pid lives, whoever has it by now. Its second check, the
-            # shared memory segment still in use by an old backend, stays.
-            if record.exists() and not runs_in(pid, self.cluster):
-                record.unlink()
+        for orphan in working_in(self.cluster, "postgres"):  # backends outlive a killed postmaster by a moment
+            end_leftover(orphan, self.cluster, stop_signal=signal.SIGQUIT, seconds=ORPHAN_SECONDS_MAX)
+        socket = self.sockets / f".s.PGSQL.{POSTGRES_PORT}"
+        for leftover in (record, socket.with_name(f"{socket.name}.lock"), socket):
+            leftover.unlink(missing_ok=True)
 
     def _wait(self, log_start: int, tick: Tick) -> None:
         begun = time.monotonic()

@@ -21,6 +21,8 @@ from config.stack.configuration import (
     base_environment,
     check_database,
     check_redis,
+    check_settings,
+    has_users,
 )
 from config.stack.errors import StackError, Stopped
 from config.stack.folder import DataFolder
@@ -107,6 +109,7 @@ class Supervisor:
         """Start all, watch, stop all. Raises: StackError where the start fails; all that ran is stopped by then."""
         for number in STOP_SIGNALS:
             signal.signal(number, self.request)
+        check_settings(self.env)
         folder = DataFolder(self.configuration.data_dir)
         with contextlib.suppress(Stopped), folder.locked(), contextlib.ExitStack() as stack:
             try:
@@ -128,6 +131,8 @@ class Supervisor:
         self._wait_healthy(web)
         folder.note(state="running", url=web.url)
         say(f"Palimpsest is ready at {web.url}  (Ctrl-C stops it)")
+        if not has_users(self.env["DATABASE_URL"]):
+            say('No users yet: make manage ARGS="createsuperuser"')
         self._watch(web)
 
     def _start_services(self, folder: DataFolder, stack: contextlib.ExitStack) -> None:
@@ -196,6 +201,7 @@ class Supervisor:
             env=self.env,
             cwd=PROJECT,
             stop_seconds=TASK_SECONDS_MAX,
+            silent=True,  # its log goes to standard error; this is a bare line about each signal
         )
 
     def _celery_beat(self) -> Child:

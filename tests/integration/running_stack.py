@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +98,10 @@ class RunningStack:
                 return match
         raise AssertionError(f"no line with {pattern!r} in:\n{''.join(self.lines)}")
 
+    def rest(self) -> list[str]:
+        """The lines that nobody has waited for yet."""
+        return [self._queue.get() for _ in range(self._queue.qsize())]
+
     def url(self) -> str:
         return self.line_with(r"ready at (http://\S+)")[1]
 
@@ -141,8 +146,12 @@ def run_to_the_end(folder: Path, **settings: str) -> tuple[int, str]:
 
 
 def status_of(url: str) -> int:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return int(answer.status)
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def processes_of(folder: Path) -> list[str]:

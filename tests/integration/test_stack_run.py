@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from config.stack.services import Postgres, Valkey
+from config.stack.services import Postgres, Valkey, scratch_services
 from tests.integration.running_stack import (
     RunningStack,
     copy_of_project,
@@ -48,12 +48,79 @@ def manage(project: Path, data: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=True).stdout
 
 
-def test_it_runs_from_any_folder_and_leaves_no_process_when_it_is_told_to_stop(project: Path, data: Path) -> None:
+PING = "from config.celery import app; print(app.control.ping(timeout=1))"
+
+
+def test_it_runs_from_any_folder_without_noise_and_leaves_no_process_when_it_is_told_to_stop(
+    project: Path, data: Path
+) -> None:
     with RunningStack(project, PORT=str(free_port()), DATA_DIR=str(data)) as stack:
-        assert status_of(f"{stack.url()}/healthz") == 200
-        assert "no migrations to apply" in manage(project, data, "migrate").lower()
+        url = stack.url()
+        for path, status in (("/healthz", 200), ("/login/", 200), ("/static/admin/css/base.css", 200), ("/none", 404)):
+            assert status_of(f"{url}{path}") == status
+        wait_for("Celery answers", lambda: "pong" in manage(project, data, "shell", "-c", PING))
         assert stack.end(signal.SIGTERM) == 0
+        assert stack.rest() == ["Stopping.\n"]
     assert not processes_of(data)
+
+
+@pytest.fixture
+def given_urls() -> Iterator[dict[str, str]]:
+    """A database and a Valkey of somebody's own, with nothing in them."""
+    with scratch_services(redis_url=os.environ.get("REDIS_URL", "")) as services:
+        yield services.environment
+
+
+def type_into_manage(project: Path, data: Path, *arguments: str, answers: list[str]) -> str:
+    """`manage.py` at a terminal: each answer is typed once its question, a colon and a space, stands there."""
+    master, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "config.stack", "manage", "--", *arguments],
+        cwd=project,
+        env=stack_environment(DATA_DIR=str(data)),
+        preexec_fn=lambda: os.login_tty(terminal),
+    ) as process:
+        os.close(terminal)
+        shown = ""
+        with contextlib.suppress(OSError):  # how Linux says that the other side has closed
+            while chunk := os.read(master, 4096).decode():
+                shown += chunk
+                if shown.endswith(": ") and answers:
+                    os.write(master, f"{answers.pop(0)}\n".encode())
+    os.close(master)
+    assert process.returncode == 0, shown
+    return shown
+
+
+def test_on_given_urls_it_says_how_to_make_the_first_user(
+    project: Path, data: Path, given_urls: dict[str, str]
+) -> None:
+    settings = given_urls | {"PORT": str(free_port()), "DATA_DIR": str(data), "WEB_WORKERS": "1"}
+    with RunningStack(project, **settings) as stack:
+        stack.line_with('^No users yet: make manage ARGS="createsuperuser"$')
+        shown = type_into_manage(
+            project,
+            data,
+            "createsuperuser",
+            answers=["grace", "grace@example.org", "a long word", "a long word"],
+        )
+        assert "Superuser created successfully." in shown
+    with RunningStack(project, **settings) as stack:
+        stack.url()
+        assert stack.end(signal.SIGTERM) == 0
+        assert not [line for line in stack.rest() if "No users yet" in line]
+
+
+def test_demo_users_are_made_on_given_urls_when_somebody_asks(
+    project: Path, data: Path, given_urls: dict[str, str]
+) -> None:
+    """What docker-compose.yml runs: DEBUG off, no SECRET_KEY."""
+    settings = given_urls | {"PORT": str(free_port()), "DATA_DIR": str(data), "WEB_WORKERS": "1", "SECRET_KEY": ""}
+    with RunningStack(project, **settings, PALIMPSEST_DEMO="1", DEBUG="false") as stack:
+        stack.line_with("^Demo users ")
+        stack.url()
+        assert (data / "secret-key").stat().st_mode & 0o777 == 0o600
+        assert stack.end(signal.SIGTERM) == 0
 
 
 def test_a_kill_of_the_supervisor_leaves_no_process_and_the_next_start_has_the_data(project: Path, data: Path) -> None:
@@ -127,6 +194,32 @@ def test_an_unreachable_valkey_is_said_in_one_sentence(project: Path, data: Path
     url = f"redis://127.0.0.1:{free_port()}/0"
     database = os.environ["DATABASE_URL"]
     assert "REDIS_URL cannot be reached" in refusal(project, REDIS_URL=url, DATABASE_URL=database, DATA_DIR=str(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPEN_ROOMS", "true"),
+        ("TICKET_SECONDS", "soon"),
+        ("TICKET_SECONDS", "-4"),
+        ("SQUASH_SECONDS", "often"),
+        ("LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_refused_setting_is_said_in_one_sentence_before_anything_starts(
+    project: Path, data: Path, name: str, value: str
+) -> None:
+    said = refusal(project, **{name: value, "DEBUG": "false", "DATA_DIR": str(data)})
+    assert said.startswith((name, f"PALIMPSEST['{name}']"))
+    assert not data.exists()
+
+
+def test_the_command_line_says_a_refused_setting_in_one_sentence(project: Path) -> None:
+    env = stack_environment(SECRET_KEY="key", TICKET_SECONDS="soon")
+    command = [sys.executable, "manage.py", "migrate"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "TICKET_SECONDS must be of type int, not 'soon'.\n"
 
 
 @pytest.mark.parametrize(

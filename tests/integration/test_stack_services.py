@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 import redis
 
 from config.stack.accounts import scratch_folder
+from config.stack.children import working_in
 from config.stack.errors import StackError
 from config.stack.services import Postgres, Valkey, scratch_services
-from tests.integration.running_stack import processes_of
+from tests.integration.running_stack import processes_of, wait_for
 
 
 @pytest.fixture
@@ -73,14 +75,58 @@ def test_a_postgres_that_an_earlier_supervisor_left_is_ended_first(folder: Path)
         assert value_in(postgres) == 9
 
 
-def test_a_recorded_pid_that_is_somebody_elses_by_now_is_left_alone(folder: Path) -> None:
+@pytest.fixture
+def killed(folder: Path) -> Iterator[Postgres]:
+    """A PostgreSQL that was killed: its lock files are still there."""
     postgres = Postgres(folder / "postgres")
     with postgres:
-        pass
-    record = postgres.cluster / "postmaster.pid"
-    record.write_text(f"{os.getpid()}\n{postgres.cluster}\n")
-    with postgres:
-        assert postgres.running
+        keep_value(postgres, 7)
+        postgres.kill()
+        yield postgres
+
+
+def lock_files(postgres: Postgres) -> list[Path]:
+    return [postgres.cluster / "postmaster.pid", postgres.sockets / ".s.PGSQL.5432.lock"]
+
+
+@pytest.fixture(params=[None, -signal.SIGKILL], ids=["lives", "is dead and nobody has waited for it"])
+def stranger(request: pytest.FixtureRequest, killed: Postgres) -> Iterator["subprocess.Popen[bytes]"]:
+    """Somebody else's process of the server's account."""
+    with subprocess.Popen(["sleep", "600"], **killed.account.switch) as process:
+        if request.param:
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        yield process
+        assert process.poll() == request.param
+        process.kill()
+
+
+@pytest.mark.parametrize("recorded_in", [(0, 1), (0,), (1,)])
+def test_a_recorded_pid_that_is_somebody_elses_by_now_is_left_alone(
+    killed: Postgres, stranger: "subprocess.Popen[bytes]", recorded_in: tuple[int, ...]
+) -> None:
+    for number, path in enumerate(lock_files(killed)):
+        _, *rest = path.read_text().splitlines(keepends=True)
+        if number in recorded_in:
+            path.write_text("".join([f"{stranger.pid}\n", *rest]))
+        else:
+            path.unlink()
+    killed.start()
+    assert value_in(killed) == 7
+
+
+def test_a_backend_that_outlives_its_killed_postmaster_is_ended_first(folder: Path) -> None:
+    with Postgres(folder / "postgres") as postgres:
+        keep_value(postgres, 7)
+        with psycopg.connect(postgres.url) as connection:
+            backend = connection.info.backend_pid
+            os.kill(backend, signal.SIGSTOP)  # it cannot notice
+            os.kill(postgres.pid, signal.SIGKILL)
+            wait_for("the postmaster is dead", lambda: not postgres.running)
+            assert backend in working_in(postgres.cluster, "postgres")
+            postgres.start()
+            assert backend not in working_in(postgres.cluster, "postgres")
+            assert value_in(postgres) == 7
 
 
 def test_a_cluster_that_was_left_half_made_is_made_anew(folder: Path) -> None:
