@@ -10,6 +10,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from documents.conf import conf
@@ -53,6 +54,7 @@ class Line:
 
 
 @require_safe
+@never_cache
 @login_required
 def document_list(request: HttpRequest) -> HttpResponse:
     user: User = request.user
@@ -80,6 +82,7 @@ def _line(user: User, document: Document) -> Line | None:
 
 
 @require_form
+@never_cache
 @login_required
 def document_create(request: HttpRequest) -> HttpResponse:
     form = NewDocumentForm(request.POST or None)
@@ -93,6 +96,7 @@ def document_create(request: HttpRequest) -> HttpResponse:
 
 
 @require_form
+@never_cache
 @login_required
 def document_rename(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.EDITOR, key=key)
@@ -105,6 +109,7 @@ def document_rename(request: HttpRequest, key: UUID) -> HttpResponse:
 
 
 @require_form
+@never_cache
 @login_required
 def document_delete(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.OWNER, key=key)
@@ -117,6 +122,7 @@ def document_delete(request: HttpRequest, key: UUID) -> HttpResponse:
 
 
 @require_POST
+@never_cache
 @login_required
 def document_recover(request: HttpRequest, key: UUID) -> HttpResponse:
     document = get_object_or_404(Document, key=key, deleted_at__isnull=False)
@@ -132,6 +138,7 @@ def document_recover(request: HttpRequest, key: UUID) -> HttpResponse:
 
 
 @require_form
+@never_cache
 @login_required
 def document_members(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.OWNER, key=key)
@@ -151,6 +158,7 @@ def document_members(request: HttpRequest, key: UUID) -> HttpResponse:
 
 
 @require_POST
+@never_cache
 @login_required
 def member_role(request: HttpRequest, key: UUID, membership_id: int) -> HttpResponse:
     membership = _membership(request.user, key, membership_id)
@@ -168,6 +176,7 @@ def member_role(request: HttpRequest, key: UUID, membership_id: int) -> HttpResp
 
 
 @require_POST
+@never_cache
 @login_required
 def member_remove(request: HttpRequest, key: UUID, membership_id: int) -> HttpResponse:
     membership = _membership(request.user, key, membership_id)

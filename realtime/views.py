@@ -6,6 +6,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from documents.models import Role
@@ -14,6 +15,7 @@ from documents.roles import document_for, role_for
 
 
 @require_safe
+@never_cache
 def document_page(request: HttpRequest, key: UUID) -> HttpResponse:
     """The plain writing page of one document, for those who may read it."""
     try:
