@@ -150,8 +150,6 @@ class Changes:
     outdated: tuple[AwarenessEntry, ...] = ()
     """For the sender alone: clients that it shows but that left at this clock. A Yjs client that finds itself here
     (it reconnected) takes a higher clock and sends its state again, at once instead of after 15 to 30 seconds."""
-    refused: tuple[AwarenessEntry, ...] = ()
-    """New clients for which the room or the owner has no place left."""
 
     @property
     def broadcast(self) -> tuple[AwarenessEntry, ...]:
@@ -193,7 +191,8 @@ class AwarenessStates:
     def apply(
         self, entries: Iterable[AwarenessEntry], *, owner: Hashable, now: float, owned_max: int | None = None
     ) -> Changes:
-        """Take what one owner sent; `owned_max` bounds how many clients it may show.
+        """Take what one owner sent; `owned_max` bounds how many clients it may show. New clients for which the room or
+        the owner has no place left are passed over.
 
         The higher clock wins. At an equal clock only a null wins over a state, and only from the entry's owner: Yjs
         clients send such nulls about everyone else when they wake from sleep or lose their own connection."""
@@ -201,7 +200,6 @@ class AwarenessStates:
         updated: list[AwarenessEntry] = []
         removed: list[AwarenessEntry] = []
         outdated: list[AwarenessEntry] = []
-        refused: list[AwarenessEntry] = []
         for entry in entries:
             client_id = entry.client_id
             shown = self._shown.get(client_id)
@@ -216,12 +214,10 @@ class AwarenessStates:
             elif not raises:
                 if left_clock is not None:
                     outdated.append(AwarenessEntry(client_id, left_clock, None))
-            elif not self._has_place(client_id, owner, owned_max):
-                refused.append(entry)
-            else:
+            elif self._has_place(client_id, owner, owned_max):
                 self._show(entry, owner=owner, now=now)
                 (updated if shown else added).append(entry)
-        return Changes(tuple(added), tuple(updated), tuple(removed), tuple(outdated), tuple(refused))
+        return Changes(tuple(added), tuple(updated), tuple(removed), tuple(outdated))
 
     def remove_owner(self, owner: Hashable) -> tuple[AwarenessEntry, ...]:
         """Forget an owner whose connection ended; return the nulls, at raised clocks, to broadcast."""
