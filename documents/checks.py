@@ -1,7 +1,6 @@
 """System checks: a misspelt or unusable setting is named when the process starts, not when somebody connects."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -26,11 +25,7 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:
         in_force = conf()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="documents.E001")]
-    found: list[CheckMessage] = [
-        Error(f"PALIMPSEST[{name.upper()!r}] must not be negative, and is {value}.", id="documents.E001")
-        for name, value in asdict(in_force).items()
-        if isinstance(value, int | float) and value < 0
-    ]
+    found: list[CheckMessage] = []
     if not in_force.websocket_prefix.startswith("/"):
         message = f"PALIMPSEST['WEBSOCKET_PREFIX'] must begin with a slash, and is {in_force.websocket_prefix!r}."
         found.append(Error(message, id="documents.E001"))

@@ -111,12 +111,6 @@ def listed_for(user: User) -> DocumentQuerySet:
     return everything.filter(pk__in=readable)
 
 
-def documents_for(user: User) -> list[Document]:
-    """The documents that are listed for the user and may still be seen, newest first."""
-    mine = listed_for(user).present().select_related("created_by")
-    return [document for document in mine if role_for(user, document) is not None]
-
-
 def readable_by(user: User) -> DocumentQuerySet:
     """The documents on which the user has any role, as a queryset for lists; deleted ones are left out.
 

@@ -44,8 +44,6 @@ class Outbox:
         self._room_for_answers.set()
         self._behind = False
         self._pump: asyncio.Task[None] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.seq = 0
         """The last seq written to the socket."""
 
@@ -79,10 +77,6 @@ class Outbox:
         """Wait while too many bytes of answers are unread: whoever asks and does not read is not read either."""
         await self._room_for_answers.wait()
 
-    async def flushed(self) -> None:
-        """Wait until nothing waits."""
-        await self._idle.wait()
-
     def close(self) -> None:
         self._waiting.clear()
         self._droppable_bytes = 0
@@ -102,7 +96,6 @@ class Outbox:
 
     def _ensure_pump(self) -> None:
         if self._pump is None:
-            self._idle.clear()
             self._pump = asyncio.create_task(self._run())
             self._pump.add_done_callback(self._pump_ended)
 
@@ -129,7 +122,6 @@ class Outbox:
 
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
         self._pump = None
-        self._idle.set()
         self._room_for_answers.set()  # also of a socket that is gone: nobody would ever read
         if task.cancelled():
             return
