@@ -8,14 +8,15 @@ from django.utils import timezone
 from pycrdt import Doc
 
 from documents.conf import conf
-from history.crdt.updates import decode_state_vector
+from history.crdt.state_vectors import decode_state_vector
 from history.models import Snapshot
 
 
 def is_due(tail_rows: int, tail_bytes: int, snapshot_bytes: int) -> bool:
     """Whether a tail of this size is worth a new snapshot after one of `snapshot_bytes`."""
     limits = conf()
-    return tail_rows > limits.snapshot_rows or tail_bytes > max(limits.snapshot_bytes_min, snapshot_bytes // 2)
+    share = snapshot_bytes * limits.snapshot_tail_percent // 100
+    return tail_rows > limits.snapshot_rows or tail_bytes > max(limits.snapshot_bytes_min, share)
 
 
 def store_snapshot(document_id: int, seq: int, full: "Doc[Any]") -> None:

@@ -23,7 +23,7 @@ from history.crdt.idsets import IdSet, delete_set_of
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, unpack
 from history.crdt.roots import root_kinds
-from history.crdt.updates import decode_state_vector
+from history.crdt.state_vectors import decode_state_vector
 from history.log import LogRow, consistent_read
 from history.models import Head, Request, Run, Segment, Session, Snapshot, Update
 from history.sessions import canonical_ip

@@ -10,6 +10,7 @@ from documents.conf import conf
 from documents.models import Role
 from documents.roles import Admission
 from history.crdt.idsets import delete_set_of, id_set, subtract
+from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import decode_update
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
@@ -25,7 +26,6 @@ from realtime.protocols.frames import (
     decode_frame,
     encode_permission_denied,
 )
-from realtime.protocols.state_vectors import decode_state_vector
 from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from documents.conf import conf
 from documents.models import Document
 from documents.roles import Admission, readmit
 from history.append import append
+from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.fates import Fate, PendingUpdate, Stored
 from history.folds import compact, make_ydoc
 from history.models import Head, Kind, Via
@@ -27,7 +28,6 @@ from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.protocols.awareness import AwarenessEntry
-from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR
 from realtime.rooms import Committed, Room
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from pycrdt import Doc
 from documents.conf import conf
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
+from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
@@ -32,7 +33,6 @@ from realtime.protocols.frames import (
     encode_sync_step2,
     encode_update,
 )
-from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR
 
 if TYPE_CHECKING:
     from realtime.connections import Connection

@@ -161,11 +161,6 @@ class Guard:
         keyed = {parent for parent, key in places if key is not None}
         return {name: facts.sequences.get(name) or (Holds.NOTHING if name in keyed else None) for name in facts.roots}
 
-    @property
-    def known(self) -> dict[int, int]:
-        """The state vector of what was committed; a copy."""
-        return dict(self._facts.known)
-
     def check(self, update_bytes: bytes) -> Verdict:
         """Judge an update against the document as committed; change nothing.
 

@@ -75,32 +75,9 @@ def _left_over(ranges: tuple[Range, ...], holes: tuple[Range, ...]) -> tuple[Ran
     return tuple(left)
 
 
-def intersect(ids: IdSet, other: IdSet) -> IdSet:
-    """Return the ids that are in both sets."""
-    return subtract(ids, subtract(ids, other))
-
-
-def contains(ids: IdSet, client: int, clock: int) -> bool:
-    """Say whether one id is in the set."""
-    return any(start <= clock < stop for start, stop in ids.get(client, ()))
-
-
-def id_count(ids: IdSet) -> int:
-    """Count the single ids."""
-    return sum(stop - start for ranges in ids.values() for start, stop in ranges)
-
-
 def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:
     """Return the ids that a document with state vector `after` has and one with `before` lacks."""
     return id_set((client, before.get(client, 0), clock - before.get(client, 0)) for client, clock in after.items())
-
-
-def decode_id_set(data: bytes) -> IdSet:
-    """Read an id set from all of the bytes; it need not be normalised there. Raises: Malformed."""
-    reader = Reader(data)
-    ranges = read_deleted_ranges(reader)
-    reader.finish()
-    return id_set(ranges)
 
 
 def encode_id_set(ids: IdSet) -> bytes:

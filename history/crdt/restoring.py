@@ -14,7 +14,7 @@ from history.crdt.differing import make_equal
 from history.crdt.folding import fold
 from history.crdt.idsets import IdSet, between, delete_set_of, encode_id_set, subtract
 from history.crdt.roots import RootKind, root_kinds
-from history.crdt.updates import decode_state_vector
+from history.crdt.state_vectors import decode_state_vector
 
 _FOREVER_MS = 1 << 40
 _ROWS_PER_TRANSACTION = 1_000

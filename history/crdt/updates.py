@@ -1,4 +1,4 @@
-"""Yjs updates (v1) and state vectors, read without pycrdt and without recursion over structs.
+"""Yjs updates (v1), read without pycrdt and without recursion over structs.
 
 This is what stands between client bytes and yrs, which crashes, hangs or panics on some of what it is given: every
 count, clock and nesting is bounded here, and whatever has two readings is refused.
@@ -11,7 +11,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader, var_uint
+from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader
 
 CLOCK_MAX = (1 << 31) - 1
 """Largest end of a struct or a deleted range; yrs counts clocks in 32 bits and aborts when they overflow."""
@@ -319,32 +319,6 @@ def _check_depth(value: object) -> None:
             return
         level = inner
     raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
-
-
-def decode_state_vector(data: bytes) -> dict[int, int]:
-    """Read a state vector: client → number of units known, so the next clock.
-
-    Raises: Malformed, also for a client named twice, a clock beyond 31 bits and bytes left over."""
-    reader = Reader(data)
-    clocks: dict[int, int] = {}
-    for _ in range(reader.count(item_bytes_min=2)):
-        client, clock = reader.var_uint(), reader.var_uint()
-        if client in clocks:
-            raise Malformed("a state vector names a client twice")
-        if clock > CLOCK_MAX:
-            raise Malformed("a clock is larger than 31 bits")
-        clocks[client] = clock
-    reader.finish()
-    return clocks
-
-
-def encode_state_vector(clocks: Mapping[int, int]) -> bytes:
-    """Write a state vector in its one canonical form: clients in falling order as in Yjs, clocks of 0 left out."""
-    known = sorted(((client, clock) for client, clock in clocks.items() if clock), reverse=True)
-    parts = [var_uint(len(known))]
-    for client, clock in known:
-        parts += (var_uint(client), var_uint(clock))
-    return b"".join(parts)
 
 
 def in_causal_order(

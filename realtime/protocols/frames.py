@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from history.crdt.lib0 import Malformed, Reader, var_bytes, var_string, var_uint
+from history.crdt.state_vectors import decode_state_vector
 from realtime.protocols.awareness import (
     AWARENESS_ENTRIES_MAX,
     AwarenessEntry,
@@ -16,7 +17,6 @@ from realtime.protocols.awareness import (
     encode_awareness_update,
     encode_entry,
 )
-from realtime.protocols.state_vectors import decode_state_vector
 
 FRAME_MESSAGES_MAX = 256
 """Messages in one frame. Stock clients send one; several are legal."""
@@ -167,10 +167,6 @@ def encode_awareness_frames(
 def _awareness_frame(encoded_entries: list[bytes]) -> bytes:
     update = var_uint(len(encoded_entries)) + b"".join(encoded_entries)
     return bytes((MessageType.AWARENESS,)) + var_bytes(update)
-
-
-def encode_query_awareness() -> bytes:
-    return bytes((MessageType.QUERY_AWARENESS,))
 
 
 def encode_permission_denied(reason: str) -> bytes:

@@ -14,7 +14,7 @@ from history import log
 from history.crdt.content import canonical
 from history.crdt.idsets import delete_set_of
 from history.crdt.roots import root_kinds
-from history.crdt.updates import decode_state_vector
+from history.crdt.state_vectors import decode_state_vector
 from history.errors import LogHole, NoSuchSeq
 from history.folds import compact, document_at, full_ydoc, make_ydoc
 from history.log import consistent_read, read_log

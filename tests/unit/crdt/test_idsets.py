@@ -8,18 +8,15 @@ from pycrdt import IdSet as PycrdtIdSet
 from history.crdt.idsets import (
     IdSet,
     between,
-    contains,
-    decode_id_set,
     delete_set_of,
     encode_id_set,
-    id_count,
     id_set,
-    intersect,
     subtract,
     triples,
     union,
 )
-from history.crdt.lib0 import Malformed
+from history.crdt.lib0 import Malformed, Reader
+from history.crdt.updates import read_deleted_ranges
 from tests.histories import random_history, replay
 
 TRIPLES = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 30), st.integers(0, 8)), max_size=12)
@@ -29,30 +26,34 @@ def units(ids: IdSet) -> set[tuple[int, int]]:
     return {(client, clock + i) for client, clock, length in triples(ids) for i in range(length)}
 
 
+def read(data: bytes) -> IdSet:
+    reader = Reader(data)
+    ids = id_set(read_deleted_ranges(reader))
+    reader.finish()
+    return ids
+
+
 @given(TRIPLES, TRIPLES)
 def test_the_algebra_is_that_of_sets(first: list[tuple[int, int, int]], second: list[tuple[int, int, int]]) -> None:
     a, b = id_set(first), id_set(second)
     assert units(a) == {(client, clock + i) for client, clock, length in first for i in range(length)}
     assert units(union(a, b)) == units(a) | units(b)
     assert units(subtract(a, b)) == units(a) - units(b)
-    assert units(intersect(a, b)) == units(a) & units(b)
-    assert id_count(a) == len(units(a))
-    assert all(contains(a, *unit) == (unit in units(a)) for unit in units(b))
 
 
 @given(TRIPLES)
 def test_equal_sets_have_one_encoding(ranges: list[tuple[int, int, int]]) -> None:
     ids = id_set(ranges)
     assert encode_id_set(id_set(reversed(ranges))) == encode_id_set(ids)
-    assert decode_id_set(encode_id_set(ids)) == ids
-    assert decode_id_set(PycrdtIdSet.decode(encode_id_set(ids)).encode()) == ids
+    assert read(encode_id_set(ids)) == ids
+    assert read(PycrdtIdSet.decode(encode_id_set(ids)).encode()) == ids
 
 
 def test_a_cut_set_is_malformed() -> None:
     encoded = encode_id_set(id_set([(1, 2, 3), (5, 0, 200)]))
     for stop in range(len(encoded)):
         with pytest.raises(Malformed):
-            decode_id_set(encoded[:stop])
+            read(encoded[:stop])
 
 
 def test_between_two_state_vectors_lies_what_was_inserted() -> None:

@@ -1,4 +1,4 @@
-"""Reading updates and state vectors without pycrdt."""
+"""Reading updates without pycrdt."""
 
 import json
 from contextlib import suppress
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pycrdt import Doc, Text
 
 from history.crdt.lib0 import Malformed, var_string, var_uint
+from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import (
     DELETED_LENGTH_MAX,
     DeletedRange,
@@ -16,14 +17,10 @@ from history.crdt.updates import (
     RefusedUpdate,
     Update,
     advance,
-    decode_state_vector,
     decode_update,
-    encode_state_vector,
     missing_dependency,
 )
 from tests.histories import random_history, replay, updates_of
-
-CLOCKS = st.dictionaries(st.integers(0, 2**53 - 1), st.integers(1, 2**31 - 1))
 
 
 def one_struct(content: bytes, *, kind: int, clock: int = 0) -> bytes:
@@ -138,19 +135,6 @@ def test_the_short_cut_for_keystrokes_refuses_what_the_general_reader_refuses() 
     for broken in (typed.replace(b"\x01v", b"\x02v"), typed.replace(b"\xd6\x07", b"\xd6\xff\xff\xff\x0f")):
         with pytest.raises(Malformed):
             decode_update(broken)
-
-
-@given(CLOCKS)
-def test_a_state_vector_survives_the_round_trip(clocks: dict[int, int]) -> None:
-    encoded = encode_state_vector(clocks)
-    assert decode_state_vector(encoded) == clocks
-    assert encode_state_vector(dict(reversed(clocks.items()))) == encoded
-
-
-@pytest.mark.parametrize("data", [b"", b"\x01\x01", b"\x02\x01\x01\x01\x02", b"\x00\x00", var_uint(2**28) + b"\x00"])
-def test_a_broken_state_vector_is_malformed(data: bytes) -> None:
-    with pytest.raises(Malformed):
-        decode_state_vector(data)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,9 +1,11 @@
-"""Hypothesis strategies for what the wire carries."""
+"""What the wire carries: Hypothesis strategies, and a state vector's bytes."""
 
 import json
+from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
+from history.crdt.lib0 import var_uint
 from realtime.protocols.awareness import AWARENESS_CLOCK_MAX, AwarenessEntry
 
 client_ids = st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1), st.integers(0, 2**53 - 1))
@@ -27,3 +29,9 @@ awareness_entries = st.lists(
     max_size=6,
     unique_by=lambda entry: entry.client_id,
 ).map(tuple)
+
+
+def encode_state_vector(clocks: Mapping[int, int]) -> bytes:
+    """Encode {client id: next clock} with the highest client first, as Yjs does."""
+    falling = sorted(clocks, reverse=True)
+    return var_uint(len(clocks)) + b"".join(var_uint(client) + var_uint(clocks[client]) for client in falling)

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from history.crdt.lib0 import Malformed, var_bytes, var_string, var_uint
+from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from realtime.protocols import frames
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import Awareness, Message, QueryAwareness, SyncStep1, SyncStep2, Update, decode_frame
-from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR, encode_state_vector
 from tests.unit.protocols import golden_frames as golden
-from tests.unit.protocols.builders import awareness_entries, state_vectors
+from tests.unit.protocols.builders import awareness_entries, encode_state_vector, state_vectors
 
 GOLDEN: list[tuple[bytes, Message]] = [
     (golden.SYNC_STEP_1_EMPTY, SyncStep1(EMPTY_STATE_VECTOR)),
@@ -39,7 +39,7 @@ def encode(message: Message) -> bytes:
         case Awareness(entries):
             return frames.encode_awareness(entries)
         case QueryAwareness():
-            return frames.encode_query_awareness()
+            return bytes((frames.MessageType.QUERY_AWARENESS,))
 
 
 messages = st.one_of(

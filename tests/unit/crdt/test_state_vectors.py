@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pycrdt import Doc, Text
 
 from history.crdt.lib0 import Malformed, var_uint
-from realtime.protocols.state_vectors import EMPTY_STATE_VECTOR, decode_state_vector, encode_state_vector
-from tests.unit.protocols.builders import state_vectors
+from history.crdt.state_vectors import EMPTY_STATE_VECTOR, decode_state_vector
+from tests.unit.protocols.builders import encode_state_vector, state_vectors
 
 
 @given(state_vectors)

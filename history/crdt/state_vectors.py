@@ -3,23 +3,20 @@
 Everything that reaches pycrdt as a state vector has been decoded here: it allocates by the claimed count, so that
 5 bytes that claim 2^28 entries cost half a gigabyte."""
 
-from collections.abc import Mapping
-
-from history.crdt.lib0 import Malformed, Reader, var_uint
+from history.crdt.lib0 import Malformed, Reader
+from history.crdt.updates import CLOCK_MAX
 
 STATE_VECTOR_CLIENTS_MAX = 1 << 18
 """Clients in one state vector. Every opened page is a client once it writes, so an old document has many."""
-
-STRUCT_CLOCK_MAX = (1 << 31) - 1
-"""The largest clock of a client's structs; yrs counts them in 32 bits."""
 
 EMPTY_STATE_VECTOR = b"\0"
 
 
 def decode_state_vector(data: bytes, *, clients_max: int = STATE_VECTOR_CLIENTS_MAX) -> dict[int, int]:
-    """Decode into {client id: next clock}, in the order sent; `00` is the empty one. Source: Yjs, readStateVector.
+    """Decode into {client id: number of units known, so the next clock}, in the order sent; `00` is the empty one.
 
-    Raises: Malformed for anything else than exactly one state vector, or a client that is named twice."""
+    Source: Yjs, readStateVector. Raises: Malformed for anything else than exactly one state vector, a client that is
+    named twice, or a clock beyond 31 bits."""
     reader = Reader(data)
     count = reader.count(item_bytes_min=2)
     if count > clients_max:
@@ -27,19 +24,10 @@ def decode_state_vector(data: bytes, *, clients_max: int = STATE_VECTOR_CLIENTS_
     clocks: dict[int, int] = {}
     for _ in range(count):
         client_id, clock = reader.var_uint(), reader.var_uint()
-        if clock > STRUCT_CLOCK_MAX:
+        if clock > CLOCK_MAX:
             raise Malformed("a clock in a state vector is longer than 31 bits")
         clocks[client_id] = clock
     if len(clocks) != count:
         raise Malformed("a state vector names a client twice")
     reader.finish()
     return clocks
-
-
-def encode_state_vector(clocks: Mapping[int, int]) -> bytes:
-    """Encode {client id: next clock} with the highest client first, as Yjs does."""
-    encoded = bytearray(var_uint(len(clocks)))
-    for client_id in sorted(clocks, reverse=True):
-        encoded += var_uint(client_id)
-        encoded += var_uint(clocks[client_id])
-    return bytes(encoded)
