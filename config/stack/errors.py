@@ -2,8 +2,13 @@
 
 import errno
 
-# The last two are what a limit on file sizes (ulimit -f) makes of the same.
-FULL_DISK_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "File size limit exceeded")
+FULL_DISK_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "wrote only",  # PostgreSQL's words for a write that was cut short
+    "File too large",  # these two are what a limit on file sizes (ulimit -f) makes of the same
+    "File size limit exceeded",
+)
 FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

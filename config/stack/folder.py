@@ -24,7 +24,12 @@ class DataFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError):
+            raise StackError(
+                f"DATA_DIR {str(path)!r} cannot be a folder: set it to one, or to where one can be made."
+            ) from None
         self._lock = path / "lock"
 
     @contextlib.contextmanager
