@@ -39,7 +39,9 @@ class Conf:
     snapshot_rows: int = 5000
     """A tail of more rows than this is compacted into a snapshot."""
     snapshot_bytes_min: int = 64 * 1024
-    """A tail of at least these bytes and half of the last snapshot's is compacted into a snapshot."""
+    """A tail of more bytes than these, and than SNAPSHOT_TAIL_PERCENT allows, is compacted into a snapshot."""
+    snapshot_tail_percent: int = 50
+    """How large a tail may grow, in percent of the last snapshot's bytes: opening reads both."""
     segment_rows_min: int = 2000
     """Squash packs no fewer cold rows than this into one segment."""
     segment_rows_max: int = 4000

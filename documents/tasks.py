@@ -7,11 +7,14 @@ from documents.models import Document
 from documents.opening import recoverable_since
 from documents.roles import access_changed
 
+RUN_SECONDS_MAX = 120
+"""Then the run is killed (see history.tasks); documents that it has deleted stay deleted."""
+
 PURGE_BATCH_MAX = 100
 """Documents of one run; the next run of the schedule takes the rest."""
 
 
-@shared_task(acks_late=True, ignore_result=True)
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def purge_deleted() -> int:
     """Delete documents past DELETED_DOCUMENT_DAYS with all that hangs on them; return how many.
 

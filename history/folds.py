@@ -37,7 +37,7 @@ class Folded:
 def make_ydoc(document_id: int, *, doc: "Doc[Any] | None" = None) -> Folded:
     """The document at its head, for serving: gc'd. `doc` may bring observers; it must be empty.
 
-    Where the tail has grown past SNAPSHOT_ROWS or half the last snapshot, the log is compacted into a new snapshot.
+    Where the tail has grown past SNAPSHOT_ROWS or SNAPSHOT_TAIL_PERCENT, the log is compacted into a new snapshot.
     Raises: LogHole."""
     served: Doc[Any] = Doc() if doc is None else doc
     if _tail_is_long(document_id):

@@ -18,6 +18,10 @@ from history.verify import Difference, verify_document
 
 logger = logging.getLogger(__name__)
 
+RUN_SECONDS_MAX = 120
+"""Then the run is killed, which loses nothing that it has finished. The broker holds back what a dead worker had in
+hand for a little longer than this, pushes too, so no task may have more. `manage.py verify_history` has no limit."""
+
 SWEEP_DOCUMENTS_MAX = 200
 """Snapshots of one run; 300 ms each at worst."""
 
@@ -25,8 +29,8 @@ SWEEP_LOOKBACK = timedelta(days=1)
 """A tail becomes due by an edit: older ones were swept, or are compacted when their document is next opened."""
 
 SQUASH_DOCUMENTS_MAX = 200
-SQUASH_SEGMENTS_MAX = 1000
-"""Segments of one run: about a minute and a half."""
+SQUASH_SEGMENTS_MAX = 500
+"""Segments of one run: about three quarters of a minute."""
 
 VERIFY_DOCUMENTS_MAX = 50
 VERIFY_ROWS_MAX = 2_000_000
@@ -47,7 +51,7 @@ CROSS JOIN LATERAL (
 ) tail
 WHERE head.at > %(since)s AND head.seq > COALESCE(snapshot.seq, 0)
   AND (head.seq - COALESCE(snapshot.seq, 0) > %(rows)s
-       OR tail.bytes > GREATEST(%(bytes_min)s, COALESCE(snapshot.bytes, 0) / 2))
+       OR tail.bytes > GREATEST(%(bytes_min)s, COALESCE(snapshot.bytes, 0)::bigint * %(percent)s / 100))
 ORDER BY head.seq - COALESCE(snapshot.seq, 0) DESC LIMIT %(limit)s
 """
 
@@ -64,7 +68,7 @@ ORDER BY head.seq - squashed.seq DESC LIMIT %(limit)s
 """
 
 
-@shared_task(acks_late=True, ignore_result=True)
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def sweep_snapshots() -> int:
     """Store a snapshot of each document whose tail is due; return how many were found."""
     limits = conf()
@@ -72,6 +76,7 @@ def sweep_snapshots() -> int:
         DUE_TAILS,
         rows=limits.snapshot_rows,
         bytes_min=limits.snapshot_bytes_min,
+        percent=limits.snapshot_tail_percent,
         since=timezone.now() - SWEEP_LOOKBACK,
         limit=SWEEP_DOCUMENTS_MAX,
     )
@@ -83,7 +88,7 @@ def sweep_snapshots() -> int:
     return len(due)
 
 
-@shared_task(acks_late=True, ignore_result=True)
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def squash_cold_rows() -> int:
     """Pack rows older than SQUASH_AFTER_SECONDS into segments; return how many rows."""
     limits = conf()
@@ -107,7 +112,7 @@ def squash_cold_rows() -> int:
     return rows
 
 
-@shared_task(acks_late=True, ignore_result=True)
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def verify_sample() -> int:
     """Prove some random documents; log each difference as an error; return how many differ."""
     heads = Head.objects.filter(seq__gt=0).order_by("?").values_list("document_id", "seq")[:VERIFY_DOCUMENTS_MAX]

@@ -4,11 +4,15 @@ import base64
 from typing import Any
 
 from celery import Task, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.auth import get_user_model
 
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.models import Kind, Via
 from realtime.push import push
+
+PUSH_SECONDS_MAX = 50
+"""Then it is cut off and tried again: far above the seconds after which a busy log gives up by itself."""
 
 RETRIES_MAX = 5
 RETRY_SECONDS_MAX = 60
@@ -17,7 +21,10 @@ RETRY_SECONDS_MAX = 60
 @shared_task(
     bind=True,
     acks_late=True,
-    autoretry_for=(LogUnavailable, OutcomeUnknown),
+    reject_on_worker_lost=True,
+    soft_time_limit=PUSH_SECONDS_MAX,
+    time_limit=PUSH_SECONDS_MAX + 10,
+    autoretry_for=(LogUnavailable, OutcomeUnknown, SoftTimeLimitExceeded),
     max_retries=RETRIES_MAX,
     retry_backoff=True,
     retry_backoff_max=RETRY_SECONDS_MAX,

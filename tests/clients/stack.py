@@ -286,7 +286,7 @@ def redis_url_apart(url: str, number: int = 7) -> str:
     parts = urlsplit(url)
     if parts.scheme.startswith("unix"):
         query = {**dict(parse_qsl(parts.query)), "db": str(number)}
-        return parts._replace(query=urlencode(query)).geturl()
+        return f"unix://{parts.path}?{urlencode(query)}"  # `geturl` writes one slash only, which Celery does not know
     return parts._replace(path=f"/{number}").geturl()
 
 
