@@ -1,5 +1,6 @@
 """Squash: cold rows become segments; whatever happens, nothing is lost and nothing is there twice."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -136,6 +137,35 @@ def test_what_does_not_read_back_is_taken_back_before_a_row_goes(monkeypatch: py
         squash_document(document.pk, older_than=NEVER_WARM)
     assert log_of(document) == before
     assert not Segment.objects.exists()
+
+
+GARBLE_SEGMENTS = """
+CREATE FUNCTION garble() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.payload = set_byte(NEW.payload, octet_length(NEW.payload) / 2,
+                           get_byte(NEW.payload, octet_length(NEW.payload) / 2) # 1);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER garble BEFORE INSERT ON history_segment FOR EACH ROW EXECUTE FUNCTION garble();
+"""
+
+
+@pytest.fixture
+def garbled_segments() -> Iterator[None]:
+    """One bit of each segment is another in the table than in the INSERT."""
+    with connection.cursor() as cursor:
+        cursor.execute(GARBLE_SEGMENTS)
+        yield
+        cursor.execute("DROP TRIGGER garble ON history_segment; DROP FUNCTION garble()")
+
+
+def test_it_is_what_the_database_holds_that_must_read_back(garbled_segments: None) -> None:
+    document = _typed_document()
+    before = log_of(document)
+    with pytest.raises(SquashRefused):
+        squash_document(document.pk, older_than=NEVER_WARM)
+    assert log_of(document) == before
+    assert (Segment.objects.count(), Update.objects.filter(document=document).count()) == (0, 26)
 
 
 def test_without_the_comparison_a_faulty_packer_would_lose_edits(monkeypatch: pytest.MonkeyPatch) -> None:

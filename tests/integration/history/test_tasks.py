@@ -2,13 +2,15 @@
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db.models import Model
 from django.utils import timezone
 from pytest_django import Settings
 
 from history import tasks
-from history.models import Head, Segment, Snapshot, Update
+from history.models import Head, Run, Segment, Snapshot, Update
 from history.tasks import squash_cold_rows, sweep_snapshots, verify_sample
 from tests.builders import append_rows, log_of, make_document, make_history, make_session, rechain, typed
 
@@ -92,6 +94,24 @@ def test_the_nightly_sample_logs_each_difference_with_its_place(caplog: pytest.L
     (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert f"document={broken.pk} seq=4" in record.getMessage()
     assert f"document={whole.pk}" not in caplog.text
+
+
+def test_verifying_and_sweeping_twice_in_a_row_leaves_what_one_run_leaves(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10}
+    for seed in range(3):
+        make_history(seed, edits=20 * seed + 5)
+
+    def tables() -> list[list[dict[str, Any]]]:
+        models: list[type[Model]] = [Head, Snapshot, Update, Segment, Run]
+        return [list(model._default_manager.order_by("document_id", "pk").values()) for model in models]
+
+    before = tables()
+    assert [verify_sample(), verify_sample()] == [0, 0]
+    assert tables() == before
+    assert sweep_snapshots() == 2
+    once = tables()
+    assert (sweep_snapshots(), tables()) == (0, once)
+    assert (verify_sample(), tables()) == (0, once)
 
 
 def test_a_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
