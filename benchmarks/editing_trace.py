@@ -23,11 +23,12 @@ from documents.models import Document
 from history.append import append
 from history.fates import PendingUpdate
 from history.folds import compact
-from history.models import Snapshot, Via
+from history.models import Head, Snapshot, Via
 from history.sessions import WriteSession
 
 ROWS_PER_APPEND = 1000
 OPENINGS = 20
+"""Openings of a room that is warm, for each process."""
 EMPTY_SYNC_STEP_1 = b"\x00\x00\x01\x00"
 SYNC_STEP_2 = b"\x00\x01"
 
@@ -53,7 +54,7 @@ def updates_of(trace: Path) -> Iterator[bytes]:
 
 def load(trace: Path) -> Document:
     """Append every edit as an update of its own."""
-    document = Document.objects.create(name=f"trace-{uuid.uuid4().hex}", title="Editing trace")
+    document = Document.objects.create(name=f"trace-{uuid.uuid4().hex}", title="Editing trace", open_to_all=True)
     session = WriteSession(
         document_id=document.pk, user=None, via=Via.IMPORT, opened_at=timezone.now(), requires_role=False
     )
@@ -67,6 +68,7 @@ def load(trace: Path) -> Document:
 
 
 def relation_bytes(*tables: str) -> int:
+    """What these tables take on disk, with their indexes and what lies out of line."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name", [list(tables)]
@@ -96,24 +98,33 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OPEN_ROOMS": "true", "OPEN_ROOMS_IN_PRODUCTION": "true"}
 
 
-def run(trace: Path) -> None:
+def run(trace: Path, *, processes: int = 5) -> None:
+    """Load, compact and open; `processes` are started one after another for cold openings."""
     document = load(trace)
-    hot = relation_bytes("history_update")
-    print(f"in Postgres: history_update {hot / 1e6:.1f} MB with its index")
     started = time.perf_counter()
     compact(document.pk)
     print(f"first compaction (whole log): {(time.perf_counter() - started) * 1e3:.0f} ms")
     snapshots = Snapshot.objects.filter(document_id=document.pk)
     sizes = [(len(each.state), len(each.full_state)) for each in snapshots]
     print(f"snapshots: {len(sizes)}, bytes (gc'd, full): {sizes}")
-    cold = []
-    for _ in range(5):
+    _report_disk(Head.objects.get(document_id=document.pk).seq)
+    cold, warm = [], []
+    for _ in range(processes):
         with WebWorkers(environment(), count=1) as workers:
             url = f"ws://127.0.0.1:{workers.port}/ws/{document.name}"
             cold.append(asyncio.run(open_once(url)))
-            warm = [asyncio.run(open_once(url)) for _ in range(OPENINGS)]
+            warm += [asyncio.run(open_once(url)) for _ in range(OPENINGS)]
     _report("cold process", cold)
     _report("warm room", warm)
+
+
+def _report_disk(updates: int) -> None:
+    """On services of their own the tables hold this document alone."""
+    log, snapshots = relation_bytes("history_update"), relation_bytes("history_snapshot")
+    print(
+        f"bytes in Postgres, indexes included: {log + snapshots:,} = log {log:,} + snapshots {snapshots:,}; "
+        f"{(log + snapshots) / updates:.1f} an update, {log / updates:.1f} of them in the log"
+    )
 
 
 def _report(name: str, openings: list[tuple[float, float, int]]) -> None:
