@@ -42,6 +42,14 @@ def breakable_stack(breakable_ground: BreakableGround) -> Iterator[Stack]:
         yield stack
 
 
+@pytest.fixture
+def postgres(breakable_ground: BreakableGround) -> Iterator[Postgres]:
+    """The database server to kill; it runs again for the tests that follow, whatever becomes of this one."""
+    yield breakable_ground.postgres
+    if not breakable_ground.postgres.running:
+        breakable_ground.postgres.start()
+
+
 async def three(stack: Stack, node: NodeClients, room: str, *, suffix: str = "") -> list[Client]:
     return [await stack.join(node, name + suffix, room, on=on) for name, on in (("ann", 0), ("ben", 1), ("cem", 0))]
 
@@ -158,7 +166,7 @@ def end_at_once(postgres: Postgres) -> None:
 
 @pytest.mark.parametrize("end", [Postgres.kill, end_at_once], ids=["killed", "immediate shutdown"])
 async def test_a_database_that_restarts_while_people_type_loses_nothing_that_another_client_saw(
-    breakable_ground: BreakableGround,
+    postgres: Postgres,
     breakable_stack: Stack,
     node: NodeClients,
     rng: random.Random,
@@ -171,13 +179,13 @@ async def test_a_database_that_restarts_while_people_type_loses_nothing_that_ano
         async with typing(clients, rng) as made:
             await in_the_middle(clients, rng)
             marks = [len(await client.events()) for client in clients]
-            end(breakable_ground.postgres)
+            end(postgres)
             # The workers find it out by themselves, close with "try again", and refuse whoever comes back.
             for client, mark in zip(clients, marks, strict=True):
                 assert (await client.wait_event("close", after=mark))["code"] == 1013
             with breakable_stack.paused(*breakable_stack.all):
                 seen = await seen_of_others(clients)
-                breakable_ground.postgres.start()
+                postgres.start()
                 assert_nothing_is_lost(breakable_stack, room, seen)
         edits += sum(made)
         await node.converged(*clients)
