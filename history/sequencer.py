@@ -101,7 +101,7 @@ class Sequencer:
         head.at = max(head.now, head.at)
         head.hash = row_hash(
             head.hash,
-            document_key=head.key,
+            document_key=head.key.bytes,
             seq=head.seq,
             kind=item.kind,
             at_microseconds=microseconds(head.at),

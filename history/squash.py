@@ -162,7 +162,7 @@ def _compare_what_was_stored(segment: Segment, rows: Sequence[_ColdRow]) -> None
             raise SquashRefused(document_id, row.seq, "its session is missing")
         hash_ = row_hash(
             hash_,
-            document_key=key,
+            document_key=key.bytes,
             seq=row.seq,
             kind=read_back.kind,
             at_microseconds=read_back.at_microseconds,

@@ -225,7 +225,7 @@ class _Chain:
             raise _Found(row.seq, "its time is before that of the row before it")
         self.hash = row_hash(
             self.hash,
-            document_key=self.key,
+            document_key=self.key.bytes,
             seq=row.seq,
             kind=row.kind,
             at_microseconds=microseconds(row.at),

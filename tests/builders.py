@@ -105,7 +105,7 @@ def rechain(document: Document, *, at: Callable[[int], datetime] | None = None) 
         row.at = row.at if at is None else at(row.seq)
         hash_ = row_hash(
             hash_,
-            document_key=document.key,
+            document_key=document.key.bytes,
             seq=row.seq,
             kind=row.kind,
             at_microseconds=microseconds(row.at),

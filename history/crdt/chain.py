@@ -5,7 +5,6 @@ can be pseudonymised (drop salt and user) and the chain still holds; an erased p
 
 import hashlib
 import struct
-import uuid
 
 VERSION = b"\x01"
 GENESIS = b""
@@ -27,18 +26,18 @@ def commitment(*, salt: bytes, user: str, via: int, ip: str) -> bytes:
 def row_hash(
     previous: bytes,
     *,
-    document_key: uuid.UUID,
+    document_key: bytes,
     seq: int,
     kind: int,
     at_microseconds: int,
     session_commitment: bytes,
     payload: bytes,
 ) -> bytes:
-    """The hash of one row; `previous` is the row before it, or GENESIS. 32 bytes."""
+    """The hash of one row, 32 bytes. `previous` is the one before it, or GENESIS; `document_key` has 16 bytes."""
     return hashlib.sha256(
         VERSION
         + previous
-        + _ROW.pack(document_key.bytes, seq, kind, at_microseconds)
+        + _ROW.pack(document_key, seq, kind, at_microseconds)
         + session_commitment
         + hashlib.sha256(payload).digest()
     ).digest()
