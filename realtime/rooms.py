@@ -226,9 +226,10 @@ class Room:
                 )
             if not _is_behind(fate):
                 entry.resolve(fate)
-        if rows and not self.closed:
-            self.advance(rows)
-            self.hub.publish_rows(self, rows, settled)
+        if rows:
+            if not self.closed:
+                self.advance(rows)
+            self.hub.publish_rows(self, rows, settled)  # stored is stored, though this copy of the room has ended
         refused = [(entry, fate.reason) for entry, _, fate in settled if isinstance(fate, Refused)]
         if refused:
             self._turn_back(refused)
