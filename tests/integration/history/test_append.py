@@ -12,6 +12,7 @@ from pytest_django import Settings
 from documents.models import Document, Membership, Role
 from documents.roles import access_changed, membership_role
 from history.append import append
+from history.errors import WrongIsolation
 from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.models import Head, Request, Session, Update, Via
 from history.sessions import WriteSession
@@ -123,6 +124,19 @@ def test_an_append_inside_atomic_leaves_the_callers_lock_timeout_as_it_was() -> 
         assert cursor.fetchone() == ("77s",)
 
 
+def test_an_append_that_would_not_see_a_right_that_was_just_taken_is_not_made() -> None:
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    with pytest.raises(WrongIsolation), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert Document.objects.exists()  # from here on the transaction sees nothing newer
+        in_thread(lambda: Membership.objects.filter(user=user).delete()).result(timeout=10)
+        append([_pending(session)])
+    assert log_of(document) == []
+
+
 def test_the_same_request_is_stored_once() -> None:
     document = make_document()
     session = make_session(document, make_user())
@@ -164,6 +178,22 @@ def test_a_refused_session_does_not_fail_anothers_edits() -> None:
         2,
     ]
     assert Session.objects.filter(document=document).count() == 1
+    assert _proven(document)
+
+
+def test_what_stands_behind_a_refused_update_of_its_chain_is_refused_with_it() -> None:
+    editor, viewer = make_user(), make_user()
+    document = make_document(a=(editor, Role.EDITOR), b=(viewer, Role.VIEWER))
+    may, may_not = admitted_session(document, editor), admitted_session(document, viewer)
+    chained = [PendingUpdate(session=each, payload=b"\x00\x00", chain="a") for each in (may, may_not, may)]
+    fates = append([*chained, _pending(may), PendingUpdate(session=may, payload=b"\x00\x00", chain="another")])
+    assert [fate.seq if isinstance(fate, Stored) else fate.reason for fate in fates] == [
+        1,
+        Reason.NOT_ALLOWED,
+        Reason.BEHIND,
+        2,
+        3,
+    ]
     assert _proven(document)
 
 
@@ -259,3 +289,15 @@ def test_one_documents_lock_timeout_does_not_fail_anothers_rows(settings: Settin
     assert append([_pending(make_session(held))])[0].seq == 1  # type: ignore[union-attr]
     assert _proven(held)
     assert _proven(free)
+
+
+def test_an_accounts_row_that_another_transaction_holds_is_not_waited_for_for_ever(settings: Settings) -> None:
+    settings.PALIMPSEST = {"APPEND_LOCK_TIMEOUT_MS": 300}
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    with transaction.atomic():
+        get_user_model().objects.select_for_update().get(pk=user.pk)
+        fates = in_thread(lambda: append([_pending(session)], lock_timeout_ms=50)).result(timeout=30)
+    assert fates == [Refused(Reason.UNAVAILABLE)]
+    assert isinstance(append([_pending(session)])[0], Stored)

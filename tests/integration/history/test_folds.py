@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from pycrdt import Doc
+from pycrdt import Doc, Text
 from pytest_django import Settings
 
 from history import log
@@ -166,3 +166,19 @@ def test_deleting_all_snapshots_changes_nothing() -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM history_snapshot")
     assert says(make_ydoc(document.pk).doc, kinds) == before
+
+
+@pytest.mark.parametrize("tail_is_long", [True, False])
+def test_a_document_opens_though_its_snapshot_cannot_be_stored(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tail_is_long: bool
+) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 2} if tail_is_long else {"SNAPSHOT_BYTES_MIN": 1}
+    document = make_document()
+    append_rows(make_session(document), typed("hello"))
+
+    def refuse(*args: Any) -> None:
+        raise ValueError("the snapshot does not load to the same state vector")
+
+    monkeypatch.setattr("history.folds.store_snapshot", refuse)
+    folded = make_ydoc(document.pk)
+    assert (str(folded.doc.get("text", type=Text)), folded.seq, folded.snapshot_seq) == ("hello", 5, 0)
