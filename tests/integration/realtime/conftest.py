@@ -1,10 +1,12 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers
 from django.db import connections
+from pytest_django import Settings
 
 from realtime.hub import Hub, current_hub, drain
 
@@ -31,3 +33,9 @@ async def another_process(monkeypatch: Any) -> AsyncIterator[Callable[[], Hub]]:
     yield make
     for each in hubs:
         await each.stop()
+
+
+@pytest.fixture
+def no_watch(settings: Settings) -> None:
+    """What happens in the test happens without the watch."""
+    settings.PALIMPSEST = {"HEAD_CHECK_SECONDS": 600.0}

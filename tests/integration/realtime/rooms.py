@@ -1,14 +1,16 @@
 """Documents with members, and what their logs and rooms hold, for async tests."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import connection
 from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
 from history.folds import document_at
-from history.models import Session, Update
+from history.models import Head, Session, Update
 from realtime.hub import Hub
 from tests.builders import make_document, make_user
 
@@ -46,8 +48,29 @@ async def empty() -> "Doc[Any]":
     return Doc()
 
 
+async def eventually(holds: Callable[[], object]) -> None:
+    """Wait until something holds of which no event tells. Raises: TimeoutError."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
 async def stored(hub: Hub, document: Document, seq: int) -> None:
     """Wait until the room of the document has taken over the log up to `seq`."""
-    async with asyncio.timeout(10):
-        while hub.rooms[document.pk].seq < seq:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: hub.rooms[document.pk].seq >= seq)
+
+
+@sync_to_async
+def take_role_by_sql(document: Document, user: Any) -> None:
+    """Take a member's role without a word to any process."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM documents_membership WHERE document_id = %s AND user_id = %s", [document.pk, user.pk]
+        )
+
+
+async def restore_backup(document: Document, *, seq: int) -> None:
+    """Leave the log as it was at `seq`."""
+    row = await Update.objects.aget(document=document, seq=seq)
+    await Update.objects.filter(document=document, seq__gt=seq).adelete()
+    await Head.objects.filter(document=document).aupdate(seq=seq, hash=row.hash, at=row.at)

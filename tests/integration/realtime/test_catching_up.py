@@ -5,18 +5,12 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from pytest_django import Settings
 
 from realtime.hub import Hub
 from tests.builders import append_rows, make_session
 from tests.integration.realtime.rooms import empty, shared_document, stored, update_that_types
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
-
-
-@pytest.fixture
-def no_watch(settings: Settings) -> None:
-    settings.PALIMPSEST = {"HEAD_CHECK_SECONDS": 600.0}
 
 
 async def test_a_row_that_is_told_of_while_the_log_is_being_read_is_read_too(

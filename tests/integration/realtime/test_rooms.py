@@ -16,7 +16,15 @@ from history.models import Head, Session, Snapshot
 from realtime.bus import _rows_hint
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
-from tests.integration.realtime.rooms import empty, folded_text, rows_of, shared_document, stored, update_that_types
+from tests.integration.realtime.rooms import (
+    empty,
+    folded_text,
+    rows_of,
+    shared_document,
+    stored,
+    take_role_by_sql,
+    update_that_types,
+)
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -123,7 +131,7 @@ async def test_one_session_that_is_refused_fails_nobody_elses_edits_in_the_same_
         await asyncio.gather(ada.until_synced(), bob.until_synced())
         ada.type("0")
         await bob.until(lambda: bob.text == "0")
-        await sync_to_async(take_role_by_sql)(document, people["bob"])
+        await take_role_by_sql(document, people["bob"])
         bob.type("bob ")  # judged under the role that he had when he came, refused in the append
         ada.type("ada ")
         await stored(hub, document, 2)
@@ -134,19 +142,12 @@ async def test_one_session_that_is_refused_fails_nobody_elses_edits_in_the_same_
     assert await folded_text(document) == "again ada 0"
 
 
-def take_role_by_sql(document: Document, user: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM documents_membership WHERE document_id = %s AND user_id = %s", [document.pk, user.pk]
-        )
-
-
 async def test_a_right_taken_by_raw_sql_closes_the_socket_without_the_channel_layer(hub: Hub, settings: Any) -> None:
     document, people = await shared_document(bob=Role.EDITOR)
     settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.2}
     async with Socket(document.name, user=people["bob"]) as bob:
         await bob.until_synced()
-        await sync_to_async(take_role_by_sql)(document, people["bob"])
+        await take_role_by_sql(document, people["bob"])
         await bob.until(lambda: bob.closed == 4403)
 
 

@@ -1,0 +1,118 @@
+"""Slow readers: they miss nothing, and what waits for them is bounded."""
+
+import asyncio
+
+import pytest
+from pytest_django import Settings
+
+from documents.models import Document, Role
+from realtime.connections import Connection
+from realtime.frames import SharedMessage
+from realtime.hub import Hub
+from realtime.outbox import Outbox
+from realtime.protocols.frames import encode_sync_step1
+from tests.integration.realtime.rooms import eventually, shared_document, stored
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+A_CLIENT_NOBODY_KNOWS = b"\x01\x05\x00"
+"""A state vector: other than the empty one, each answer to it is encoded anew."""
+
+
+def only_connection_of(hub: Hub, document: Document, user: object) -> Connection:
+    (connection,) = [each for each in hub.rooms[document.pk].connections if each.user == user]
+    return connection
+
+
+async def test_what_is_shown_while_the_missed_rows_are_read_reaches_a_slow_reader() -> None:
+    sent: list[bytes] = []
+    reads, looks, may_return = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def send(payload: bytes) -> None:
+        await reads.wait()
+        sent.append(payload)
+
+    async def missed_since(seq: int) -> tuple[SharedMessage | None, int]:
+        looks.set()
+        await may_return.wait()
+        return SharedMessage(b"rows 1 to 3"), 3
+
+    outbox = Outbox(send=send, writer=None, missed_since=missed_since, failed=lambda error: None, bytes_max=10)
+    for seq in (1, 2, 3):
+        outbox.offer(SharedMessage(b"x" * 8), seq=seq)
+    reads.set()
+    await looks.wait()
+    outbox.offer(SharedMessage(b"row 4"), seq=4)
+    may_return.set()
+    assert outbox._pump is not None
+    await outbox._pump
+    assert sent[-2:] == [b"rows 1 to 3", b"row 4"]
+
+
+async def test_a_slow_reader_that_types_misses_nothing(no_watch: None, hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 500}
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        eve.reads.clear()
+        for number in range(3):
+            ada.type("a" * 50)
+            await stored(hub, document, number + 1)
+        eve.type("E")
+        await stored(hub, document, 4)
+        for number in range(20):
+            ada.type("b" * 50)
+            await stored(hub, document, number + 5)
+        eve.reads.set()
+        await eve.until(lambda: len(eve.text) == 3 * 50 + 1 + 20 * 50)
+
+
+async def test_a_slow_reader_gets_all_where_few_rows_are_read_at_once(
+    no_watch: None, hub: Hub, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 500, "CATCH_UP_ROWS_MAX": 10}
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        eve.reads.clear()
+        for number in range(60):
+            ada.type("x" * 50)
+            await stored(hub, document, number + 1)
+        eve.reads.set()
+        await eve.until(lambda: len(eve.text) == 3000)
+
+
+async def test_a_client_that_asks_and_does_not_read_costs_bounded_memory(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 100_000}
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        ada.type("x" * 50_000)
+        await eve.until(lambda: len(eve.text) == 50_000)
+        outbox = only_connection_of(hub, document, people["eve"]).outbox
+        waiting: list[int] = []
+        is_held_up = asyncio.Event()
+        offer, room_for_answers = outbox.offer, outbox.room_for_answers
+
+        def offer_and_count(message: SharedMessage, *, seq: int | None = None) -> None:
+            offer(message, seq=seq)
+            waiting.append(sum(len(each.message.payload) for each in outbox._waiting))
+
+        async def room_for_answers_is_awaited() -> None:
+            if not outbox._room_for_answers.is_set():
+                is_held_up.set()
+            await room_for_answers()
+
+        monkeypatch.setattr(outbox, "offer", offer_and_count)
+        monkeypatch.setattr(outbox, "room_for_answers", room_for_answers_is_awaited)
+        eve.reads.clear()
+        before = len(eve.received)
+        for _ in range(200):
+            eve.send(encode_sync_step1(A_CLIENT_NOBODY_KNOWS))
+        await eventually(lambda: is_held_up.is_set() or len(waiting) == 200)
+        eve.reads.set()
+        await eve.until(lambda: len(eve.received) == before + 200)
+        assert max(waiting) < 250_000

@@ -1,0 +1,238 @@
+"""What comes in between: looks at the log, refusals and failures, each while something else is under way."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.db.utils import OperationalError
+
+from documents.models import Document, Membership, Role
+from history.crdt.guard import Guard
+from history.crdt.updates import MissingDependency
+from history.fates import PendingUpdate, Reason, Refused
+from history.gate import Gate
+from realtime.commits import Entry
+from realtime.hub import Hub, drain
+from tests.integration.realtime.rooms import (
+    eventually,
+    restore_backup,
+    rows_of,
+    shared_document,
+    stored,
+    take_role_by_sql,
+)
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+async def log_lacks_nothing(document: Document) -> bool:
+    """Whether the structs of each row follow what the rows before hold."""
+    guard = Guard()
+    try:
+        for _, _, payload in await rows_of(document):
+            guard.commit(guard.check(payload))
+    except MissingDependency:
+        return False
+    return True
+
+
+class HeldAppend:
+    """Takes the place of a hub's append for one batch: the batch waits, and is then appended or meets `reason`."""
+
+    def __init__(self, hub: Hub, reason: Reason | None = None) -> None:
+        self.under_way, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self._commits, self._append, self._reason = hub.commits, hub.commits._append, reason
+        hub.commits._append = self
+
+    async def __call__(self, batch: Sequence[PendingUpdate]) -> Any:
+        self._commits._append = self._append
+        self.under_way.set()
+        await self.may_go_on.wait()
+        return await self._append(batch) if self._reason is None else [Refused(self._reason)] * len(batch)
+
+
+async def test_a_look_at_the_log_that_an_own_commit_overtakes_drops_no_room(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("a")
+        await stored(hub, document, 1)
+        room = hub.rooms[document.pk]
+        has_looked, may_return = asyncio.Event(), asyncio.Event()
+        load = hub.load
+
+        async def load_and_wait(*args: Any) -> Any:
+            found = await load(*args)
+            has_looked.set()
+            await may_return.wait()
+            return found
+
+        monkeypatch.setattr(hub, "load", load_and_wait)
+        looking = asyncio.create_task(room.catch_up())
+        await has_looked.wait()
+        monkeypatch.setattr(hub, "load", load)
+        ada.type("b")
+        await stored(hub, document, 2)
+        may_return.set()
+        await looking
+        assert (room.closed, ada.closed) == (False, None)
+
+
+async def test_what_stands_in_line_behind_a_failed_batch_is_not_logged_without_it(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("0")
+        await stored(hub, document, 1)
+        full_disk = HeldAppend(hub, Reason.UNAVAILABLE)
+        ada.type("a", at=1)
+        await full_disk.under_way.wait()
+        ada.type("b", at=2)
+        await eventually(lambda: hub.commits._queue)
+        full_disk.may_go_on.set()
+        await ada.until(lambda: ada.closed == 1013)
+        await hub.commits.flushed()
+    assert await log_lacks_nothing(document)
+
+
+async def test_an_update_that_builds_on_one_refused_in_its_own_batch_is_not_logged_without_it(
+    no_watch: None, hub: Hub
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("0")
+        await bob.until(lambda: bob.text == "0")
+        held = HeldAppend(hub)
+        ada.type("1", at=1)
+        await held.under_way.wait()
+        await take_role_by_sql(document, people["bob"])
+        bobs = bob.type("bob", at=1)
+        await eventually(lambda: len(hub.commits._queue) == 1)
+        ada.doc.apply_update(bobs)  # from tab to tab, or by any other way than this server
+        ada.type("ada", at=ada.text.index("bob") + 3)
+        await eventually(lambda: len(hub.commits._queue) == 2)
+        asked = len(ada.received)
+        held.may_go_on.set()
+        await bob.until(lambda: bob.denied > 0)
+        await ada.until(lambda: any(payload[:2] == b"\x00\x00" for payload in ada.received[asked:]))
+        await hub.commits.flushed()
+    assert await log_lacks_nothing(document)
+
+
+async def test_edits_behind_a_refusal_are_not_taken_for_saved_when_the_log_cannot_be_read(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("0")
+        await bob.until(lambda: bob.text == "0")
+        held = HeldAppend(hub)
+        await take_role_by_sql(document, people["bob"])
+        bob.type("bob ")
+        await held.under_way.wait()
+        ada.type("ada ")
+        await eventually(lambda: hub.commits._queue)
+
+        def no_database(document_id: int) -> Gate:
+            raise OperationalError("the database is away for a moment")
+
+        monkeypatch.setattr(Gate, "load", no_database)
+        held.may_go_on.set()
+        await ada.until(lambda: ada.closed == 1013)
+
+
+async def test_a_gate_that_the_log_cannot_bring_up_to_the_room_does_not_read_for_ever(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for number in (1, 2):
+            ada.type("a")
+            await stored(hub, document, number)
+        await restore_backup(document, seq=1)
+        hub.rooms[document.pk]._gate = None
+        ada.type("b")
+        await ada.until(lambda: ada.closed == 1013)
+
+
+async def test_who_comes_while_the_server_drains_is_sent_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    drains, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow_flush() -> None:
+        drains.set()
+        await may_end.wait()
+
+    monkeypatch.setattr(hub.commits, "flushed", slow_flush)
+    draining = asyncio.create_task(drain())
+    await drains.wait()
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_answered()
+        assert ada.closed == 1012
+    may_end.set()
+    await draining
+
+
+async def test_nothing_more_reaches_a_socket_whose_right_was_taken(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    async with (
+        Socket(document.name, user=people["ada"]) as ada,
+        Socket(document.name, user=people["ada"]) as reader,
+        Socket(document.name, user=people["eve"]) as eve,
+    ):
+        await asyncio.gather(ada.until_synced(), reader.until_synced(), eve.until_synced())
+        await Membership.objects.filter(user=people["eve"]).adelete()
+        await hub.check_rights([hub.rooms[document.pk]])
+        await eve.until(lambda: eve.closed == 4403)
+        before = len(eve.received)
+        for text in ("s", "es"):  # what is sent to one is sent to all before the next
+            ada.type(text[:1])
+            await reader.until(lambda text=text: reader.text == text)  # type: ignore[misc]
+        assert len(eve.received) == before
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [Panic, ValueError])
+async def test_a_merge_that_fails_ends_one_room_and_not_the_group_commit(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+
+    def fails(entry: Entry) -> bytes:
+        raise error
+
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        monkeypatch.setattr(Entry, "payload", fails)
+        ada.type("a")
+        await ada.until(lambda: ada.closed == 1013)
+        monkeypatch.undo()
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("b")
+        await stored(hub, document, 1)
+    assert hub.commits._unstored_bytes == 0
+
+
+async def test_a_batch_that_fails_in_a_way_that_nothing_foresaw_leaves_no_bytes_counted(
+    no_watch: None, hub: Hub
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+
+    async def fails(batch: Sequence[PendingUpdate]) -> Any:
+        raise RuntimeError("nobody foresaw this")
+
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        hub.commits._append = fails
+        ada.type("a")
+        await ada.until(lambda: ada.closed == 1013)
+        assert hub.commits._unstored_bytes == 0

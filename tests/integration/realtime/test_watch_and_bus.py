@@ -1,0 +1,137 @@
+"""The watch looks whatever else goes on, and neither a hanging layer nor a failing rule stops anyone else."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from pytest_django import Settings
+
+from documents.models import Document, Role
+from documents.roles import access_changed
+from realtime.hub import Hub
+from realtime.protocols.awareness import AwarenessEntry
+from tests.builders import append_rows, make_session
+from tests.integration.realtime.rooms import (
+    empty,
+    eventually,
+    restore_backup,
+    shared_document,
+    stored,
+    update_that_types,
+)
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def quick_watch(settings: Settings) -> None:
+    settings.PALIMPSEST = {"HEAD_CHECK_SECONDS": 0.1}
+
+
+def rule_that_fails_for_ada(user: Any, document: Document) -> Role | None:
+    if user.username == "ada":
+        raise RuntimeError("a fault of the host's")
+    return None
+
+
+async def test_a_rule_that_fails_for_one_keeps_nobody_else_in(quick_watch: None, hub: Hub, settings: Settings) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        rule = f"{__name__}.{rule_that_fails_for_ada.__name__}"
+        settings.PALIMPSEST = {**settings.PALIMPSEST, "ROLE_FOR": rule}
+        await sync_to_async(access_changed)(document)
+        await bob.until(lambda: bob.closed == 4403)
+
+
+async def test_a_database_restored_from_a_backup_is_noticed(quick_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for number in (1, 2, 3):
+            ada.type("a")
+            await stored(hub, document, number)
+        await restore_backup(document, seq=1)
+        await ada.until(lambda: ada.closed == 1013)
+
+
+async def test_the_watch_looks_while_commits_are_under_way(quick_watch: None, hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROOM_IDLE_SECONDS": 0.0}
+    document, people = await shared_document(ada=Role.OWNER)
+    idle, _ = await shared_document()
+    append, under_way, may_go_on = hub.commits._append, asyncio.Event(), asyncio.Event()
+
+    async def slow_disk(batch: Any) -> Any:
+        under_way.set()
+        await may_go_on.wait()
+        return await append(batch)
+
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        hub.commits._append = slow_disk
+        ada.type("a")
+        await under_way.wait()
+        try:
+            await hub.open(idle.pk, empty)
+            await eventually(lambda: idle.pk not in hub.rooms)
+            await sync_to_async(append_rows)(make_session(document), [update_that_types("x", client_id=7)])
+            await ada.until(lambda: "x" in ada.text)
+        finally:
+            may_go_on.set()
+
+
+class HangingLayer:
+    """A channel layer that answers nothing: Valkey behind a network that swallows packets."""
+
+    def __init__(self) -> None:
+        self.is_joined = asyncio.Event()
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self.is_joined.set()
+        await self.hang()
+
+    async def hang(self, *args: Any) -> Any:
+        await asyncio.Event().wait()
+
+    new_channel = group_discard = group_send = receive = hang
+
+
+async def test_a_layer_that_hangs_does_not_stop_the_watch(
+    quick_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        layer = HangingLayer()
+        monkeypatch.setattr(hub.bus, "_layer", layer)
+        monkeypatch.setattr("realtime.bus.SILENCE_SECONDS", 0.0)  # it is noticed, and the watch joins the groups again
+        await layer.is_joined.wait()
+        await sync_to_async(append_rows)(make_session(document), [update_that_types("x", client_id=7)])
+        await ada.until(lambda: ada.text == "x")
+
+
+async def test_a_layer_that_hangs_keeps_nobody_out(no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    monkeypatch.setattr(hub.bus, "_layer", HangingLayer())
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+
+
+async def test_each_process_tells_of_its_own_people_alone(
+    hub: Hub, another_process: Callable[[], Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    second, third = another_process(), another_process()
+    room_of_second = await second.open(document.pk, empty)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.show(11, 1, '{"name":"Ada"}')
+        await eventually(room_of_second.awareness.entries)
+        answers: list[Sequence[AwarenessEntry]] = []
+        monkeypatch.setattr(second.bus, "publish_awareness", lambda document_id, entries: answers.append(entries))
+        room_of_third = await third.open(document.pk, empty)
+        await eventually(lambda: answers and room_of_third.awareness.entries())
+        assert [list(entries) for entries in answers] == [[]]  # Ada sits in the first process
