@@ -1,0 +1,86 @@
+"""Whatever the door, only what the guard let through and pycrdt re-emitted gets into the log and to others."""
+
+from typing import Any
+
+import pytest
+from pycrdt import Doc, Text
+
+from documents.models import Role
+from history.crdt.guard import TYPE_DEPTH_MAX
+from history.crdt.lib0 import var_string, var_uint
+from history.crdt.updates import decode_update
+from history.errors import UpdateRefused
+from realtime.hub import Hub
+from realtime.protocols.frames import SyncStep2, Update, decode_frame, encode_update
+from realtime.push import send_doc_update
+from tests.integration.realtime.rooms import (
+    empty,
+    folded_text,
+    rows_of,
+    shared_document,
+    stored,
+    update_that_types,
+)
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+def updates_in(frames: list[bytes]) -> list[bytes]:
+    messages = [message for frame in frames for message in decode_frame(frame)]
+    return [message.update for message in messages if isinstance(message, Update | SyncStep2)]
+
+
+async def test_a_client_that_sends_all_it_has_again_adds_only_what_is_new(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await ada.until_synced()
+        await bob.until_synced()
+        editor: Doc[Any] = Doc(client_id=5)
+        text = editor.get("text", type=Text)
+        text.insert(0, "abcd")
+        del text[3:]
+        ada.send(encode_update(editor.get_update()))
+        await bob.until(lambda: bob.text == "abc")
+        before = len(bob.received)
+        text.insert(3, "!")
+        ada.send(encode_update(editor.get_update()))
+        await bob.until(lambda: bob.text == "abc!")
+        shown = updates_in(bob.received[before:])
+    rows = [payload for _, _, payload in await rows_of(document)]
+    assert len(rows) == 2
+    for told in (rows[1], *shown):
+        update = decode_update(told)
+        assert [(struct.client, struct.clock, struct.length) for struct in update.structs] == [(5, 4, 1)]
+        assert not update.deletes
+
+
+def nested_types(depth: int) -> bytes:
+    """An update of client 1 with that many arrays inside each other."""
+    inner = b"".join(b"\x07\x00\x01" + var_uint(clock) + b"\x00" for clock in range(depth - 1))
+    return b"\x01" + var_uint(depth) + b"\x01\x00" + b"\x07\x01\x01r\x00" + inner + b"\x00"
+
+
+def nested_values(depth: int) -> bytes:
+    """An update of client 1 with one value in the root `r`: that many lists inside each other."""
+    return b"\x01\x01\x01\x00\x08\x01" + var_string("r") + b"\x01" + b"\x75\x01" * depth + b"\x7e\x00"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param(nested_types(TYPE_DEPTH_MAX + 1), id="types one too deep"),
+        pytest.param(nested_values(65), id="values one too deep"),
+        pytest.param(nested_types(40_000), id="types that kill the process"),
+        pytest.param(nested_values(26_700), id="values that kill the process"),
+    ],
+)
+async def test_a_servers_own_write_passes_the_guard(no_watch: None, hub: Hub, hostile: bytes) -> None:
+    document, _ = await shared_document()
+    room = await hub.open(document.pk, empty)
+    with pytest.raises(UpdateRefused, match="nested"):
+        await send_doc_update(document.name, hostile)
+    assert (await rows_of(document), room.seq) == ([], 0)
+    await send_doc_update(document.name, update_that_types("honest", client_id=9))
+    await stored(hub, document, 1)
+    assert str(room.doc.get("text", type=Text)) == await folded_text(document) == "honest"

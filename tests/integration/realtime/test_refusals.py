@@ -1,0 +1,47 @@
+"""A refusal of one session: what the others have in line behind it is judged again, and stored if it stands alone."""
+
+import asyncio
+
+import pytest
+
+from documents.models import Role
+from realtime.hub import Hub
+from tests.integration.realtime.rooms import (
+    eventually,
+    rows_of,
+    shared_document,
+    take_role_by_sql,
+)
+from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.test_races import HeldAppend, log_lacks_nothing
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+async def test_edits_in_line_behind_a_refused_one_are_stored_unless_they_build_on_it(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR, eve=Role.EDITOR)
+    async with (
+        Socket(document.name, user=people["ada"]) as ada,
+        Socket(document.name, user=people["bob"]) as bob,
+        Socket(document.name, user=people["eve"]) as eve,
+    ):
+        await asyncio.gather(ada.until_synced(), bob.until_synced(), eve.until_synced())
+        ada.type("0")
+        await asyncio.gather(bob.until(lambda: bob.text == "0"), eve.until(lambda: eve.text == "0"))
+        await take_role_by_sql(document, people["bob"])
+        held = HeldAppend(hub)
+        bobs = bob.type(" bob", at=1)
+        await held.under_way.wait()
+        eve.doc.apply_update(bobs)  # from tab to tab, or by any other way than this server
+        eve.type(" eve", at=len("0 bob"))
+        await eventually(lambda: len(hub.commits._queue) == 1)
+        ada.type("ada ")
+        await eventually(lambda: len(hub.commits._queue) == 2)
+        held.may_go_on.set()
+        await bob.until(lambda: bob.denied > 0)
+        # Eve's client is asked for what her edit builds on, and answers with all that it has.
+        await ada.until(lambda: ada.text == "ada 0 bob eve")
+        assert (ada.closed, eve.closed) == (None, None)
+    authors = [user for _, user, _ in await rows_of(document)]
+    assert authors == [people["ada"].pk, people["ada"].pk, people["eve"].pk]
+    assert await log_lacks_nothing(document)
