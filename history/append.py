@@ -55,7 +55,7 @@ UPDATE history_head SET seq = head.seq, hash = head.hash, at = head.at
 FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[]) AS head (document_id, seq, hash, at)
 WHERE history_head.document_id = head.document_id
 """
-READ_CALLERS = "SELECT current_setting('lock_timeout'), current_setting('transaction_isolation')"
+LIMIT_WAITS = "SELECT current_setting('transaction_isolation'), set_config('lock_timeout', %s, true)"
 FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
 INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
 
@@ -65,9 +65,11 @@ def append(batch: Sequence[PendingUpdate], *, lock_timeout_ms: int | None = None
 
     Seqs are 1-based and gapless per document. Inside the caller's `atomic()` the rows become durable with the caller's
     commit and the heads stay locked until then; outside of one they are durable on return. Heads are waited for
-    `lock_timeout_ms` (APPEND_LOCK_TIMEOUT_MS where not given); then those that are held are passed over as BUSY. Where
-    the database refuses a batch for another reason (a full disk), each document is tried alone: one document's trouble
-    is no other's. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost)."""
+    `lock_timeout_ms` (APPEND_LOCK_TIMEOUT_MS where not given); then those that are held are passed over as BUSY, and so
+    is a document whose author's account is held. Where the database refuses a batch for another reason (a full disk),
+    each document is tried alone: one document's trouble is no other's; inside the caller's `atomic()` the error is
+    raised as it is. Raises: LogUnavailable (nothing is stored), OutcomeUnknown (the commit's answer was lost),
+    WrongIsolation (nothing is stored)."""
     return _append(batch, _Locking(lock_timeout_ms or conf().append_lock_timeout_ms))
 
 
@@ -77,15 +79,16 @@ def _append(batch: Sequence[PendingUpdate], locking: "_Locking") -> list[Fate]:
     try:
         return _append_in_one_transaction(batch, locking)
     except (OperationalError, DataError, IntegrityError, InternalError) as error:
-        if connection.in_atomic_block:
-            raise
-        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable) and not locking.skips_held:
+        is_held = isinstance(error.__cause__, psycopg.errors.LockNotAvailable)
+        if is_held and not locking.skips_held:
             # The limit stays, 0 would be none: an account's row is waited for too, and not every lock is a head's.
             return _append(batch, _Locking(locking.timeout_ms, skips_held=True))
+        if connection.in_atomic_block:
+            raise
         documents = sorted({item.document_id for item in batch})
         if len(documents) == 1:
             logger.warning("append refused by the database: document=%s error=%s", documents[0], _name(error))
-            return [Refused(Reason.UNAVAILABLE)] * len(batch)
+            return [Refused(Reason.BUSY if is_held else Reason.UNAVAILABLE)] * len(batch)
         fates: dict[int, Fate] = {}
         for document_id in documents:
             places = [place for place, item in enumerate(batch) if item.document_id == document_id]
@@ -174,14 +177,12 @@ def _append_on(
     if connection.in_atomic_block:
         # This also begins the caller's transaction: BEGIN is sent with its first statement, and before that
         # `raw.transaction()` would be the outermost one and COMMIT what the caller may yet roll back.
-        callers_lock_timeout, isolation = raw.execute(READ_CALLERS).fetchone() or ("0", "")
-        if isolation != "read committed":
-            raise WrongIsolation(f"an append needs READ COMMITTED, and the caller's transaction is {isolation.upper()}")
+        (callers_lock_timeout,) = raw.execute("SHOW lock_timeout").fetchone() or ("0",)
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
         heads, held = _lock_heads(raw, sorted({item.document_id for item in batch}), locking)
         if callers_lock_timeout is not None:
-            _set_lock_timeout(raw, callers_lock_timeout)
+            _limit_waits(raw, callers_lock_timeout)
         stale = {item.session for item in batch if is_stale(item.session, heads.get(item.document_id))}
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
@@ -200,10 +201,15 @@ def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> ps
 
 
 def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> tuple[dict[int, LockedHead], set[int]]:
-    """The heads that are locked now, by document, and the documents whose heads another transaction holds."""
-    _set_lock_timeout(raw, f"{locking.timeout_ms}ms")
+    """The heads that are locked now, by document, and the documents whose heads another transaction holds.
+
+    Raises: WrongIsolation."""
+    asked = _limit_waits(raw, f"{locking.timeout_ms}ms")
     heads = _execute(raw, LOCK_FREE_HEADS if locking.skips_held else LOCK_HEADS, [document_ids])
     rights = _execute(raw, READ_ACCESS, [document_ids])
+    isolation, _ = asked.fetchone() or ("unknown", "")
+    if isolation != "read committed":
+        raise WrongIsolation(f"an append needs READ COMMITTED, and the transaction is {isolation.upper()}")
     locked = heads.fetchall()
     access = {row[0]: row[1:] for row in rights.fetchall()}
     by_document = {
@@ -214,9 +220,9 @@ def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> 
     return by_document, access.keys() - by_document.keys()
 
 
-def _set_lock_timeout(raw: Connection, value: str) -> None:
-    """Until the transaction ends, which may be the caller's and go on for long."""
-    _execute(raw, "SELECT set_config('lock_timeout', %s, true)", [value])
+def _limit_waits(raw: Connection, lock_timeout: str) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Until the transaction ends, which may be the caller's and go on for long. The answer has its isolation."""
+    return _execute(raw, LIMIT_WAITS, [lock_timeout])
 
 
 def _find_request(raw: Connection, item: PendingUpdate) -> int | None:

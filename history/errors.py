@@ -15,7 +15,7 @@ class OutcomeUnknown(HistoryError):
 
 
 class WrongIsolation(HistoryError):
-    """An append was made in a transaction above READ COMMITTED, which would not see a right that was just taken."""
+    """An append in a transaction above READ COMMITTED is not made: it would not see a right that was just taken."""
 
 
 class LogHole(HistoryError):

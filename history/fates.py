@@ -43,7 +43,7 @@ class Reason(enum.Enum):
     """Why an update was refused. Nothing of it is in the log."""
 
     UNAVAILABLE = "the log of this document cannot be written now"
-    BUSY = "another transaction holds the log of this document"
+    BUSY = "another transaction holds the log of this document, or its author's account"
     NOT_ALLOWED = "you may not write to this document"
     GONE = "there is no such document"
     MOVED_ON = "the document is no longer at the expected seq"

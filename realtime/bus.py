@@ -4,6 +4,7 @@ A hint may be dropped, repeated, reordered or forged: rows are signed, seqs must
 the log. Publishing never fails, and waits a second at most: the watch of every process finds what was not heard."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -58,6 +59,7 @@ class Bus:
         self._channel: str | None = None
         self._subscribed: set[int] = set()
         self._membership = asyncio.Lock()
+        self._is_joined = False
         self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(HINTS_WAITING_MAX)
         self._heard: dict[str, float] = {}
         self._tasks = (
@@ -113,7 +115,7 @@ class Bus:
             return
         now = self._hub.now()
         self._publish(PROCESSES_GROUP, {"type": "alive", "process": self._process})
-        if now - self._heard.get(self._process, 0.0) > SILENCE_SECONDS:
+        if not self._is_joined or now - self._heard.get(self._process, 0.0) > SILENCE_SECONDS:
             await self._rejoin(now)
             return
         silent = {name for name, at in self._heard.items() if now - at > SILENCE_SECONDS}
@@ -124,23 +126,30 @@ class Bus:
 
     async def _rejoin(self, now: float) -> None:
         """Come back to a layer that was away: what others said meanwhile is asked for, and nobody counts as dead for
-        not having been heard."""
+        not having been heard. The first group that cannot be joined ends it, until the watch looks again: a layer that
+        hangs costs the watch a second, not one for each room."""
         self._heard = {process: now for process in self._heard if process != self._process}
-        await self._join(PROCESSES_GROUP)
+        self._is_joined = True  # until a join fails
+        if not await self._join(PROCESSES_GROUP):
+            return
         for document_id in list(self._subscribed):
-            await self._join(group_of(document_id))
+            if not await self._join(group_of(document_id)):
+                return
             self.ask_for_presence(document_id)
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for document_id in list(self._subscribed):
-            await self.unsubscribe(document_id)
+        with contextlib.suppress(TimeoutError):  # a layer forgets by itself who is gone
+            async with asyncio.timeout(LAYER_SECONDS):
+                for document_id in list(self._subscribed):
+                    await self.unsubscribe(document_id)
 
-    async def _join(self, group: str) -> None:
+    async def _join(self, group: str) -> bool:
+        """Whether the group was joined; where not, the watch joins all of them again."""
         if self._layer is None:
-            return
+            return True
         try:
             async with asyncio.timeout(LAYER_SECONDS), self._membership:
                 if self._channel is None:
@@ -148,6 +157,9 @@ class Bus:
                 await self._layer.group_add(group, self._channel)
         except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
             logger.info("channel layer: group_add failed: %s", type(error).__name__)
+            self._is_joined = False
+            return False
+        return True
 
     def _publish(self, group: str, message: dict[str, Any]) -> None:
         if self._layer is None:
@@ -175,6 +187,7 @@ class Bus:
                 message = await self._layer.receive(self._channel)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: cannot listen: %s", type(error).__name__)
+                self._is_joined = False  # it may have come back without its groups
                 await asyncio.sleep(RETRY_SECONDS)
                 await self._join(PROCESSES_GROUP)
                 continue

@@ -171,7 +171,7 @@ class GroupCommit:
                 # pyo3's PanicException is no Exception, and without this task nothing is ever stored again.
                 except BaseException:
                     logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(batch))
-                    self._settled([entry for entry in batch if not entry.is_settled])
+                    self._settled(batch)
                     self._give_up(batch)
                 self._in_flight = []
             if not self._parked:
@@ -216,7 +216,6 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         since = self._parked_since.setdefault(room, loop.time())
         if room.closed or (loop.time() - since) * 1000 > conf().append_lock_timeout_ms:
-            self._parked_since.pop(room, None)
             self._settled(entries)
             self._give_up(entries)
             return
@@ -237,15 +236,18 @@ class GroupCommit:
 
     def _give_up(self, batch: Sequence[Entry]) -> None:
         for room in {entry.room for entry in batch}:
+            self._parked_since.pop(room, None)
             for entry in (*batch, *self.withdraw(room)):
                 if entry.room is room:
                     entry.fail(OutcomeUnknown("the room was dropped"))
             room.drop("its log could not be written")
 
     def _settled(self, batch: Sequence[Entry]) -> None:
+        """Count their bytes no more; those of entries that were settled before are not."""
         for entry in batch:
-            entry.is_settled = True
-            self._unstored_bytes -= entry.size
+            if not entry.is_settled:
+                entry.is_settled = True
+                self._unstored_bytes -= entry.size
         if self._unstored_bytes <= conf().unstored_bytes_max // 2:
             self._room_for_more.set()
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
-from django.db import connections
+from django.db import DatabaseError, connections
 from pycrdt import Doc
 
 from documents.conf import conf
@@ -19,7 +19,8 @@ from documents.models import Document
 from documents.roles import Admission, readmit
 from history.append import append
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
-from history.fates import Fate, PendingUpdate, Stored
+from history.errors import LogUnavailable
+from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.folds import compact, make_ydoc
 from history.models import Head, Kind, Via
 from history.signals import document_changed, tell_of_change
@@ -173,7 +174,10 @@ class Hub:
                 document_id = next(iter(self._changed))
                 # Taken out first: what is stored while a receiver is at it is told of afterwards.
                 seq, actor = self._changed.pop(document_id)
-                await self.load(tell_of_change, document_id, seq=seq, actor=actor)
+                try:
+                    await self.load(tell_of_change, document_id, seq=seq, actor=actor)
+                except DatabaseError as error:
+                    logger.warning("nobody was told of document=%s seq=%s: %s", document_id, seq, type(error).__name__)
         finally:
             self._telling = False
 
@@ -270,10 +274,14 @@ class Hub:
 
 
 def _seed(document_id: int, content: bytes) -> bool:
-    """Store what a document begins with, if its log is empty; whether it was this process that did."""
+    """Store what a document begins with, if its log is empty; whether it was this process that did.
+
+    Raises: LogUnavailable where that cannot be said: the document must not be opened without it."""
     document = Document.objects.get(pk=document_id)
     session = write_session(document, actor=None, via=Via.WEBSOCKET)
     (fate,) = append([PendingUpdate(session=session, payload=content, kind=Kind.SEED, expected_seq=0)])
+    if isinstance(fate, Refused) and fate.reason is not Reason.MOVED_ON:
+        raise LogUnavailable(f"document {document_id}: {fate.reason.value}")
     return isinstance(fate, Stored)
 
 

@@ -1,6 +1,6 @@
 """A room: one process's live copy of one document, and everyone who has it open here.
 
-The served document is fed with committed rows alone, in the order of their seqs, by `_advance` and nothing else; what
+The served document is fed with committed rows alone, in the order of their seqs, by `advance` and nothing else; what
 a crash could take back is never in it. The intake document behind the gate runs ahead of it."""
 
 import asyncio

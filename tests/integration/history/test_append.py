@@ -1,12 +1,14 @@
 """The append: gapless under any writers, refused one by one, idempotent by request."""
 
 import contextlib
+import threading
 from collections import Counter
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
+from psycopg import IsolationLevel
 from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
@@ -299,5 +301,44 @@ def test_an_accounts_row_that_another_transaction_holds_is_not_waited_for_for_ev
     with transaction.atomic():
         get_user_model().objects.select_for_update().get(pk=user.pk)
         fates = in_thread(lambda: append([_pending(session)], lock_timeout_ms=50)).result(timeout=30)
-    assert fates == [Refused(Reason.UNAVAILABLE)]
+    assert fates == [Refused(Reason.BUSY)]
     assert isinstance(append([_pending(session)])[0], Stored)
+
+
+def test_a_held_head_is_busy_inside_the_callers_transaction_too() -> None:
+    document = make_document()
+    session = make_session(document)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            Head.objects.select_for_update().get(document=document)
+            held.set()
+            release.wait(60)
+
+    holding = in_thread(hold)
+    held.wait(60)
+    try:
+        with transaction.atomic():
+            fates = append([_pending(session)], lock_timeout_ms=50)
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW lock_timeout")
+                assert cursor.fetchone() == ("0",)
+    finally:
+        release.set()
+    holding.result(timeout=30)
+    assert fates == [Refused(Reason.BUSY)]
+
+
+def test_a_connection_above_read_committed_stores_nothing() -> None:
+    document = make_document()
+    session = make_session(document)
+
+    def write() -> None:
+        connection.ensure_connection()
+        connection.connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        append([_pending(session)])
+
+    with pytest.raises(WrongIsolation, match="REPEATABLE READ"):
+        in_thread(write).result(timeout=30)
+    assert log_of(document) == []

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import connection, transaction
+from pytest_django import Settings
 
 from documents.models import Document
 from history.append import append
@@ -21,6 +22,12 @@ from tests.builders import append_rows, in_thread, log_of, make_document, make_s
 from tests.integration.history.waiting import backend_waiting_for_a_lock, database_dsn
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def patient_append(settings: Settings) -> None:
+    """Whoever releases a waiting append may be slow to notice it."""
+    settings.PALIMPSEST = {"APPEND_LOCK_TIMEOUT_MS": 60_000}
 
 
 def _append_one(document: Document, prepare: Callable[[], object] = lambda: None) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import transaction
+from pytest_django import Settings
 
 from documents.models import Membership, Role
 from history.append import append
@@ -10,6 +11,12 @@ from tests.builders import admitted_session, in_thread, log_of, make_document, m
 from tests.integration.history.waiting import backend_waiting_for_a_lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def patient_append(settings: Settings) -> None:
+    """Whoever releases a waiting append may be slow to notice it."""
+    settings.PALIMPSEST = {"APPEND_LOCK_TIMEOUT_MS": 60_000}
 
 
 @pytest.mark.parametrize(("before", "then"), [(Role.EDITOR, Role.VIEWER), (Role.VIEWER, Role.EDITOR)])

@@ -234,7 +234,8 @@ async def test_a_malformed_frame_closes_its_own_socket_and_changes_nothing(hub: 
     assert await folded_text(document) == "fine"
 
 
-async def test_a_document_whose_head_is_held_holds_up_no_other(hub: Hub) -> None:
+async def test_a_document_whose_head_is_held_holds_up_no_other(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "APPEND_LOCK_TIMEOUT_MS": 60_000}
     held, people = await shared_document(ada=Role.OWNER)
     free, others = await shared_document(bob=Role.OWNER)
     async with (
@@ -261,7 +262,7 @@ async def test_a_document_whose_head_is_held_holds_up_no_other(hub: Hub) -> None
 def hold_head(document: Document, release: threading.Event) -> None:
     with transaction.atomic():
         Head.objects.select_for_update().get(document=document)
-        release.wait(10)
+        release.wait(60)
     connection.close()
 
 

@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from documents.models import Document, Role
 from documents.roles import access_changed
+from realtime.bus import PROCESSES_GROUP, group_of
 from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
 from tests.builders import append_rows, make_session
@@ -135,3 +136,71 @@ async def test_each_process_tells_of_its_own_people_alone(
         room_of_third = await third.open(document.pk, empty)
         await eventually(lambda: answers and room_of_third.awareness.entries())
         assert [list(entries) for entries in answers] == [[]]  # Ada sits in the first process
+
+
+async def test_a_layer_that_hangs_ends_a_rejoining_at_its_first_group(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        document, _ = await shared_document()
+        await hub.open(document.pk, empty)
+    asked: list[str] = []
+
+    class Hanging(HangingLayer):
+        async def group_add(self, group: str, channel: str) -> None:
+            asked.append(group)
+            await super().group_add(group, channel)
+
+    monkeypatch.setattr("realtime.bus.LAYER_SECONDS", 0.05)
+    monkeypatch.setattr(hub.bus, "_layer", Hanging())
+    monkeypatch.setattr(hub.bus, "_is_joined", False)
+    await hub.bus.check()
+    assert asked == [PROCESSES_GROUP]
+
+
+async def test_a_group_that_could_not_be_joined_once_is_joined_by_the_watch(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.1}
+    document, _ = await shared_document()
+    await hub.bus.ready()
+    await eventually(lambda: hub.bus._is_joined)
+    layer: Any = hub.bus._layer
+    group_add, refusals, joined = layer.group_add, [TimeoutError()], []
+
+    async def refuse_once(group: str, channel: str) -> None:
+        if group == group_of(document.pk):
+            if refusals:
+                raise refusals.pop()
+            joined.append(group)
+        await group_add(group, channel)
+
+    monkeypatch.setattr(layer, "group_add", refuse_once)
+    await hub.open(document.pk, empty)
+    await eventually(lambda: bool(joined))
+
+
+async def test_groups_that_a_layer_lost_are_joined_again_though_its_heartbeat_came_back(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.1}
+    document, _ = await shared_document()
+    await hub.open(document.pk, empty)
+    await eventually(lambda: hub.bus._is_joined)
+    layer: Any = hub.bus._layer
+    group_add, receive, joined, faults = layer.group_add, layer.receive, [], [ConnectionError()]
+
+    async def noted(group: str, channel: str) -> None:
+        joined.append(group)
+        await group_add(group, channel)
+
+    async def restarted_empty(channel: str) -> Any:
+        if faults:
+            for group in (PROCESSES_GROUP, group_of(document.pk)):
+                await layer.group_discard(group, channel)
+            raise faults.pop()
+        return await receive(channel)
+
+    monkeypatch.setattr(layer, "group_add", noted)
+    monkeypatch.setattr(layer, "receive", restarted_empty)
+    await eventually(lambda: group_of(document.pk) in joined)

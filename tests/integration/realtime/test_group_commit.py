@@ -1,0 +1,131 @@
+"""The group commit when locks are held and batches fail: nobody's room ends for it, and its accounts stay right."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection, transaction
+from django.utils import timezone
+from pycrdt import Doc, Text
+
+from documents.models import Document, Membership, Role
+from history.errors import LogUnavailable
+from history.fates import PendingUpdate, Reason, Refused, Stored
+from realtime.hub import Hub
+from realtime.rooms import Room
+from tests.integration.realtime.rooms import eventually, folded_text, shared_document
+from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.test_rooms import hold_head, wait_until_held
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+def hold_account(user: Any, held: threading.Event, release: threading.Event) -> None:
+    with transaction.atomic():
+        get_user_model().objects.select_for_update().get(pk=user.pk)
+        held.set()
+        release.wait(60)
+    connection.close()
+
+
+async def test_an_author_whose_account_is_held_for_a_while_ends_nobodys_socket(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        held, release = threading.Event(), threading.Event()
+        holding = asyncio.create_task(asyncio.to_thread(hold_account, people["ada"], held, release))
+        await asyncio.to_thread(held.wait, 60)
+        ada.type("a")
+        await eventually(lambda: bool(hub.commits._parked_since) or bob.closed is not None)
+        release.set()
+        await holding
+        await bob.until(lambda: bob.text == "a" or bob.closed is not None)
+        assert (bob.text, ada.closed, bob.closed) == ("a", None, None)
+
+
+async def test_a_room_that_stood_aside_and_is_then_given_up_is_forgotten(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    answers = iter([True])
+
+    async def busy_then_away(batch: list[PendingUpdate]) -> list[Refused]:
+        if next(answers, False):
+            return [Refused(Reason.BUSY)] * len(batch)
+        raise LogUnavailable("away")
+
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        hub.commits._append = busy_then_away
+        ada.type("a")
+        await ada.until(lambda: ada.closed == 1013)
+    assert hub.commits._parked_since == {}
+    assert hub.commits._unstored_bytes == 0
+
+
+async def test_bytes_are_counted_off_once_when_one_rooms_takeover_fails_beside_one_that_stood_aside(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, people = await shared_document(ada=Role.OWNER)
+    failing, first = [await a_document_of(people["ada"]) for _ in range(2)]
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def append(batch: list[PendingUpdate]) -> list[Stored | Refused]:
+        if not is_asked.is_set():
+            is_asked.set()
+            await may_answer.wait()
+            raise RuntimeError("so that the other two come in one batch")
+        stored = Stored(1, timezone.now(), 1)
+        return [Refused(Reason.BUSY) if item.document_id == busy.pk else stored for item in batch]
+
+    def fails(room: Room, settled: Any) -> None:
+        raise RuntimeError("in the takeover")
+
+    async with (
+        Socket(busy.name, user=people["ada"]) as one,
+        Socket(failing.name, user=people["ada"]) as two,
+        Socket(first.name, user=people["ada"]) as three,
+    ):
+        await asyncio.gather(one.until_synced(), two.until_synced(), three.until_synced())
+        monkeypatch.setattr(Room, "settle", fails)
+        hub.commits._append = append
+        three.type("c")
+        await is_asked.wait()
+        one.type("aaa")
+        await eventually(lambda: len(hub.commits._queue) == 1)
+        two.type("b")
+        await eventually(lambda: len(hub.commits._queue) == 2)
+        may_answer.set()
+        await two.until(lambda: two.closed == 1013)
+        await hub.commits.flushed()
+    assert hub.commits._unstored_bytes == 0
+
+
+async def a_document_of(user: Any) -> Document:
+    document, _ = await shared_document()
+    await Membership.objects.acreate(document=document, user=user, role=Role.OWNER)
+    return document
+
+
+async def test_a_document_is_not_opened_without_what_it_is_to_begin_with(
+    no_watch: None, hub: Hub, settings: Any
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "APPEND_LOCK_TIMEOUT_MS": 100}
+    document, _ = await shared_document()
+    release = threading.Event()
+    holding = asyncio.create_task(asyncio.to_thread(hold_head, document, release))
+    await asyncio.to_thread(wait_until_held, document)
+    try:
+        with pytest.raises(LogUnavailable):
+            await hub.open(document.pk, template)
+    finally:
+        release.set()
+        await holding
+    await hub.open(document.pk, template)
+    assert await folded_text(document) == "template"
+
+
+async def template() -> "Doc[Any]":
+    doc: Doc[Any] = Doc()
+    doc.get("text", type=Text).insert(0, "template")
+    return doc
