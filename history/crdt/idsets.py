@@ -46,11 +46,6 @@ def triples(ids: IdSet) -> Iterable[tuple[int, int, int]]:
             yield client, start, stop - start
 
 
-def union(first: IdSet, *others: IdSet) -> IdSet:
-    """Return the ids that are in any of the sets."""
-    return id_set(triple for ids in (first, *others) for triple in triples(ids))
-
-
 def subtract(ids: IdSet, without: IdSet) -> IdSet:
     """Return the ids of the first set that are not in the second."""
     left = {client: _left_over(ranges, without.get(client, ())) for client, ranges in ids.items()}
