@@ -10,6 +10,7 @@ import platform
 import shutil
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,7 +39,7 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 SERVER_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
-class Service:
+class Service(ABC):
     """A server with its data in `directory`: `start`, `stop`, `kill` (SIGKILL, for fault tests), `url`, `pid`.
 
     `start` after `stop` or `kill` serves the same data at the same url."""
@@ -53,8 +54,9 @@ class Service:
         self._sockets: Path | None = None
 
     @property
+    @abstractmethod
     def url(self) -> str:
-        raise NotImplementedError
+        """Where the server is reached, as DATABASE_URL or REDIS_URL say it."""
 
     @property
     def sockets(self) -> Path:
@@ -72,8 +74,9 @@ class Service:
     def running(self) -> bool:
         return self._child is not None and self._child.running
 
+    @abstractmethod
     def start(self, *, tick: Tick = no_tick) -> None:
-        raise NotImplementedError
+        """Start and wait until it answers; `tick` is called while waiting. Raises: StackError."""
 
     def stop(self) -> None:
         if self._child is not None:
