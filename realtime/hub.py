@@ -134,7 +134,8 @@ class Hub:
         return room
 
     async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
-        # Subscribed first: what is committed from here on is heard of, or found by the catch-up.
+        # Subscribed first: what is committed from here on is heard of, and what is heard of before the room stands is
+        # found by the look at the log below.
         await self.bus.subscribe(document_id)
         try:
             doc = await make_doc()
@@ -146,6 +147,7 @@ class Hub:
             raise
         room = Room(self, document_id=document_id, doc=doc, folded=folded)
         self.rooms[document_id] = room
+        room.catch_up_soon()
         self.bus.ask_for_presence(document_id)
         return room
 

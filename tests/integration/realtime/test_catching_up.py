@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from history.folds import make_ydoc
 from realtime.hub import Hub
 from tests.builders import append_rows, make_session
 from tests.integration.realtime.rooms import empty, shared_document, stored, update_that_types
@@ -34,4 +35,21 @@ async def test_a_row_that_is_told_of_while_the_log_is_being_read_is_read_too(
     room.catch_up_soon()
     may_return.set()
 
+    await stored(hub, document, 1)
+
+
+async def test_a_row_that_is_stored_while_a_room_is_being_loaded_is_not_left_to_the_watch(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _ = await shared_document()
+    load = hub.load
+
+    async def load_while_somebody_writes(read: Any, *args: Any, **kwargs: Any) -> Any:
+        found = await load(read, *args, **kwargs)
+        if read is make_ydoc:  # the hint of this row finds no room yet
+            await sync_to_async(append_rows)(make_session(document), [update_that_types("late", client_id=7)])
+        return found
+
+    monkeypatch.setattr(hub, "load", load_while_somebody_writes)
+    await hub.open(document.pk, empty)
     await stored(hub, document, 1)
