@@ -2,11 +2,20 @@
 
 import enum
 from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
 from history.models import Kind
 from history.sessions import WriteSession
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A place that the log has been seen at: a head of another epoch, or before `seq`, is of a restored backup."""
+
+    epoch: int
+    seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +24,7 @@ class PendingUpdate:
 
     `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
     nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there.
+    `clients`: those under whose ids it brings new structs. `base`: where the log stood at least when it was judged.
     `chain`: updates of one chain may build on earlier ones; what stands behind a refused one is refused as BEHIND."""
 
     session: WriteSession
@@ -23,6 +33,8 @@ class PendingUpdate:
     request_key: str | None = None
     expected_seq: int | None = None
     chain: Hashable | None = None
+    clients: AbstractSet[int] = frozenset()
+    base: Base | None = None
 
     @property
     def document_id(self) -> int:

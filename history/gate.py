@@ -3,6 +3,7 @@
 Nothing reaches the log but through `take`, whoever made it. An apply that raises leaves the intake changed: the gate
 is then thrown away and built anew from the log."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,22 @@ from pycrdt import Doc
 from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard
 from history.crdt.lib0 import Malformed
+from history.crdt.updates import Id
 from history.folds import full_ydoc
 
 
 class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, and the
+    (client, clock) of the low surrogates before which it cuts an emoji in two."""
+
+    update: bytes
+    clients: AbstractSet[int]
+    splits: AbstractSet[Id] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -24,22 +36,23 @@ class Gate:
 
     intake: "Doc[Any]"
     guard: Guard
+    epoch: int
     seq: int
 
     @classmethod
     def load(cls, document_id: int) -> "Gate":
         """Build the gate of a document from its log. Reads the database; run it off the event loop."""
         folded = full_ydoc(document_id)
-        return cls(intake=folded.doc, guard=Guard.of(folded.doc.get_update()), seq=folded.seq)
+        return cls(intake=folded.doc, guard=Guard.of(folded.doc.get_update()), epoch=folded.epoch, seq=folded.seq)
 
-    def take(self, update: bytes) -> bytes | None:
+    def take(self, update: bytes) -> Taken | None:
         """Judge and apply one update; return what is to be logged, or None when it says nothing new.
 
         Raises: Malformed (nothing has changed), MissingDependency (nothing has changed), GateBroken."""
         verdict = self.guard.check(update)
         emitted = self._apply(update)
         self.guard.commit(verdict)
-        return emitted
+        return None if emitted is None else Taken(emitted, verdict.clients)
 
     def follow(self, seq: int, update: bytes, *, known: bool) -> None:
         """Take over a committed update, the last of which has `seq`; `known` ones are in the intake already.

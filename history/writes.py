@@ -17,7 +17,7 @@ from history.crdt.lib0 import Malformed
 from history.crdt.restoring import restore_update
 from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
-from history.fates import PendingUpdate, Reason, Refused, Stored
+from history.fates import Base, PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
 from history.gate import Gate, GateBroken
 from history.log import consistent_read, head_of, read_payloads
@@ -106,20 +106,29 @@ def _stored_before(session: WriteSession, request_key: str | None) -> Stored | N
 def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_key: str | None) -> Stored | None:
     document_id = session.document_id
     try:
-        emitted = Gate.load(document_id).take(update)
+        gate = Gate.load(document_id)
+        taken = gate.take(update)
     except MissingDependency as error:
         raise UpdateRefused(document_id, f"the update builds on others that are not in the log: {error}") from error
     except (Malformed, GateBroken) as error:
         raise UpdateRefused(document_id, f"this is not an update that can be stored: {error}") from error
-    if emitted is None:
+    if taken is None:
         return None
-    (fate,) = append([PendingUpdate(session=session, payload=emitted, kind=kind, request_key=request_key)])
+    pending = PendingUpdate(
+        session=session,
+        payload=taken.update,
+        kind=kind,
+        request_key=request_key,
+        clients=taken.clients,
+        base=Base(gate.epoch, gate.seq),
+    )
+    (fate,) = append([pending])
     if isinstance(fate, Refused):
         if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE):
             raise LogUnavailable(f"document {session.document_id}: {fate.reason.value}")
         raise UpdateRefused(session.document_id, fate.reason.value)
     if not fate.repeated:
-        transaction.on_commit(lambda: _tell(session, fate, emitted))
+        transaction.on_commit(lambda: _tell(session, fate, taken.update))
     return fate
 
 

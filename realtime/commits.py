@@ -18,8 +18,8 @@ from documents.conf import conf
 from history.append import append
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.errors import HistoryError, OutcomeUnknown
-from history.fates import Fate, PendingUpdate, Reason, Refused
-from history.gate import Gate
+from history.fates import Base, Fate, PendingUpdate, Reason, Refused
+from history.gate import Gate, Taken
 from history.models import Kind
 from history.sessions import WriteSession
 
@@ -38,24 +38,17 @@ PARKED_SECONDS = 0.1
 BUSY = Refused(Reason.BUSY)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a gate made of a client's update. It is in that gate's intake, and in no other's."""
-
-    update: bytes
-    gate: Gate
-
-
 @dataclass(slots=True)
 class Entry:
-    """One row to be: what one session sent a room in one go. `origin` is the socket it came from, if any."""
+    """One row to be: what one session sent a room in one go. `origin` is the socket it came from, if any; its updates
+    are in the intake of `gate`, and in no other's."""
 
     room: "Room"
     session: WriteSession
     origin: "Connection | None"
     kind: Kind
     gate: Gate
-    updates: list[bytes]
+    taken: list[Taken]
     size: int
     future: "asyncio.Future[Fate | None] | None" = None
     """Resolved with the fate once the room has taken it over; for doors that acknowledge."""
@@ -71,7 +64,17 @@ class Entry:
             self.future.set_exception(error)
 
     def payload(self) -> bytes:
-        return merged(self.updates)
+        return merged([taken.update for taken in self.taken])
+
+    def pending(self) -> PendingUpdate:
+        return PendingUpdate(
+            session=self.session,
+            payload=self.payload(),
+            kind=self.kind,
+            chain=self.gate,
+            clients=frozenset().union(*(taken.clients for taken in self.taken)),
+            base=Base(self.gate.epoch, self.gate.seq),
+        )
 
 
 class GroupCommit:
@@ -98,31 +101,32 @@ class GroupCommit:
         room: "Room",
         session: WriteSession,
         taken: Taken,
+        gate: Gate,
         *,
         origin: "Connection | None",
         kind: Kind = Kind.SYNC,
         future: "asyncio.Future[Fate | None] | None" = None,
     ) -> None:
         """Line up one update that the room's gate has taken. The room hears of its fate by `Room.settle`."""
-        update = taken.update
+        size = len(taken.update)
         last = self._last_of_room.get(room.document_id)
         if (
             last is not None
             and last.session is session
             and last.kind == kind
-            and last.gate is taken.gate
-            and len(last.updates) < MERGE_UPDATES_MAX
-            and last.size + len(update) <= conf().update_bytes_max
+            and last.gate is gate
+            and len(last.taken) < MERGE_UPDATES_MAX
+            and last.size + size <= conf().update_bytes_max
             and last.future is None
             and future is None
         ):
-            last.updates.append(update)
-            last.size += len(update)
+            last.taken.append(taken)
+            last.size += size
         else:
-            entry = Entry(room, session, origin, kind, taken.gate, [update], len(update), future)
+            entry = Entry(room, session, origin, kind, gate, [taken], size, future)
             self._parked.get(room, self._queue).append(entry)
             self._last_of_room[room.document_id] = entry
-        self._unstored_bytes += len(update)
+        self._unstored_bytes += size
         if self._unstored_bytes > conf().unstored_bytes_max:
             self._room_for_more.clear()
         self._idle.clear()
@@ -187,10 +191,7 @@ class GroupCommit:
 
     async def _commit(self, batch: Sequence[Entry]) -> None:
         try:
-            pending = [
-                PendingUpdate(session=entry.session, payload=entry.payload(), kind=entry.kind, chain=entry.gate)
-                for entry in batch
-            ]
+            pending = [entry.pending() for entry in batch]
             fates = await self._append(pending)
         except HistoryError as error:
             # Stored or not is not known, or cannot be now: clients hold their edits and sync them again.

@@ -19,12 +19,12 @@ from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
-from history.gate import Gate, GateBroken
+from history.gate import Gate, GateBroken, Taken
 from history.log import consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
-from realtime.commits import Entry, Taken
+from realtime.commits import Entry
 from realtime.frames import SharedMessage
 from realtime.protocols.awareness import AwarenessEntry, AwarenessStates
 from realtime.protocols.frames import (
@@ -156,7 +156,7 @@ class Room:
             return
         connection.has_no_gap()
         if taken is not None:
-            self.hub.commits.submit(self, connection.session, taken, origin=connection)
+            self.hub.commits.submit(self, connection.session, *taken, origin=connection)
 
     async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
         """Take an update that no socket sent; return its fate once others may see it, or None if it says nothing new.
@@ -167,17 +167,17 @@ class Room:
         if taken is None:
             return None
         future: asyncio.Future[Fate | None] = asyncio.get_running_loop().create_future()
-        self.hub.commits.submit(self, session, taken, origin=None, kind=kind, future=future)
+        self.hub.commits.submit(self, session, *taken, origin=None, kind=kind, future=future)
         return await future
 
-    async def _take(self, update: bytes) -> Taken | None:
-        """What the gate makes of an update, None if it says nothing new; one whose dependencies are not here is tried
-        again after a look at the log. Raises: Malformed, MissingDependency, Closing."""
+    async def _take(self, update: bytes) -> tuple[Taken, Gate] | None:
+        """What the gate makes of an update, and which gate; None if it says nothing new. One whose dependencies are not
+        here is tried again after a look at the log. Raises: Malformed, MissingDependency, Closing."""
         for attempt in ("first", "last"):
             gate = await self._ready_gate()
             try:
-                emitted = gate.take(update)
-                return None if emitted is None else Taken(emitted, gate)
+                taken = gate.take(update)
+                return None if taken is None else (taken, gate)
             except MissingDependency:
                 if attempt == "last":
                     raise
@@ -264,9 +264,9 @@ class Room:
 
     async def _take_again(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            for update in entry.updates:
+            for earlier in entry.taken:
                 try:
-                    taken = await self._take(update)
+                    taken = await self._take(earlier.update)
                 except (MissingDependency, Closing, Malformed) as error:
                     if entry.origin is not None:
                         entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
@@ -276,7 +276,7 @@ class Room:
                     entry.resolve(None)
                     continue
                 self.hub.commits.submit(
-                    self, entry.session, taken, origin=entry.origin, kind=entry.kind, future=entry.future
+                    self, entry.session, *taken, origin=entry.origin, kind=entry.kind, future=entry.future
                 )
 
     def advance(self, rows: Sequence[Committed]) -> None:

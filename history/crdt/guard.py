@@ -68,10 +68,11 @@ _TEXT = Holds.TEXT
 class Verdict(NamedTuple):
     """An update that may be applied.
 
-    `splits` are the (client, clock) of low surrogates before which the update cuts an emoji in two; the caller
-    decides what becomes of it. `facts` is for `Guard.commit`."""
+    `clients` are those under whose ids it brings new structs. `splits` are the (client, clock) of low surrogates before
+    which the update cuts an emoji in two; the caller decides what becomes of it. `facts` is for `Guard.commit`."""
 
     update: Update
+    clients: frozenset[int]
     splits: frozenset[Id]
     facts: "_Facts | _Typed"
 
@@ -170,10 +171,15 @@ class Guard:
         base = self._facts
         typed = _typed_behind(update, base)
         if typed is not None:
-            return Verdict(update, frozenset(_splits(update, base.known, base.low_surrogates)), typed)
+            splits = _splits(update, base.known, base.low_surrogates)
+            return Verdict(update, frozenset((typed.client,)), frozenset(splits), typed)
         facts = _Pass(base, judging=True).run(update)
-        splits = *_splits(update, base.known, base.low_surrogates), *_splits(update, base.known, facts.low_surrogates)
-        return Verdict(update, frozenset(splits), facts)
+        splits = [
+            *_splits(update, base.known, base.low_surrogates),
+            *_splits(update, base.known, facts.low_surrogates),
+        ]
+        clients = frozenset(client for client, stop in facts.known.items() if stop > base.known.get(client, 0))
+        return Verdict(update, clients, frozenset(splits), facts)
 
     def commit(self, verdict: Verdict) -> None:
         """Take over an update that was applied. Only the verdict of the last `check` may be committed."""
