@@ -30,6 +30,13 @@ class Conf:
     # history
     update_bytes_max: int = 16 * 1024 * 1024
     """One update in the log; a larger one is refused."""
+    document_roots_max: int = 1_000
+    """Root names of one document; yrs keeps about 1 KB for each, for ever. An update with one more is refused."""
+    document_clients_max: int = 100_000
+    """Client ids of one document: each costs every handshake about 6 bytes. An update with one more is refused."""
+    update_structs_max: int = 250_000
+    """Structs, deleted ranges and values that one update may hold; B4, the field's usual trace of 260,000 edits, has
+    14,000. pycrdt applies so many in 0.1 s, in which the process does nothing else."""
     append_rows_max: int = 2000
     """Rows of one transaction of the group commit; the rest waits for the next one."""
     append_lock_timeout_ms: int = 5000
@@ -52,8 +59,14 @@ class Conf:
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
 
     # realtime
-    frame_bytes_max: int = 16 * 1024 * 1024
+    frame_bytes_max: int = 1024 * 1024
     """One WebSocket frame of a client; a larger one closes its socket with 1009."""
+    sync_frame_bytes_max: int = 16 * 1024 * 1024
+    """One frame that holds a single update of somebody who may write: long offline work comes home in one."""
+    off_loop_bytes: int = 64 * 1024
+    """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
+    compute_threads: int = 2
+    """Threads that read and judge large frames in one process."""
     messages_per_frame_max: int = 256
     """Messages that one frame may hold; stock clients send one."""
     unstored_bytes_max: int = 32 * 1024 * 1024

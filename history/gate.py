@@ -9,11 +9,20 @@ from typing import Any
 
 from pycrdt import Doc
 
+from documents.conf import conf
 from history.crdt.folding import emitted_by
-from history.crdt.guard import Guard
+from history.crdt.guard import Guard, Limits
 from history.crdt.lib0 import Malformed
 from history.crdt.updates import Id
 from history.folds import full_ydoc
+
+
+def _limits() -> Limits:
+    return Limits(
+        roots=conf().document_roots_max,
+        clients=conf().document_clients_max,
+        update_parts=conf().update_structs_max,
+    )
 
 
 class GateBroken(Exception):
@@ -43,7 +52,8 @@ class Gate:
     def load(cls, document_id: int) -> "Gate":
         """Build the gate of a document from its log. Reads the database; run it off the event loop."""
         folded = full_ydoc(document_id)
-        return cls(intake=folded.doc, guard=Guard.of(folded.doc.get_update()), epoch=folded.epoch, seq=folded.seq)
+        guard = Guard.of(folded.doc.get_update(), limits=_limits())
+        return cls(intake=folded.doc, guard=guard, epoch=folded.epoch, seq=folded.seq)
 
     def take(self, update: bytes) -> Taken | None:
         """Judge and apply one update; return what is to be logged, or None when it says nothing new.

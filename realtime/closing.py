@@ -5,6 +5,7 @@ from enum import IntEnum
 from documents.opening import NoSuchDocument, NotSignedIn
 from documents.tickets import TicketExpired, TicketInvalid
 from history.crdt.lib0 import Malformed
+from history.crdt.updates import UpdateTooLarge
 from history.errors import HistoryError
 
 
@@ -36,6 +37,8 @@ def closing_for(error: BaseException) -> Closing:
     match error:
         case Closing():
             return error
+        case UpdateTooLarge():
+            return Closing(CloseCode.TOO_LARGE, "the update has too many parts")
         case Malformed():
             return Closing(CloseCode.MALFORMED, "malformed message")
         case NotSignedIn():

@@ -9,7 +9,7 @@ from typing import Any
 from documents.conf import conf
 from documents.models import Role
 from documents.roles import Admission
-from history.crdt.idsets import delete_set_of, id_set, subtract
+from history.crdt.idsets import delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import decode_update
 from history.sessions import WriteSession
@@ -25,6 +25,7 @@ from realtime.protocols.frames import (
     Update,
     decode_frame,
     encode_permission_denied,
+    holds_one_update,
 )
 from realtime.rooms import Room
 
@@ -85,9 +86,13 @@ class Connection:
 
     async def receive(self, frame: bytes) -> None:
         """Do what one frame says. Raises: Malformed, Closing; the socket is to be closed then."""
-        if len(frame) > conf().frame_bytes_max:
+        if len(frame) > conf().frame_bytes_max and not self._may_be_long(frame):
             raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-        messages = decode_frame(frame, messages_max=conf().messages_per_frame_max)
+        messages_max = conf().messages_per_frame_max
+        if len(frame) <= conf().off_loop_bytes:
+            messages = decode_frame(frame, messages_max=messages_max)
+        else:
+            messages = await self.room.hub.compute(decode_frame, frame, messages_max=messages_max)
         # Of questions that a frame asks more than once the last is answered: each answer may be the whole document.
         last_asked = {type(message): place for place, message in enumerate(messages)}
         for place, message in enumerate(messages):
@@ -102,7 +107,7 @@ class Connection:
             case SyncStep2(update) | Update(update):
                 if self._may_write:
                     await self.room.write(self, update)
-                elif self._says_something_new(update):
+                elif await self._says_something_new(update):
                     self.denied()
             case Awareness(entries):
                 self.room.hear(self, entries)
@@ -144,10 +149,21 @@ class Connection:
     def _may_write(self) -> bool:
         return self.session.role is not None and self.session.role >= Role.EDITOR
 
-    def _says_something_new(self, update: bytes) -> bool:
+    def _may_be_long(self, frame: bytes) -> bool:
+        return self._may_write and len(frame) <= conf().sync_frame_bytes_max and holds_one_update(frame)
+
+    async def _says_something_new(self, update: bytes) -> bool:
         """Whether a reader's update would change the document. Raises: Malformed."""
-        decoded = decode_update(update)
-        known = decode_state_vector(self.room.doc.get_state())
-        if any(struct.clock + struct.length > known.get(struct.client, 0) for struct in decoded.structs):
-            return True
-        return bool(decoded.deletes and subtract(id_set(decoded.deletes), delete_set_of(self.room.doc)))
+        doc = self.room.doc
+        state_vector, snapshot = doc.get_state(), encoded_snapshot(doc)  # here: the document belongs to the event loop
+        if len(update) + len(snapshot) <= conf().off_loop_bytes:
+            return _goes_beyond(state_vector, snapshot, update)
+        return await self.room.hub.compute(_goes_beyond, state_vector, snapshot, update)
+
+
+def _goes_beyond(state_vector: bytes, snapshot: bytes, update: bytes) -> bool:
+    decoded = decode_update(update, parts_max=conf().update_structs_max)
+    known = decode_state_vector(state_vector)
+    if any(struct.clock + struct.length > known.get(struct.client, 0) for struct in decoded.structs):
+        return True
+    return bool(decoded.deletes and subtract(id_set(decoded.deletes), delete_set_in(snapshot)))

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -84,6 +85,7 @@ class Hub:
         self._idle_threads: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
         for thread in self._threads:
             self._idle_threads.put_nowait(thread)
+        self._compute_threads = ThreadPoolExecutor(conf().compute_threads, thread_name_prefix="compute")
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._watch_for_ever())
 
@@ -99,6 +101,11 @@ class Hub:
             return result
         finally:
             self._idle_threads.put_nowait(thread)
+
+    async def compute(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run pure work that takes long off the event loop, on threads that never wait for the database."""
+        run = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._compute_threads, run)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work of a room in the background; it ends with the hub."""
@@ -270,6 +277,7 @@ class Hub:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._compute_threads.shutdown(wait=False)
         for thread in self._threads:
             await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)
             thread.shutdown(wait=True)

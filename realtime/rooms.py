@@ -77,6 +77,10 @@ class Room:
         self.idle_since = hub.now()
         self._gate: Gate | None = None
         self._gate_loading: asyncio.Task[None] | None = None
+        self._judging = asyncio.Lock()
+        self._in_line = 0
+        self._is_judged_off_loop = False
+        self._unfollowed: list[Committed] = []
         self._whole: tuple[int, SharedMessage] | None = None
         self._catch_up_lock = asyncio.Lock()
         self._catch_up_due = False
@@ -174,19 +178,64 @@ class Room:
         """What the gate makes of an update, and which gate; None if it says nothing new. One whose dependencies are not
         here is tried again after a look at the log. Raises: Malformed, MissingDependency, Closing."""
         for attempt in ("first", "last"):
-            gate = await self._ready_gate()
             try:
-                taken = gate.take(update)
-                return None if taken is None else (taken, gate)
+                return await self._judge(update)
             except MissingDependency:
                 if attempt == "last":
                     raise
                 await self.catch_up()
             except GateBroken as error:
                 logger.warning("gate broken: document=%s: %s", self.document_id, error)
-                self._gate = None
                 raise Closing(CloseCode.MALFORMED, "malformed update") from error
         raise AssertionError("unreachable")
+
+    async def _judge(self, update: bytes) -> tuple[Taken, Gate] | None:
+        """Put one update through the gate, in the order of these calls; large ones on a thread, where those that come
+        meanwhile wait their turn. Nothing is awaited between a gate's answer and the caller's next step: what a gate
+        took is lined up for the log before the gate takes anything else.
+
+        Raises: Malformed, MissingDependency, GateBroken, Closing."""
+        is_large = len(update) > conf().off_loop_bytes
+        if not (is_large or self._in_line or self._gate is None or self.closed):
+            return self._taken_here(self._gate, update)
+        self._in_line += 1
+        try:
+            async with self._judging:
+                while True:
+                    gate = await self._ready_gate()
+                    if not is_large:
+                        return self._taken_here(gate, update)
+                    taken = await self._taken_off_loop(gate, update)
+                    if gate is self._gate:  # else it was thrown away meanwhile, and what it took with it
+                        return None if taken is None else (taken, gate)
+        finally:
+            self._in_line -= 1
+
+    def _taken_here(self, gate: Gate, update: bytes) -> tuple[Taken, Gate] | None:
+        try:
+            taken = gate.take(update)
+        except GateBroken:
+            self._gate = None
+            raise
+        return None if taken is None else (taken, gate)
+
+    async def _taken_off_loop(self, gate: Gate, update: bytes) -> Taken | None:
+        """While the thread has the gate, committed rows wait to be followed."""
+        self._is_judged_off_loop = True
+        try:
+            return await self.hub.compute(gate.take, update)
+        except (MissingDependency, Malformed):
+            raise  # the gate is as it was
+        except BaseException:
+            # Broken; or this task was cancelled, and the thread still has the gate: nobody else may.
+            if self._gate is gate:
+                self._gate = None
+            raise
+        finally:
+            self._is_judged_off_loop = False
+            unfollowed, self._unfollowed = self._unfollowed, []
+            for row in unfollowed:
+                self._follow(row)
 
     async def _ready_gate(self) -> Gate:
         # Looked at again after each wait: meanwhile the room may have ended, or the gate been thrown away.
@@ -206,8 +255,7 @@ class Room:
                 if not tail.rows:  # what this room shows is in the log no more: a backup was restored
                     self.drop("the document has to be loaded again")
                     raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
-                for row in tail.rows:
-                    gate.follow(row.last_seq, row.update, known=False)
+                await self.hub.compute(_follow_all, gate, tail.rows)
             self._gate = gate
         finally:
             self._gate_loading = None
@@ -318,7 +366,11 @@ class Room:
             logger.error("document=%s seq=%s: an observer raised %s", self.document_id, row.last_seq, names)
 
     def _follow(self, row: Committed) -> None:
-        if self._gate is not None:
+        if self._is_judged_off_loop:
+            self._unfollowed.append(row)
+        elif self._gate is not None and row.gate is not self._gate and len(row.update) > conf().off_loop_bytes:
+            self._gate = None  # the next write builds it from the log, on a thread
+        elif self._gate is not None:
             try:
                 self._gate.follow(row.last_seq, row.update, known=row.gate is self._gate)
             except (GateBroken, MissingDependency):
@@ -390,6 +442,11 @@ class Room:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
         for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
             yield SharedMessage(frame)
+
+
+def _follow_all(gate: Gate, rows: Sequence[Committed]) -> None:
+    for row in rows:
+        gate.follow(row.last_seq, row.update, known=False)
 
 
 def _is_behind(fate: Fate) -> bool:

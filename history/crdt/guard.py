@@ -22,16 +22,24 @@ from history.crdt.updates import (
     in_causal_order,
 )
 
-__all__ = ["Guard", "MissingDependency", "RefusedUpdate", "Verdict"]
+__all__ = ["Guard", "Limits", "MissingDependency", "RefusedUpdate", "Verdict"]
 
 TYPE_DEPTH_MAX = 100
 """Nesting of shared types; reading XML recurses in yrs and dies from about 20,000."""
 
-ROOTS_MAX = 1_000
-"""Root names of one document; yrs keeps about 1 KB for each, for ever."""
 
-CLIENTS_MAX = 100_000
-"""Client ids of one document; its state vector, which every client sends when it comes, holds them all."""
+class Limits(NamedTuple):
+    """What one document may hold, and one update of it."""
+
+    roots: int = 1_000
+    """Root names of the document; yrs keeps about 1 KB for each, for ever."""
+    clients: int = 100_000
+    """Client ids of the document; its state vector, which every client sends when it comes, holds them all."""
+    update_parts: int = 250_000
+    """Structs, deleted ranges and values of one update."""
+
+
+USUAL_LIMITS = Limits()
 
 Parent: TypeAlias = str | Id
 """A root's name or the id of a nested type."""
@@ -139,20 +147,21 @@ class _Typed(NamedTuple):
 class Guard:
     """The guard of one document. Calls must alternate: `check`, apply, `commit`; or `check` alone when refused."""
 
-    __slots__ = ("_facts",)
+    __slots__ = ("_facts", "_limits")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = USUAL_LIMITS) -> None:
         self._facts = _Facts()
+        self._limits = limits
 
     @classmethod
-    def of(cls, state_update: bytes, *later: bytes) -> "Guard":
+    def of(cls, state_update: bytes, *later: bytes, limits: Limits = USUAL_LIMITS) -> "Guard":
         """Build the guard of a document from its full state (`doc.get_update()`), collected or not, and what followed.
 
         These are the server's own: they are not judged, and where a root mixes kinds of content, text wins, then
         values, as when it is read. Raises: Malformed, MissingDependency when the bytes are no full state."""
-        guard = cls()
+        guard = cls(limits)
         for update in (state_update, *later):
-            guard._facts.absorb(_Pass(guard._facts, judging=False).run(decode_update(update)))
+            guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(decode_update(update)))
         return guard
 
     def roots(self) -> dict[str, Holds | None]:
@@ -167,13 +176,13 @@ class Guard:
 
         Raises: Malformed for bytes that are no update; RefusedUpdate for one that this server does not take;
         MissingDependency for one that needs what the document does not have."""
-        update = decode_update(update_bytes)
+        update = decode_update(update_bytes, parts_max=self._limits.update_parts)
         base = self._facts
-        typed = _typed_behind(update, base)
+        typed = _typed_behind(update, base, clients_max=self._limits.clients)
         if typed is not None:
             splits = _splits(update, base.known, base.low_surrogates)
             return Verdict(update, frozenset((typed.client,)), frozenset(splits), typed)
-        facts = _Pass(base, judging=True).run(update)
+        facts = _Pass(base, self._limits, judging=True).run(update)
         splits = [
             *_splits(update, base.known, base.low_surrogates),
             *_splits(update, base.known, facts.low_surrogates),
@@ -194,7 +203,7 @@ class Guard:
         runs.put(facts.clock, facts.place)
 
 
-def _typed_behind(update: Update, base: _Facts) -> _Typed | None:
+def _typed_behind(update: Update, base: _Facts, *, clients_max: int) -> _Typed | None:
     """Judge the commonest update in a fraction of the time: one ASCII string within a text, nothing deleted.
 
     Returns None when it is anything else, or not plainly in order."""
@@ -206,7 +215,7 @@ def _typed_behind(update: Update, base: _Facts) -> _Typed | None:
         return None
     if origin[1] >= known.get(origin[0], 0) or (right_origin and right_origin[1] >= known.get(right_origin[0], 0)):
         return None
-    if client not in known and len(known) >= CLIENTS_MAX:
+    if client not in known and len(known) >= clients_max:
         return None
     place = _place_in(base.places, origin)
     if place is None or place[1] is not None or base.sequences.get(place[0]) is not _TEXT:
@@ -226,10 +235,11 @@ def _place_in(places: dict[int, _Runs], unit: Id) -> Place | None:
 class _Pass:
     """One reading of an update over a document's facts; gathers the facts that it adds."""
 
-    __slots__ = ("base", "judging", "new", "with_collected")
+    __slots__ = ("base", "judging", "limits", "new", "with_collected")
 
-    def __init__(self, base: _Facts, *, judging: bool) -> None:
+    def __init__(self, base: _Facts, limits: Limits, *, judging: bool) -> None:
         self.base = base
+        self.limits = limits
         self.new = _Facts()
         self.judging = judging
         self.with_collected: set[Parent] = set()
@@ -244,10 +254,10 @@ class _Pass:
         for parent, held in self.new.sequences.items():
             if held is Holds.TYPES and parent not in self.with_collected:
                 self.new.sequences[parent] = Holds.VALUES
-        if len(self.new.known.keys() - self.base.known.keys()) > CLIENTS_MAX - len(self.base.known):
-            self._refuse(f"the document would have more than {CLIENTS_MAX} client ids")
-        if self.new.roots and len(self.base.roots | self.new.roots) > ROOTS_MAX:
-            self._refuse(f"the document would have more than {ROOTS_MAX} roots")
+        if len(self.new.known.keys() - self.base.known.keys()) > self.limits.clients - len(self.base.known):
+            self._refuse(f"the document would have more than {self.limits.clients} client ids")
+        if self.new.roots and len(self.base.roots | self.new.roots) > self.limits.roots:
+            self._refuse(f"the document would have more than {self.limits.roots} roots")
         return self.new
 
     def _refuse(self, reason: str) -> None:

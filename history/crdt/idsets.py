@@ -89,5 +89,14 @@ def delete_set_of(doc: Doc[Any]) -> IdSet:
     """Return what is deleted in a document.
 
     Must not run inside one of the document's transactions: pycrdt's snapshot would wait for it for ever."""
-    reader = Reader(Snapshot.from_doc(doc).encode())  # the delete set, then the state vector
-    return id_set(read_deleted_ranges(reader))
+    return delete_set_in(encoded_snapshot(doc))
+
+
+def encoded_snapshot(doc: Doc[Any]) -> bytes:
+    """Return a document's delete set and state vector as bytes, for `delete_set_in`; as `delete_set_of` otherwise."""
+    return Snapshot.from_doc(doc).encode()
+
+
+def delete_set_in(encoded: bytes) -> IdSet:
+    """Read the delete set of `encoded_snapshot`, which the state vector follows."""
+    return id_set(read_deleted_ranges(Reader(encoded)))

@@ -27,6 +27,13 @@ class RefusedUpdate(Malformed):
     """Raised for an update that can be read but that this server does not take, such as one with a subdocument."""
 
 
+class UpdateTooLarge(RefusedUpdate):
+    """Raised for an update of more structs, deleted ranges and values than may be in one."""
+
+    def __init__(self, parts_max: int) -> None:
+        super().__init__(f"the update holds more than {parts_max} structs, deleted ranges and values")
+
+
 class MissingDependency(Exception):
     """Raised for an update that needs unit `clock` of `client`, which the document does not have.
 
@@ -133,11 +140,11 @@ def utf16_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) >> 1
 
 
-def decode_update(data: bytes) -> Update:
-    """Read an update (v1).
+def decode_update(data: bytes, *, parts_max: int | None = None) -> Update:
+    """Read an update (v1) of at most `parts_max` structs, deleted ranges and values in all.
 
     Raises: Malformed when the bytes are no update; RefusedUpdate when they are one that the server does not take."""
-    return _decode_keystroke(data) or _decode_any_update(data)
+    return _decode_keystroke(data) or _decode_any_update(data, parts_max)
 
 
 def _decode_keystroke(data: bytes) -> Update | None:
@@ -165,8 +172,25 @@ def _var_uint_value(encoded: bytes) -> int:
     return Reader(encoded).var_uint()
 
 
-def _decode_any_update(data: bytes) -> Update:
-    reader = Reader(data)
+class _PartsReader(Reader):
+    """A reader that counts the parts of an update before it reads them."""
+
+    __slots__ = ("parts_left", "parts_max")
+
+    def __init__(self, data: bytes, parts_max: int | None) -> None:
+        super().__init__(data)
+        self.parts_max = self.parts_left = len(data) if parts_max is None else parts_max
+
+    def count(self, *, item_bytes_min: int = 1) -> int:
+        number = super().count(item_bytes_min=item_bytes_min)
+        self.parts_left -= number
+        if self.parts_left < 0:
+            raise UpdateTooLarge(self.parts_max)
+        return number
+
+
+def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
+    reader = _PartsReader(data, parts_max)
     structs: list[Struct] = []
     clients: set[int] = set()
     for _ in range(reader.count(item_bytes_min=3)):

@@ -96,6 +96,19 @@ def decode_frame(
     return messages
 
 
+def holds_one_update(data: bytes) -> bool:
+    """Whether a frame is a single SyncStep2 or Update and nothing else; costs the same however long it is."""
+    reader = Reader(data)
+    try:
+        return (
+            reader.var_uint() == MessageType.SYNC
+            and reader.var_uint() in (SyncType.STEP_2, SyncType.UPDATE)
+            and reader.var_uint() == reader.remaining
+        )
+    except Malformed:
+        return False
+
+
 def _decode_message(reader: Reader, *, entries_max: int) -> Message:
     match reader.var_uint():
         case MessageType.SYNC:
