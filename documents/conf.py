@@ -62,7 +62,8 @@ class Conf:
     frame_bytes_max: int = 1024 * 1024
     """One WebSocket frame of a client; a larger one closes its socket with 1009."""
     sync_frame_bytes_max: int = 16 * 1024 * 1024
-    """One frame that holds a single update of somebody who may write: long offline work comes home in one."""
+    """One frame that holds a single update of somebody who may write: long offline work comes home in one. A
+    reader's is passed over unread, and answered with permission-denied."""
     off_loop_bytes: int = 64 * 1024
     """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
     compute_threads: int = 2

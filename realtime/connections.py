@@ -86,8 +86,14 @@ class Connection:
 
     async def receive(self, frame: bytes) -> None:
         """Do what one frame says. Raises: Malformed, Closing; the socket is to be closed then."""
-        if len(frame) > conf().frame_bytes_max and not self._may_be_long(frame):
-            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
+        if len(frame) > conf().frame_bytes_max:
+            if len(frame) > conf().sync_frame_bytes_max or not holds_one_update(frame):
+                raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
+            if not self._may_write:
+                # Not worth the reading. A close would lock a reader out of a document whose deletions alone, which
+                # every client sends when it comes, are that many.
+                self.denied()
+                return
         messages_max = conf().messages_per_frame_max
         if len(frame) <= conf().off_loop_bytes:
             messages = decode_frame(frame, messages_max=messages_max)
@@ -148,9 +154,6 @@ class Connection:
     @property
     def _may_write(self) -> bool:
         return self.session.role is not None and self.session.role >= Role.EDITOR
-
-    def _may_be_long(self, frame: bytes) -> bool:
-        return self._may_write and len(frame) <= conf().sync_frame_bytes_max and holds_one_update(frame)
 
     async def _says_something_new(self, update: bytes) -> bool:
         """Whether a reader's update would change the document. Raises: Malformed."""

@@ -206,7 +206,7 @@ class Room:
                     if not is_large:
                         return self._taken_here(gate, update)
                     taken = await self._taken_off_loop(gate, update)
-                    if gate is self._gate:  # else it was thrown away meanwhile, and what it took with it
+                    if gate is self._gate and not self.closed:  # else what it took is gone with it
                         return None if taken is None else (taken, gate)
         finally:
             self._in_line -= 1

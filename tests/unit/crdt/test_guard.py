@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
-from history.crdt import guard as guard_module
-from history.crdt.guard import ROOTS_MAX, TYPE_DEPTH_MAX, Guard, Holds, MissingDependency, RefusedUpdate
+from history.crdt.guard import TYPE_DEPTH_MAX, Guard, Holds, Limits, MissingDependency, RefusedUpdate
 from history.crdt.lib0 import Malformed, var_string, var_uint
 from history.crdt.state_vectors import decode_state_vector
+from history.crdt.updates import UpdateTooLarge
 from tests.histories import random_history, replay, updates_of
 from tests.unit.crdt.test_updates import one_struct
 
@@ -157,11 +157,23 @@ def test_too_many_roots_are_refused() -> None:
         structs = b"".join(b"\x08\x01" + var_string(str(number)) + b"\x01\x7e" for number in range(count))
         return b"\x01" + var_uint(count) + b"\x01\x00" + structs + b"\x00"
 
-    guard = guard_of(roots(ROOTS_MAX))
+    guard = Guard(Limits(roots=3))
     with pytest.raises(RefusedUpdate, match="roots"):
-        Guard().check(roots(ROOTS_MAX + 1))
+        guard.check(roots(4))
+    guard.commit(guard.check(roots(3)))
     with pytest.raises(RefusedUpdate, match="roots"):
         guard.check(b"\x01\x01\x02\x00\x08\x01\x04more\x01\x7e\x00")
+
+
+def test_one_update_brings_no_more_parts_than_a_process_can_spare_the_time_for() -> None:
+    values = b"\x01\x01\x01\x00\x08\x01\x01r\x05" + b"\x7e" * 5 + b"\x00"
+    nested = b"\x01\x01\x01\x00\x08\x01\x01r\x01\x75\x05" + b"\x7e" * 5 + b"\x00"
+    deletes = b"\x00\x01\x01\x05" + b"".join(bytes((2 * place, 1)) for place in range(5))
+    for update in (values, nested, deletes):
+        with pytest.raises(UpdateTooLarge):
+            Guard(Limits(update_parts=4)).check(update)
+    assert Guard.of(values, limits=Limits(update_parts=4)).roots()  # the server's own state is taken as it is
+    Guard(Limits(update_parts=8)).check(values)
 
 
 def test_a_missing_update_is_named_and_taken_once_it_is_there() -> None:
@@ -239,11 +251,10 @@ def test_an_array_of_types_takes_no_text() -> None:
             guard.check(b"\x01\x01\x02\x00\x84\x01\x00\x01x\x00")
 
 
-def test_a_document_has_no_more_clients_than_its_state_vector_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard_module, "CLIENTS_MAX", 3)
+def test_a_document_has_no_more_clients_than_its_state_vector_may_name() -> None:
     shared: Doc[Any] = Doc(client_id=1)
     shared.get("text", type=Text).insert(0, "x")
-    guard = Guard.of(shared.get_update())
+    guard = Guard.of(shared.get_update(), limits=Limits(clients=3))
     for client_id in (2, 3):
         update = typed_by(client_id, shared)
         guard.commit(guard.check(update))

@@ -184,3 +184,12 @@ def test_a_length_that_reaches_past_the_end_is_malformed_and_not_cut() -> None:
     with pytest.raises(Malformed):
         decode_frame(b"\0\x02" + var_uint(5) + b"1234")
     assert decode_frame(b"\0\x02" + var_bytes(b"12345")) == [Update(b"12345")]
+
+
+def test_a_frame_of_one_update_is_told_from_every_other_without_reading_it() -> None:
+    for frame in (golden.SYNC_STEP_2, golden.SYNC_UPDATE, golden.SYNC_STEP_2_EMPTY):
+        assert frames.holds_one_update(frame)
+        assert not frames.holds_one_update(frame + frame)
+        assert not any(frames.holds_one_update(frame[:length]) for length in range(len(frame)))
+    for frame in (golden.SYNC_STEP_1, golden.AWARENESS_TWO_CLIENTS, golden.QUERY_AWARENESS, b"\x00\x02\x81\x00\x00"):
+        assert not frames.holds_one_update(frame)
