@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from documents.conf import conf
+from documents.credentials import Credential
 from documents.models import Document, DocumentQuerySet, Membership, Role
 from documents.naming import validate_name
 from documents.roles import Admission, User, admit
@@ -51,7 +52,7 @@ class Opened:
     admission: Admission
 
 
-def open_document(user: User | None, name: str) -> Opened:
+def open_document(user: User | None, name: str, *, credential: Credential | None = None) -> Opened:
     """Find the document that a client asks for by its room name, and admit the user to it.
 
     Under OPEN_ROOMS a missing document is created on first use, with no members. Reads the database at each call.
@@ -60,8 +61,8 @@ def open_document(user: User | None, name: str) -> Opened:
     user = user or AnonymousUser()
     with transaction.atomic():  # a room that the rule then keeps the user out of is not created
         document = _present_or_created(name)
-        admission = None if document is None else admit(user, document)
-        if document is not None and admission is not None:
+        admission = None if document is None else admit(user, document, credential=credential)
+        if document is not None and admission is not None and admission.role is not None:
             return Opened(document, admission)
         if user.is_authenticated or not _is_room_name(name):
             raise NoSuchDocument

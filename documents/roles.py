@@ -2,21 +2,24 @@
 
 Every door (socket, page, API, admin, and the append itself) asks `role_for` and nothing else."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Q
 from django.dispatch import Signal
 from django.http import Http404
 from django.utils.module_loading import import_string
 
 from documents.conf import conf
+from documents.credentials import Credential, Standing, read_accounts, read_standing
 from documents.models import Access, Document, DocumentQuerySet, Membership, Role
+
+logger = logging.getLogger(__name__)
 
 User: TypeAlias = Any
 """An instance of AUTH_USER_MODEL, or AnonymousUser: the host project's own type."""
@@ -32,10 +35,30 @@ rights_changed = Signal()
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A role, and the version of the document's rights under which it was given."""
+    """What somebody was found to be allowed, and under what: it holds until one of these changes.
 
-    role: Role
+    `role` is None for whoever may do nothing here, `signed_in` false where that is because the credential ended;
+    `account_stamp` is None where there is no account."""
+
+    role: Role | None
     access_version: int
+    account_stamp: int | None = None
+    signed_in: bool = True
+
+    @property
+    def may_write(self) -> bool:
+        return self.role is not None and self.role >= Role.EDITOR
+
+    def holds(self, credential: Credential, standing: Standing) -> bool:
+        """Whether the account and the session are what they were; the document's access version is for its reader."""
+        if credential.user_key is None:
+            return True
+        if standing.stamps.get(credential.user_key) != self.account_stamp:
+            return False
+        return not self.signed_in or standing.has_session(credential)
+
+
+UNADMITTED = Admission(None, 0)
 
 
 def role_for(user: User, document: Document) -> Role | None:
@@ -69,20 +92,51 @@ def is_superuser(user: User) -> bool:
     return bool(getattr(user, "is_superuser", False))
 
 
-def admit(user: User, document: Document) -> Admission | None:
-    """The role together with its version. The version is read first: a change in between is then noticed later."""
-    version = document.access_version
-    role = role_for(user, document)
-    return None if role is None else Admission(role, version)
+def admit(user: User, document: Document, *, credential: Credential | None = None) -> Admission:
+    """The user's role, and under what it was given. The account is read anew: a user object may be as old as the socket
+    that holds it, and a rule may go by what has changed in it. Reads the database; raises whatever the rule raises."""
+    credential = credential or Credential.of(user)
+    return _Register(document, {credential}).admission(credential, user)
 
 
-def readmit(user: User, document: Document) -> Admission | None:
-    """As `admit`, for a user object that a socket has held since it came: the account is read anew, because a rule may
-    go by what has changed in it. None also for one that is gone or no longer active."""
-    if not user.is_authenticated:
-        return admit(user, document)
-    account = get_user_model()._default_manager.filter(pk=user.pk).first()  # noqa: SLF001  (any user model has it)
-    return None if account is None or not account.is_active else admit(account, document)
+def admit_again(users: Mapping[Credential, User], document: Document) -> dict[Credential, Admission]:
+    """As `admit`, for many at once; the rule is asked once for each account, however many credentials it has here.
+
+    Those for whom the rule fails are left out: what they may do is not known. Raises: DatabaseError."""
+    register = _Register(document, users.keys())
+    admissions: dict[Credential, Admission] = {}
+    for credential, user in users.items():
+        try:
+            admissions[credential] = register.admission(credential, user)
+        except DatabaseError:
+            raise
+        except Exception:  # a host's rule may fail for one: the others are asked all the same
+            logger.exception("no role can be read: document=%s", document.pk)
+    return admissions
+
+
+class _Register:
+    """What the database holds of a document's rights and of some accounts. The version is read first, and each role
+    after the account that it is given to: a change in between is then noticed later."""
+
+    def __init__(self, document: Document, credentials: Collection[Credential]) -> None:
+        self.document = document
+        self.version = document.access_version
+        self.accounts = read_accounts(credentials)
+        self.standing = read_standing(credentials, accounts=False)
+        self.roles: dict[Any, Role | None] = {}
+
+    def admission(self, credential: Credential, user: User) -> Admission:
+        key = credential.user_key
+        account = self.accounts.get(key)
+        stamp = None if account is None else account.stamp
+        if account is not None:
+            user = account.user
+        if key is not None and not (account and account.lets_in(credential) and self.standing.has_session(credential)):
+            return Admission(None, self.version, stamp, signed_in=False)
+        if key not in self.roles:
+            self.roles[key] = role_for(user, self.document)
+        return Admission(self.roles[key], self.version, stamp)
 
 
 def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Document:

@@ -3,7 +3,6 @@
 A ticket names one user and one document, serves until it expires, however often the network drops, and dies with the
 password it was issued under. It says who connects; what they may do is asked of `role_for` at each connection."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +11,9 @@ from django.contrib.auth import get_backends
 from django.contrib.auth.models import AnonymousUser
 from django.core import signing
 from django.utils import timezone
-from django.utils.crypto import constant_time_compare
 
 from documents.conf import conf
+from documents.credentials import is_stamp_of, password_stamp
 from documents.models import Document
 from documents.roles import User
 
@@ -48,7 +47,7 @@ def issue_ticket(user: User, document: Document, *, now: datetime | None = None)
     expires_at = (now or timezone.now()).astimezone(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
     claims: dict[str, Any] = {"document": document.key.hex, "expires": int(expires_at.timestamp())}
     if user.is_authenticated:
-        claims |= {"user": str(user.pk), "stamp": _stamp(user.get_session_auth_hash())}
+        claims |= {"user": str(user.pk), "stamp": password_stamp(user.get_session_auth_hash())}
     return Ticket(signing.Signer(salt=SALT).sign_object(claims), expires_at, seconds)
 
 
@@ -65,7 +64,7 @@ def redeem_ticket(ticket: str, document_name: str, *, now: datetime | None = Non
     if "user" not in claims:
         return AnonymousUser()
     user = _user(claims["user"])
-    if user is None or not _is_stamp_of(user, claims["stamp"]):
+    if user is None or not is_stamp_of(user, claims["stamp"]):
         raise TicketInvalid
     return user
 
@@ -87,13 +86,3 @@ def _user(pk: str) -> User | None:
         if user is not None:
             return user
     return None
-
-
-def _stamp(session_auth_hash: str) -> str:
-    """A ticket is seen by scripts, which a session's hash never is: only a digest of it goes in."""
-    return hashlib.sha256(session_auth_hash.encode()).hexdigest()[:32]
-
-
-def _is_stamp_of(user: User, stamp: str) -> bool:
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return any(constant_time_compare(_stamp(each), stamp) for each in hashes)

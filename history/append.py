@@ -4,23 +4,25 @@ One short transaction locks the heads of all documents of a batch in order, comp
 Python, and inserts. The lock makes seqs gapless and commit order equal to seq order; nobody is told before COMMIT."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection
-from django.db.utils import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from django.db.utils import DatabaseError, DataError, IntegrityError, InterfaceError, InternalError, OperationalError
 from psycopg.types.json import Jsonb
 
 from documents.conf import conf
+from documents.credentials import Inquiry, Standing
 from documents.models import Document
-from documents.roles import readmit
+from documents.roles import admit_again
 from history.errors import LogUnavailable, OutcomeUnknown, WrongIsolation
 from history.fates import Fate, PendingUpdate, Reason, Refused
 from history.models import Request
-from history.sequencer import LockedHead, Sequencer, is_stale
+from history.sequencer import LockedHead, Rights, Sequencer
 from history.sessions import WriteSession
 
 logger = logging.getLogger(__name__)
@@ -110,38 +112,45 @@ def _append_in_one_transaction(batch: Sequence[PendingUpdate], locking: _Locking
 
     That happens with nothing locked: a host's rule is any code, and may ask in ways that a pipeline does not bear (a
     server-side cursor, an `atomic()` of its own). The heads are locked again, and the version says whether it holds."""
+    doubtful: set[WriteSession] = set()
     for _ in range(READMISSIONS_MAX):
         try:
-            return _append_or_reconnect(batch, locking)
+            return _append_or_reconnect(batch, locking, doubtful)
         except _RightsChanged as changed:
-            for session in changed.sessions:
-                _readmit(session)
-    return _append_or_reconnect(batch, locking, refuse_stale=True)
+            for document_id in {session.document_id for session in changed.sessions}:
+                doubtful |= _readmit(
+                    document_id, {each for each in changed.sessions if each.document_id == document_id}
+                )
+    return _append_or_reconnect(batch, locking, doubtful, refuse_stale=True)
 
 
 class _RightsChanged(Exception):
-    """Raised under the lock when sessions were admitted under other rights than the present ones; nothing is stored."""
+    """Raised under the lock when rights, accounts or their sessions are not what some were admitted under; nothing is
+    stored."""
 
     def __init__(self, sessions: set[WriteSession]) -> None:
         super().__init__()
         self.sessions = sessions
 
 
-def _readmit(session: WriteSession) -> None:
-    """Read what the session's user may do now. A rule that fails leaves it stale: its updates alone are refused."""
+def _readmit(document_id: int, sessions: Collection[WriteSession]) -> set[WriteSession]:
+    """Read what these sessions of one document may do now; return those of which that cannot be said, because a host's
+    rule fails. Their updates are refused, and their next ones have the rule asked again."""
+    users = {session.credential: session.user or AnonymousUser() for session in sessions}
     try:
-        document = Document.objects.get(pk=session.document_id)
-        version = document.access_version  # before the role: a change in between is noticed under the lock
-        admission = readmit(session.user or AnonymousUser(), document)
-    except Exception:
-        logger.exception("no role can be read: document=%s session=%s", session.document_id, session.id)
-        return
-    session.role = None if admission is None else admission.role
-    session.access_version = version
+        admissions = admit_again(users, Document.objects.get(pk=document_id))
+    except (DatabaseError, ObjectDoesNotExist) as error:
+        # They stay stale: that a database was away refuses nobody, and a document that is purged has no head.
+        logger.warning("no roles can be read: document=%s error=%s", document_id, _name(error))
+        return set()
+    for session in sessions:
+        if session.credential in admissions:
+            session.admission = admissions[session.credential]
+    return {session for session in sessions if session.credential not in admissions}
 
 
 def _append_or_reconnect(
-    batch: Sequence[PendingUpdate], locking: _Locking, *, refuse_stale: bool = False
+    batch: Sequence[PendingUpdate], locking: _Locking, doubtful: set[WriteSession], *, refuse_stale: bool = False
 ) -> list[Fate]:
     """Append. A lost connection is told apart by when it was lost: before the rows were sent nothing can be stored, and
     one new connection is tried."""
@@ -150,7 +159,9 @@ def _append_or_reconnect(
         try:
             with connection.wrap_database_errors:
                 connection.ensure_connection()
-                return _append_on(connection.connection, batch, progress, locking, refuse_stale=refuse_stale)
+                return _append_on(
+                    connection.connection, batch, progress, locking, doubtful=doubtful, refuse_stale=refuse_stale
+                )
         except (OperationalError, InterfaceError) as error:
             lost = connection.connection is None or connection.connection.closed
             if not lost or connection.in_atomic_block:
@@ -170,7 +181,13 @@ class _Progress:
 
 
 def _append_on(
-    raw: Connection, batch: Sequence[PendingUpdate], progress: _Progress, locking: _Locking, *, refuse_stale: bool
+    raw: Connection,
+    batch: Sequence[PendingUpdate],
+    progress: _Progress,
+    locking: _Locking,
+    *,
+    doubtful: set[WriteSession],
+    refuse_stale: bool,
 ) -> list[Fate]:
     """Two round trips: lock and read, then insert and COMMIT in one pipeline."""
     callers_lock_timeout = None
@@ -180,13 +197,20 @@ def _append_on(
         (callers_lock_timeout,) = raw.execute("SHOW lock_timeout").fetchone() or ("0",)
     with raw.pipeline(), raw.transaction():
         progress.heads_asked = True
-        heads, held = _lock_heads(raw, sorted({item.document_id for item in batch}), locking)
+        sessions = {item.session for item in batch}
+        inquiry = Inquiry(session.credential for session in sessions if session.requires_role)
+        heads, held, standing = _lock_heads(raw, sorted({item.document_id for item in batch}), locking, inquiry)
         if callers_lock_timeout is not None:
             _limit_waits(raw, callers_lock_timeout)
-        stale = {item.session for item in batch if is_stale(item.session, heads.get(item.document_id))}
+        rights = Rights(sessions, standing, doubtful=doubtful)
+        stale = {
+            session
+            for session in sessions
+            if session.document_id in heads and rights.are_stale(session, heads[session.document_id])
+        }
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
-        sequencer = Sequencer(heads, held, lambda item: _find_request(raw, item))
+        sequencer = Sequencer(heads, held, rights, lambda item: _find_request(raw, item))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
         _insert(raw, sequencer)
@@ -200,13 +224,15 @@ def _execute(raw: Connection, query: LiteralString, params: Sequence[Any]) -> ps
     return psycopg.Cursor(raw).execute(query, params, binary=True)
 
 
-def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> tuple[dict[int, LockedHead], set[int]]:
-    """The heads that are locked now, by document, and the documents whose heads another transaction holds.
-
-    Raises: WrongIsolation."""
+def _lock_heads(
+    raw: Connection, document_ids: list[int], locking: _Locking, inquiry: Inquiry
+) -> tuple[dict[int, LockedHead], set[int], Standing]:
+    """The heads that are locked now, by document; the documents whose heads another transaction holds; and how the
+    accounts stand under these locks. Raises: WrongIsolation."""
     asked = _limit_waits(raw, f"{locking.timeout_ms}ms")
     heads = _execute(raw, LOCK_FREE_HEADS if locking.skips_held else LOCK_HEADS, [document_ids])
     rights = _execute(raw, READ_ACCESS, [document_ids])
+    asked_of = [_execute(raw, sql, params) for sql, params in inquiry.statements()]
     isolation, _ = asked.fetchone() or ("unknown", "")
     if isolation != "read committed":
         raise WrongIsolation(f"an append needs READ COMMITTED, and the transaction is {isolation.upper()}")
@@ -217,7 +243,7 @@ def _lock_heads(raw: Connection, document_ids: list[int], locking: _Locking) -> 
         for document_id, seq, hash_, at, epoch in locked
         if document_id in access
     }
-    return by_document, access.keys() - by_document.keys()
+    return by_document, access.keys() - by_document.keys(), inquiry.standing([each.fetchall() for each in asked_of])
 
 
 def _limit_waits(raw: Connection, lock_timeout: str) -> psycopg.Cursor[tuple[Any, ...]]:

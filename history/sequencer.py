@@ -1,6 +1,6 @@
 """Numbering: a batch of updates onto locked heads. Who may write is decided here, under the lock, for each of them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import connection
 
 from documents.conf import conf
-from documents.models import Role
+from documents.credentials import Standing
 from history.crdt.chain import row_hash
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.sessions import WriteSession
@@ -42,13 +42,41 @@ class NewRow:
     hash: bytes
 
 
+class Rights:
+    """What the sessions of one batch may do. Each admission is taken once: the event loop may replace it meanwhile.
+
+    `doubtful` are sessions whose user's rule failed just now: they may not write, and nothing is said of later."""
+
+    def __init__(
+        self, sessions: Iterable[WriteSession], standing: Standing, *, doubtful: Set[WriteSession] = frozenset()
+    ) -> None:
+        self.admissions = {session: session.admission for session in sessions}
+        self.standing = standing
+        self.doubtful = doubtful
+
+    def are_stale(self, session: WriteSession, head: LockedHead) -> bool:
+        """Whether a right on the document, or the account or session behind it, is not what the role was read under."""
+        if not session.requires_role or session in self.doubtful:
+            return False
+        admission = self.admissions[session]
+        return admission.access_version != head.access_version or not admission.holds(session.credential, self.standing)
+
+    def may_write(self, session: WriteSession) -> bool:
+        return not session.requires_role or (session not in self.doubtful and self.admissions[session].may_write)
+
+
 class Sequencer:
     """Numbers and hashes a batch onto locked heads; collects what is to be inserted."""
 
     def __init__(
-        self, heads: dict[int, LockedHead], held: set[int], find_request: Callable[[PendingUpdate], int | None]
+        self,
+        heads: dict[int, LockedHead],
+        held: set[int],
+        rights: "Rights",
+        find_request: Callable[[PendingUpdate], int | None],
     ) -> None:
         self.heads = heads
+        self.rights = rights
         self.held = held
         self.find_request = find_request
         self.rows: list[NewRow] = []
@@ -81,9 +109,9 @@ class Sequencer:
         return self._number(item, head)
 
     def _refusal(self, item: PendingUpdate, head: LockedHead) -> Reason | None:
-        if is_stale(item.session, head):
+        if self.rights.are_stale(item.session, head):
             return Reason.UNAVAILABLE
-        if not self._is_known(item.session) or not _may_write(item.session):
+        if not self.rights.may_write(item.session) or not self._is_known(item.session):
             return Reason.NOT_ALLOWED
         if len(item.payload) > conf().update_bytes_max:
             return Reason.TOO_LARGE
@@ -113,15 +141,6 @@ class Sequencer:
         if not session.stored:
             self.new_sessions[session.id] = session
         return Stored(head.seq, head.at, head.epoch)
-
-
-def is_stale(session: WriteSession, head: LockedHead | None) -> bool:
-    """Whether any right of the document has changed since the session's role was read."""
-    return head is not None and session.requires_role and session.access_version != head.access_version
-
-
-def _may_write(session: WriteSession) -> bool:
-    return not session.requires_role or (session.role is not None and session.role >= Role.EDITOR)
 
 
 def _hold_account(user: Any) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from documents.models import Role
+from documents.credentials import ANONYMOUS, Credential
+from documents.roles import UNADMITTED, Admission
 from history.crdt.chain import commitment
 from history.models import Via
 
@@ -18,9 +19,10 @@ USER_AGENT_LENGTH_MAX = 200
 class WriteSession:
     """One author's connection or server-side act on one document.
 
-    Its row is stored in the transaction of its first update: readers leave none. `role` and `access_version` are what
-    it was admitted under; the append reads them again where the version has moved on. `requires_role` is false for
-    acts of the server itself, which nobody's rights limit."""
+    Its row is stored in the transaction of its first update: readers leave none. `requires_role` is false for acts of
+    the server itself, which nobody's rights limit. `admission` is what its `credential` was last found to be allowed;
+    the append looks again where that holds no more. The appending thread and the event loop both replace it: it is one
+    value, so that nobody ever sees the role of one moment with the version of another."""
 
     document_id: int
     user: Any | None
@@ -29,8 +31,8 @@ class WriteSession:
     user_agent: str = ""
     opened_at: datetime
     requires_role: bool
-    role: Role | None = None
-    access_version: int = 0
+    credential: Credential = ANONYMOUS
+    admission: Admission = UNADMITTED
     detail: dict[str, Any] = field(default_factory=dict)
     id: int = field(default_factory=lambda: secrets.randbits(52))
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(SALT_BYTES))

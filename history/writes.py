@@ -10,8 +10,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.utils import timezone
 
+from documents.credentials import Credential
 from documents.models import Document
-from documents.roles import Admission, admit
+from documents.roles import UNADMITTED, Admission, admit
 from history.append import append, requested_seq
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import restore_update
@@ -34,12 +35,15 @@ def write_session(
     ip: str | None = None,
     user_agent: str = "",
     detail: dict[str, Any] | None = None,
+    credential: Credential | None = None,
     admission: Admission | None = None,
 ) -> WriteSession:
     """A session for one connection or server-side act. With an actor, the actor's role decides in the append (under
-    `admission`, or asked for here); without one, the code that calls is trusted."""
+    `admission`, or asked for here) for as long as `credential` holds, which is the account alone where not given;
+    without one, the code that calls is trusted."""
+    credential = credential or Credential.of(actor)
     if actor is not None and admission is None:
-        admission = admit(actor, document)
+        admission = admit(actor, document, credential=credential)
     return WriteSession(
         document_id=document.pk,
         user=None if isinstance(actor, AnonymousUser) else actor,
@@ -48,8 +52,8 @@ def write_session(
         user_agent=user_agent,
         opened_at=timezone.now(),
         requires_role=actor is not None,
-        role=admission.role if admission else None,
-        access_version=admission.access_version if admission else 0,
+        credential=credential,
+        admission=admission or UNADMITTED,
         detail=detail or {},
     )
 

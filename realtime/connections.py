@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from documents.conf import conf
-from documents.models import Role
 from documents.roles import Admission
 from history.crdt.idsets import delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.state_vectors import decode_state_vector
@@ -141,19 +140,19 @@ class Connection:
     def has_no_gap(self) -> None:
         self._asked = 0
 
-    def readmit(self, admission: Admission | None) -> None:
+    def readmit(self, admission: Admission) -> None:
         """Take over what the user may do now; without any right the socket is closed."""
-        if admission is None:
+        could_write, self.session.admission = self._may_write, admission
+        if not admission.signed_in:
+            self.close(Closing(CloseCode.SIGNED_OUT, "you are no longer signed in"))
+        elif admission.role is None:
             self.close(Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document"))
-            return
-        if self._may_write and admission.role < Role.EDITOR:
+        elif could_write and not admission.may_write:
             self.denied()
-        self.session.role = admission.role
-        self.session.access_version = admission.access_version
 
     @property
     def _may_write(self) -> bool:
-        return self.session.role is not None and self.session.role >= Role.EDITOR
+        return self.session.admission.may_write
 
     async def _says_something_new(self, update: bytes) -> bool:
         """Whether a reader's update would change the document. Raises: Malformed."""

@@ -11,6 +11,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Doc
 
+from documents.credentials import Credential
 from documents.opening import open_document
 from documents.tickets import redeem_ticket
 from history.errors import UpdateRefused
@@ -135,12 +136,13 @@ class YjsConsumer(AsyncWebsocketConsumer):
         """Who comes, and the session under which they write. Reads the database.
 
         Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, Closing."""
-        user = user_of(self.scope, self.room_name)
-        opened = open_document(user, self.room_name)
+        user, credential = user_of(self.scope, self.room_name)
+        opened = open_document(user, self.room_name, credential=credential)
         headers = dict(self.scope["headers"])
         return user, write_session(
             opened.document,
             actor=user,
+            credential=credential,
             admission=opened.admission,
             via=self.via,
             ip=client_address(self.scope),
@@ -226,14 +228,15 @@ def client_address(scope: dict[str, Any]) -> str | None:
     return client[0] if client and client[0] else None
 
 
-def user_of(scope: dict[str, Any], room_name: str) -> Any:
-    """Who asks for the room: a ticket counts for more than a cookie. Reads the database.
+def user_of(scope: dict[str, Any], room_name: str) -> tuple[Any, Credential]:
+    """Who asks for the room, and by what: a ticket counts for more than a cookie. Reads the database.
 
     Raises: TicketInvalid, TicketExpired, Closing."""
     ticket = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("ticket")
     if ticket:
-        return redeem_ticket(ticket[0], room_name)
+        user = redeem_ticket(ticket[0], room_name)
+        return user, Credential.by_password(user)
     user = scope.get("user") or AnonymousUser()
     if user.is_authenticated and not is_same_origin(scope):
         raise Closing(CloseCode.NOT_ALLOWED, "this page's origin may not use your session")
-    return user
+    return user, Credential.by_session(user, scope.get("session"))

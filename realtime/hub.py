@@ -5,7 +5,7 @@ HEAD_CHECK_SECONDS, so that a dead channel layer costs seconds, not edits."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -16,8 +16,9 @@ from django.db import DatabaseError, connections
 from pycrdt import Doc
 
 from documents.conf import conf
+from documents.credentials import Credential
 from documents.models import Document
-from documents.roles import Admission, readmit
+from documents.roles import Admission, admit_again
 from history.append import append
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
@@ -223,7 +224,7 @@ class Hub:
                 room.drop("the document has to be loaded again")
             elif seq > room.seq or seq < seen[room]:  # or a backup was restored
                 room.catch_up_soon()
-            if any(connection.session.access_version != access_version for connection in room.connections):
+            if any(connection.session.admission.access_version != access_version for connection in room.connections):
                 stale.append(room)
         if stale:
             await self.check_rights(stale)
@@ -231,11 +232,12 @@ class Hub:
     async def check_rights(self, rooms: Iterable[Room]) -> None:
         """Ask again what everyone in these rooms may do; close or downgrade those who may no longer."""
         for room in rooms:
-            here = {connection.user.pk: connection.user for connection in room.connections}
-            admissions = await self.load(_admit_again, here, room.document_id)
-            for connection in list(room.connections):
-                if connection.user.pk in admissions:  # who came meanwhile was admitted just now
-                    connection.readmit(admissions[connection.user.pk])
+            here = list(room.connections)  # who comes meanwhile is admitted just then
+            users = {connection.session.credential: connection.user for connection in here}
+            admissions = await self.load(_admit_again, users, room.document_id)
+            for connection in here:
+                if connection in room.connections and connection.session.credential in admissions:
+                    connection.readmit(admissions[connection.session.credential])
 
     async def rights_changed(self, document_id: int) -> None:
         room = self.rooms.get(document_id)
@@ -302,13 +304,6 @@ def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
     return {document_id: (seq, epoch, version) for document_id, seq, epoch, version in rows}
 
 
-def _admit_again(users: dict[Any, Any], document_id: int) -> dict[Any, Admission | None]:
-    """What each user, by key, may do now; anonymous ones have the key None."""
+def _admit_again(users: Mapping[Credential, Any], document_id: int) -> dict[Credential, Admission]:
     document = Document.objects.filter(pk=document_id).first()
-    admissions: dict[Any, Admission | None] = {}
-    for key, user in users.items():
-        try:
-            admissions[key] = None if document is None else readmit(user, document)
-        except Exception:  # a host's rule may fail for one: the others are asked all the same
-            logger.exception("no role can be read: document=%s", document_id)
-    return admissions
+    return {} if document is None else admit_again(users, document)  # a purged document has its room dropped

@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 from pycrdt import Doc, Text
 
+from documents.credentials import Credential
 from documents.models import Document, Membership, Role
 from documents.roles import admit
 from history.append import append
@@ -52,8 +53,6 @@ def make_session(document: Document, user: Any | None = None, *, via: Via = Via.
 
 def admitted_session(document: Document, user: Any) -> WriteSession:
     """A session as a socket has one: under the user's role of this moment."""
-    admission = admit(user, document)
-    assert admission is not None
     return WriteSession(
         document_id=document.pk,
         user=user,
@@ -61,8 +60,8 @@ def admitted_session(document: Document, user: Any) -> WriteSession:
         ip="192.0.2.7",
         opened_at=timezone.now(),
         requires_role=True,
-        role=admission.role,
-        access_version=admission.access_version,
+        credential=Credential.of(user),
+        admission=admit(user, document),
     )
 
 
