@@ -1,7 +1,7 @@
 """One web worker: uvicorn on a listening socket that the supervisor bound, WebSockets by websockets-sansio.
 
-Two things differ from the `uvicorn` command: rooms are drained before sockets are closed, and no log line ever shows
-a query string, because `/ws/<room>?ticket=…` carries a right to connect.
+Three things differ from the `uvicorn` command: rooms are drained before sockets are closed, no peer is waited for
+without a bound, and no log line ever shows a query string, because `/ws/<room>?ticket=…` carries a right to connect.
 """
 
 import argparse
@@ -12,13 +12,17 @@ import os
 import re
 import socket
 from importlib import import_module
+from math import ceil
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-DRAIN_SECONDS_MAX = 8.0
-CLOSE_SECONDS_MAX = 5
+from documents.conf import conf
+
+LOOK_SECONDS = 0.05
+"""How often the end looks whether the last clients have answered their close."""
 
 _QUERY = re.compile(r"\?[^\s\"']+")
 
@@ -54,6 +58,11 @@ def log_config(level: str = "WARNING") -> dict[str, Any]:
 def websocket_protocol() -> type[asyncio.Protocol]:
     """Our protocol class, which sends one encoded frame to many sockets; uvicorn's own where it is not there."""
     return _plugged("realtime.uvicorn_protocol", "SharedFrameProtocol") or WebSocketsSansIOProtocol
+
+
+def http_protocol() -> type[asyncio.Protocol]:
+    """Our protocol class, which does not wait for ever for a request; uvicorn's own where it is not there."""
+    return _plugged("realtime.uvicorn_http", "PunctualHttpProtocol") or H11Protocol
 
 
 async def warm_up() -> None:
@@ -97,11 +106,18 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:  # no new sockets while the rooms drain; a second close does nothing
             server.close()
-        try:
-            await asyncio.wait_for(drain(), DRAIN_SECONDS_MAX)
-        except TimeoutError:
-            logging.getLogger("uvicorn.error").error("Rooms were not drained within %s s.", DRAIN_SECONDS_MAX)
+        await drain()
+        close_seconds = conf().close_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(close_seconds):
+                await self._closes_answered()
+        self.config.timeout_graceful_shutdown = ceil(close_seconds)
         await super().shutdown(sockets=sockets)
+
+    async def _closes_answered(self) -> None:
+        """Wait for the closing handshakes under way: cut before its client has read it, a 1012 would arrive as 1006."""
+        while any(getattr(each, "close_sent", False) for each in self.server_state.connections):  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def make_config(application: Any = "config.asgi:application", *, log_level: str = "WARNING") -> uvicorn.Config:
@@ -109,13 +125,13 @@ def make_config(application: Any = "config.asgi:application", *, log_level: str 
     return uvicorn.Config(
         application,
         loop="uvloop",
+        http=http_protocol(),
         ws=websocket_protocol(),
         ws_per_message_deflate=False,
         access_log=False,
         log_config=log_config(log_level),
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS_MAX,
     )
 
 

@@ -87,6 +87,14 @@ DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres://localhost
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE_SECONDS", default=60)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# A database that the network has swallowed is given up; libpq leaves out what a Unix socket does not have.
+_silence_seconds = env.int("DATABASE_SILENCE_SECONDS", default=10)
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    connect_timeout=_silence_seconds,
+    tcp_user_timeout=_silence_seconds * 1000,
+    keepalives_idle=_silence_seconds,
+    keepalives_interval=2,
+)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")

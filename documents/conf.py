@@ -92,8 +92,16 @@ class Conf:
     """Rooms that one process keeps open; one more is refused with 1013."""
     hint_bytes_max: int = 64 * 1024
     """An update above this goes to the other processes as seqs only; they read it from the log."""
+    ping_seconds: float = 20.0
+    """A socket is pinged this often, and ended where it does not answer for as long: at the latest after twice this."""
+    request_seconds: float = 20.0
+    """A connection that does not bring a whole request, or handshake, within this time is closed."""
     drain_seconds: float = 5.0
-    """On SIGTERM sockets are closed over this long."""
+    """On SIGTERM what waits is stored and written, and sockets are closed with 1012, all within this time."""
+    close_seconds: float = 5.0
+    """How long a client may take to answer a close, and requests to end on SIGTERM; then the connection is cut."""
+    append_seconds_max: float = 10.0
+    """A database that does not answer an append for this long is given up: connection cut, sockets closed with 1013."""
 
 
 def conf() -> Conf:

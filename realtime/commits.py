@@ -4,15 +4,20 @@ While one commit is in flight the next batch gathers: no timer, no added latency
 are adjacent in a room's order of arrival share a row; nothing else does."""
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 from channels.db import database_sync_to_async
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from documents.conf import conf
 from history.append import append
@@ -93,7 +98,8 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="append")
-        self._append = database_sync_to_async(_append_and_keep, thread_sensitive=False, executor=self._thread)
+        self._append = database_sync_to_async(self._append_and_keep, thread_sensitive=False, executor=self._thread)
+        self._database: BaseDatabaseWrapper | None = None
         self._task = asyncio.create_task(self._run())
 
     def submit(
@@ -192,7 +198,7 @@ class GroupCommit:
     async def _commit(self, batch: Sequence[Entry]) -> None:
         try:
             pending = [entry.pending() for entry in batch]
-            fates = await self._append(pending)
+            fates = await self._answered(self._append(pending))
         except HistoryError as error:
             # Stored or not is not known, or cannot be now: clients hold their edits and sync them again.
             logger.warning("a batch of %d rows was given up: %s", len(batch), error)
@@ -210,6 +216,30 @@ class GroupCommit:
                 self._settled(entries)
                 self._parked_since.pop(room, None)
                 room.settle(settled)
+
+    async def _answered(self, appending: "Coroutine[Any, Any, list[Fate]]") -> list[Fate]:
+        """What the append returns or raises. A database that is there and says nothing would hold all rooms for ever:
+        after APPEND_SECONDS_MAX its connection is cut, and `append` tells what that means for the batch."""
+        task = asyncio.ensure_future(appending)
+        while not (await asyncio.wait([task], timeout=conf().append_seconds_max))[0]:
+            logger.warning("the database does not answer: its connection is cut")
+            self._cut()
+        return task.result()
+
+    def _cut(self) -> None:
+        """Shut down the socket under the append's connection, from outside the thread that waits on it."""
+        raw = None if self._database is None else self._database.connection
+        if raw is not None:  # else it is connecting, which has a limit of its own
+            with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(raw.fileno())) as connected:
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def _append_and_keep(self, batch: Sequence[PendingUpdate]) -> list[Fate]:
+        """Append, on a connection that lives on: Channels closes old ones after a call, whatever CONN_MAX_AGE says."""
+        self._database = connections[DEFAULT_DB_ALIAS]  # this thread's own
+        try:
+            return append(batch, lock_timeout_ms=HEAD_WAIT_MS)
+        finally:
+            connection.close_at = None
 
     def _park(self, room: "Room", entries: list[Entry]) -> None:
         """Another transaction holds this document's head: its entries step aside, those that come after them too, and
@@ -251,14 +281,6 @@ class GroupCommit:
                 self._unstored_bytes -= entry.size
         if self._unstored_bytes <= conf().unstored_bytes_max // 2:
             self._room_for_more.set()
-
-
-def _append_and_keep(batch: Sequence[PendingUpdate]) -> list[Fate]:
-    """Append, on a connection that lives on: Channels closes old ones after each call, whatever CONN_MAX_AGE says."""
-    try:
-        return append(batch, lock_timeout_ms=HEAD_WAIT_MS)
-    finally:
-        connection.close_at = None
 
 
 def _connect_and_keep() -> None:

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 
 from realtime.frames import FrameWriter, SharedMessage
 
+LINE_BYTES = 128
+"""What a place in line costs beside its payload: a million bytes of keystrokes are 30,000 messages."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     message: SharedMessage
     seq: int | None
     """The last seq that the message brings; None for what may not be dropped (handshakes)."""
+
+    @property
+    def cost(self) -> int:
+        return len(self.message.payload) + LINE_BYTES
 
 
 class Outbox:
@@ -53,18 +60,19 @@ class Outbox:
         if self._pump is None and self._writer is not None and self._writer.write_frame(message.frame):
             self._wrote(seq)
             return
+        waiting = _Waiting(message, seq)
         if seq is not None:
             if self._behind:
                 return
-            if self._droppable_bytes + len(message.payload) > self._bytes_max:
+            if self._droppable_bytes + waiting.cost > self._bytes_max:
                 self._overflow()
                 return
-            self._droppable_bytes += len(message.payload)
+            self._droppable_bytes += waiting.cost
         else:
-            self._answer_bytes += len(message.payload)
+            self._answer_bytes += waiting.cost
             if self._answer_bytes > self._bytes_max:
                 self._room_for_answers.clear()
-        self._waiting.append(_Waiting(message, seq))
+        self._waiting.append(waiting)
         self._ensure_pump()
 
     def skip(self, seq: int) -> None:
@@ -76,6 +84,16 @@ class Outbox:
     async def room_for_answers(self) -> None:
         """Wait while too many bytes of answers are unread: whoever asks and does not read is not read either."""
         await self._room_for_answers.wait()
+
+    async def written(self) -> None:
+        """Wait until nothing waits: all that was offered is with the server, or will never be."""
+        while self._pump is not None:
+            await asyncio.wait([self._pump])
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What is in line now, each place's own cost included."""
+        return self._droppable_bytes + self._answer_bytes
 
     def close(self) -> None:
         self._waiting.clear()
@@ -104,11 +122,11 @@ class Outbox:
             while self._waiting:
                 waiting = self._waiting.popleft()
                 if waiting.seq is not None:
-                    self._droppable_bytes -= len(waiting.message.payload)
+                    self._droppable_bytes -= waiting.cost
                 await self._send(waiting.message.payload)
                 self._wrote(waiting.seq)
                 if waiting.seq is None:
-                    self._answer_bytes -= len(waiting.message.payload)
+                    self._answer_bytes -= waiting.cost
                     if self._answer_bytes <= self._bytes_max:
                         self._room_for_answers.set()
             if not self._behind:

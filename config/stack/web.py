@@ -16,9 +16,11 @@ from config.stack.backoff import Backoff
 from config.stack.children import Child, Tick, no_tick
 from config.stack.configuration import PROJECT
 from config.stack.errors import StackError, sentence_for
+from documents.conf import Conf
 
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 20.0  # above the worker's own DRAIN_SECONDS_MAX + CLOSE_SECONDS_MAX
+STOP_SECONDS_SPARE = 5.0
+"""What a worker may take to end beyond DRAIN_SECONDS, and CLOSE_SECONDS for clients and again for requests."""
 BACKLOG = 2048
 # A supervisor that was killed takes its workers with it, but the kernel needs a moment to free the port.
 BIND_SECONDS_MAX = 1.0
@@ -84,6 +86,13 @@ class WebWorkers:
         """By index; None is a worker that does not run."""
         return [worker.pid if worker and worker.running else None for worker in self._workers]
 
+    @property
+    def _stop_seconds(self) -> float:
+        drain, close = (
+            float(self.env.get(name.upper(), getattr(Conf(), name))) for name in ("drain_seconds", "close_seconds")
+        )
+        return drain + 2 * close + STOP_SECONDS_SPARE
+
     def start(self, *, tick: Tick = no_tick) -> None:
         """Start all at once; return when each accepts connections. Raises: StackError where one ends instead."""
         started = [self._spawn(index) for index in range(self.count)]
@@ -147,7 +156,7 @@ class WebWorkers:
                 [*command, "--app", self.application],
                 env=self.env,
                 cwd=PROJECT,
-                stop_seconds=STOP_SECONDS_MAX,
+                stop_seconds=self._stop_seconds,
                 pass_fds=(fd, ready_of_worker),
             )
         except BaseException:

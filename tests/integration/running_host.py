@@ -29,7 +29,14 @@ POLL_SECONDS = 0.02
 
 PLAIN = ("--ws", "websockets")
 """uvicorn as a project runs it that never heard of our protocol class, compression and all."""
-FASTER = ("--ws", "realtime.uvicorn_protocol:SharedFrameProtocol", "--ws-per-message-deflate", "false")
+FASTER = (
+    "--ws",
+    "realtime.uvicorn_protocol:SharedFrameProtocol",
+    "--ws-per-message-deflate",
+    "false",
+    "--http",
+    "realtime.uvicorn_http:PunctualHttpProtocol",
+)
 """What docs/your-own-project.md advises."""
 
 

@@ -9,7 +9,7 @@ from documents.models import Document, Role
 from realtime.connections import Connection
 from realtime.frames import SharedMessage
 from realtime.hub import Hub
-from realtime.outbox import Outbox
+from realtime.outbox import LINE_BYTES, Outbox
 from realtime.protocols.frames import encode_sync_step1
 from tests.integration.realtime.rooms import eventually, shared_document, stored
 from tests.integration.realtime.sockets import Socket
@@ -38,7 +38,9 @@ async def test_what_is_shown_while_the_missed_rows_are_read_reaches_a_slow_reade
         await may_return.wait()
         return SharedMessage(b"rows 1 to 3"), 3
 
-    outbox = Outbox(send=send, writer=None, missed_since=missed_since, failed=lambda error: None, bytes_max=10)
+    outbox = Outbox(
+        send=send, writer=None, missed_since=missed_since, failed=lambda error: None, bytes_max=LINE_BYTES + 10
+    )
     for seq in (1, 2, 3):
         outbox.offer(SharedMessage(b"x" * 8), seq=seq)
     reads.set()
