@@ -16,6 +16,7 @@ from math import ceil
 from typing import Any
 
 import uvicorn
+from django.conf import settings
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -122,6 +123,7 @@ class Server(uvicorn.Server):
 
 def make_config(application: Any = "config.asgi:application", *, log_level: str = "WARNING") -> uvicorn.Config:
     """The configuration of a worker; compression of small frames costs more than it saves."""
+    trusted_proxies: list[str] = getattr(settings, "TRUSTED_PROXIES", [])
     return uvicorn.Config(
         application,
         loop="uvloop",
@@ -130,7 +132,9 @@ def make_config(application: Any = "config.asgi:application", *, log_level: str 
         ws_per_message_deflate=False,
         access_log=False,
         log_config=log_config(log_level),
-        proxy_headers=False,
+        ws_max_size=max(conf().frame_bytes_max, conf().sync_frame_bytes_max),
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         server_header=False,
     )
 
@@ -141,6 +145,7 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, help="a pipe to write one byte to when connections are accepted")
     parser.add_argument("--app", default="config.asgi:application")
     arguments = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     server = Server(make_config(arguments.app), ready_fd=arguments.ready_fd)
     server.run(sockets=[socket.socket(fileno=arguments.fd)])
 

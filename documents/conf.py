@@ -68,6 +68,26 @@ class Conf:
     """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
     compute_threads: int = 2
     """Threads that read and judge large frames in one process."""
+    updates_per_second: int = 500
+    """Messages (updates and others) that one socket is read at; who sends more is read slower, and loses nothing. Far
+    above any person and any paste. 0 is no limit."""
+    updates_burst: int = 5000
+    """Messages that one socket may send at once before UPDATES_PER_SECOND slows it."""
+    bytes_per_second: int = 2 * 1024 * 1024
+    """Bytes that one socket is read at; who sends more is read slower. 0 is no limit."""
+    bytes_burst: int = 32 * 1024 * 1024
+    """Bytes that one socket may send at once before BYTES_PER_SECOND slows it."""
+    sockets_max: int = 20_000
+    """Sockets of one process; one more gets 1013. 0 is no limit, of this and the next three."""
+    sockets_per_document_max: int = 10_000
+    """Sockets in one document, in one process; one more gets 1013."""
+    sockets_per_address_max: int = 2000
+    """Sockets from one address (of IPv6: one /64 network), in one process; one more gets 1013. An office may be one
+    address; behind a proxy all are, unless TRUSTED_PROXIES names it."""
+    sockets_per_user_max: int = 500
+    """Sockets of one signed-in user, in one process; one more gets 1013."""
+    authenticate_seconds: float = 10.0
+    """A socket that is not in its room by then, because the database is slow, gets 1013. 0 is no limit."""
     messages_per_frame_max: int = 256
     """Messages that one frame may hold; stock clients send one."""
     unstored_bytes_max: int = 32 * 1024 * 1024

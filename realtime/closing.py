@@ -7,6 +7,7 @@ from documents.tickets import TicketExpired, TicketInvalid
 from history.crdt.lib0 import Malformed
 from history.crdt.updates import UpdateTooLarge
 from history.errors import HistoryError
+from realtime.limits import TooManySockets
 
 
 class CloseCode(IntEnum):
@@ -49,6 +50,8 @@ def closing_for(error: BaseException) -> Closing:
             return Closing(CloseCode.SIGNED_OUT, "the ticket is not valid for this document")
         case TicketExpired():
             return Closing(CloseCode.TRY_AGAIN, "the ticket has expired; come with a fresh one")
+        case TooManySockets(limit=limit):
+            return Closing(CloseCode.TRY_AGAIN, f"too many sockets: {limit}")
         case HistoryError():
             return Closing(CloseCode.TRY_AGAIN, "the document is not available right now")
         case _:

@@ -2,8 +2,9 @@
 
 Knows the messages of y-sync and awareness, not the WebSocket: the consumer brings frames and takes payloads."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from documents.conf import conf
@@ -14,6 +15,7 @@ from history.crdt.updates import decode_update
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
+from realtime.limits import TokenBucket
 from realtime.outbox import Outbox
 from realtime.protocols.frames import (
     Awareness,
@@ -54,6 +56,9 @@ class Connection:
         self.session = session
         self._close = close
         self._asked = 0
+        now = room.hub.now()
+        self._updates_left = TokenBucket(rate=conf().updates_per_second, burst=conf().updates_burst, now=now)
+        self._bytes_left = TokenBucket(rate=conf().bytes_per_second, burst=conf().bytes_burst, now=now)
         self.outbox = Outbox(
             send=send,
             writer=writer,
@@ -84,7 +89,9 @@ class Connection:
         self.outbox.offer(message, seq=seq)
 
     async def receive(self, frame: bytes) -> None:
-        """Do what one frame says. Raises: Malformed, Closing; the socket is to be closed then."""
+        """Do what one frame says; return when the next one may be read: later than at once for who sends too fast.
+
+        Raises: Malformed, Closing; the socket is to be closed then."""
         if len(frame) > conf().frame_bytes_max:
             if len(frame) > conf().sync_frame_bytes_max or not holds_one_update(frame):
                 raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
@@ -103,6 +110,13 @@ class Connection:
         for place, message in enumerate(messages):
             if not isinstance(message, SyncStep1 | QueryAwareness) or last_asked[type(message)] == place:
                 await self._do(message)
+        await self._paced(frame, messages)
+
+    async def _paced(self, frame: bytes, messages: Sequence[Message]) -> None:
+        now = self.room.hub.now()
+        pause = max(self._bytes_left.take(len(frame), now=now), self._updates_left.take(len(messages), now=now))
+        if pause:
+            await asyncio.sleep(pause)
 
     async def _do(self, message: Message) -> None:
         match message:

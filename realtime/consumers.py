@@ -11,6 +11,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Doc
 
+from documents.conf import conf
 from documents.credentials import Credential
 from documents.opening import open_document
 from documents.tickets import redeem_ticket
@@ -23,6 +24,7 @@ from realtime.closing import CloseCode, Closing, closing_for
 from realtime.connections import Connection
 from realtime.frames import EXTENSION, FrameWriter
 from realtime.hub import current_hub
+from realtime.limits import Seats, address_key
 from realtime.origins import is_same_origin
 from realtime.protocols.frames import Awareness, SyncStep2, Update, decode_frame
 
@@ -50,6 +52,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
         super().__init__(*args, **kwargs)
         self.connection: Connection | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._seats: Seats | None = None
 
     # To be overridden
 
@@ -117,9 +120,24 @@ class YjsConsumer(AsyncWebsocketConsumer):
     # The way in and out
 
     async def _enter(self) -> None:
+        try:
+            async with asyncio.timeout(conf().authenticate_seconds or None):
+                await self._find_room()
+        except TimeoutError:
+            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+
+    async def _find_room(self) -> None:
         hub = current_hub()
         self.room_name = self.make_room_name()
+        seats = self._seats = hub.sockets.seats()
+        seats.take("SOCKETS_MAX", None, at_most=conf().sockets_max)
+        address = client_address(self.scope)
+        if address is not None:
+            seats.take("SOCKETS_PER_ADDRESS_MAX", address_key(address), at_most=conf().sockets_per_address_max)
         user, session = await hub.load(self._admit)
+        if session.user is not None:
+            seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
+        seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
         room = await hub.open(session.document_id, self.make_ydoc)
         self.ydoc = room.doc
         self.connection = Connection(
@@ -203,6 +221,8 @@ class YjsConsumer(AsyncWebsocketConsumer):
         finally:
             if self.connection is not None:
                 self.connection.leave()
+            if self._seats is not None:
+                self._seats.give_back()
             await self.disconnect(code)
 
     async def _connect(self) -> None:

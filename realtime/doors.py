@@ -1,10 +1,12 @@
 """What a socket is told that never reaches a consumer: accepted first, because a refusal before that tells nothing."""
 
+import asyncio
 import logging
 from typing import Any
 
 from django.db import Error as DatabaseError
 
+from documents.conf import conf
 from realtime.closing import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ async def no_such_door(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 class WhileDatabaseIsAway:
     """Wraps all that looks into the database before a consumer runs, such as the session of AuthMiddlewareStack: while
-    the database is away, a socket gets 1013 and one line in the log instead of a bare 500 and a traceback."""
+    the database is away or slow, a socket gets 1013 and one line in the log instead of a bare 500 and a traceback."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -29,12 +31,15 @@ class WhileDatabaseIsAway:
 
         async def send_and_note(message: dict[str, Any]) -> None:
             nonlocal is_accepted
-            is_accepted = True
+            if not is_accepted:
+                is_accepted = True
+                limit.reschedule(None)  # from here on the consumer keeps the time
             await send(message)
 
         try:
-            await self.application(scope, receive, send_and_note)
-        except DatabaseError as error:
+            async with asyncio.timeout(conf().authenticate_seconds or None) as limit:
+                await self.application(scope, receive, send_and_note)
+        except (DatabaseError, TimeoutError) as error:
             if is_accepted:
                 raise
             logger.warning("a socket was turned away, the database is away: %s", type(error).__name__)

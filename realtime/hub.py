@@ -31,6 +31,7 @@ from history.writes import write_session
 from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
+from realtime.limits import SocketCounts
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.rooms import Committed, Room
 
@@ -87,6 +88,7 @@ class Hub:
         self.rooms: dict[int, Room] = {}
         self.commits = GroupCommit()
         self.bus = Bus(self)
+        self.sockets = SocketCounts()
         self.draining = False
         self._changed: dict[int, tuple[int, Any]] = {}
         self._telling = False
@@ -96,6 +98,7 @@ class Hub:
         self._idle_threads: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
         for thread in self._threads:
             self._idle_threads.put_nowait(thread)
+        self._loads: set[asyncio.Task[Any]] = set()
         self._compute_threads = ThreadPoolExecutor(conf().compute_threads, thread_name_prefix="compute")
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._watch_for_ever())
@@ -106,12 +109,18 @@ class Hub:
     async def load(self, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run code that uses the database off the event loop, and off the one thread that Django shares."""
         thread = await self._idle_threads.get()
-        try:
-            run = database_sync_to_async(read, thread_sensitive=False, executor=thread)
-            result: R = await run(*args, **kwargs)
-            return result
-        finally:
-            self._idle_threads.put_nowait(thread)
+        run = database_sync_to_async(read, thread_sensitive=False, executor=thread)
+        running: asyncio.Task[R] = asyncio.ensure_future(run(*args, **kwargs))
+        # Who waits may give up; the thread waits on for its database, and serves nobody else meanwhile.
+        self._loads.add(running)
+        running.add_done_callback(lambda task: self._loaded(task, thread))
+        return await asyncio.shield(running)
+
+    def _loaded(self, task: "asyncio.Task[Any]", thread: ThreadPoolExecutor) -> None:
+        self._loads.discard(task)
+        self._idle_threads.put_nowait(thread)
+        if not task.cancelled():
+            task.exception()  # it is of whoever waits; where nobody does, nothing is left to be told
 
     async def compute(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run pure work that takes long off the event loop, on threads that never wait for the database."""
@@ -289,7 +298,7 @@ class Hub:
         await self.bus.stop()
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._loads, return_exceptions=True)
         self._compute_threads.shutdown(wait=False)
         for thread in self._threads:
             await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)

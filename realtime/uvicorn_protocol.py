@@ -25,6 +25,9 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
         self.ping_interval = self.ping_timeout = conf().ping_seconds
         self.close_timeout = conf().close_seconds
 
+    _has_heard = False
+    """Whether anything came since the last ping."""
+
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         # The application's task has been made but has not run: it will find the extension in its scope.
@@ -32,8 +35,9 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
 
     def keepalive_timeout(self) -> None:
-        """End a peer that did not answer; one that we do not read, because the log takes no more, is asked again."""
-        if self.read_paused and self.writable.is_set() and not self.close_sent:
+        """End a peer that did not answer. One that sends, or that we do not read because the log takes no more or it
+        sends faster than it may, is asked again: its pong stands in line behind what it sent before."""
+        if (self._has_heard or self.read_paused) and self.writable.is_set() and not self.close_sent:
             self.pong_timer = None
             self.schedule_ping()
             return
@@ -74,6 +78,14 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         self._cut_soon(self.close_timeout + FLUSH_SECONDS)
+
+    def send_keepalive_ping(self) -> None:
+        self._has_heard = False
+        super().send_keepalive_ping()
+
+    def data_received(self, data: bytes) -> None:
+        self._has_heard = True
+        super().data_received(data)
 
     def write_frame(self, frame: bytes) -> bool:
         if not self.handshake_complete or self.close_sent or self.disconnected or not self.writable.is_set():

@@ -39,6 +39,7 @@ class Socket:
         query: bytes = b"",
         writer: Any = None,
         holds_back: bool = False,
+        address: str = "192.0.2.1",
     ) -> None:
         self.doc: Doc[Any] = Doc()
         self.root = self.doc.get("text", type=Text)
@@ -46,6 +47,7 @@ class Socket:
         self.denied = 0
         self.shown: dict[int, str | None] = {}
         self.closed: int | None = None
+        self.reason = ""
         self.synced = False
         self.reads = asyncio.Event()
         if not holds_back:
@@ -59,7 +61,7 @@ class Socket:
             "headers": list(headers),
             "query_string": query,
             "user": user or AnonymousUser(),
-            "client": ("192.0.2.1", 1234),
+            "client": (address, 1234),
             "extensions": {} if writer is None else {"palimpsest.frames": writer},
         }
         self._task = asyncio.create_task(consumer.as_asgi()(scope, self._incoming.get, self._send))
@@ -117,6 +119,7 @@ class Socket:
             self._take(message["bytes"])
         elif message["type"] == "websocket.close":
             self.closed = message.get("code", 1000)
+            self.reason = message.get("reason", "")
         async with self._changed:
             self._changed.notify_all()
 

@@ -1,0 +1,172 @@
+"""How many sockets there may be, how fast one is read, and how long a way in may take."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from documents.models import Role
+from realtime.connections import Connection
+from realtime.consumers import YjsConsumer
+from realtime.hub import Hub
+from realtime.protocols.frames import encode_update
+from tests.integration.realtime.rooms import eventually, rows_of, shared_document, stored, update_that_types
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+@pytest.mark.parametrize(
+    "limit", ["SOCKETS_MAX", "SOCKETS_PER_DOCUMENT_MAX", "SOCKETS_PER_ADDRESS_MAX", "SOCKETS_PER_USER_MAX"]
+)
+async def test_one_socket_too_many_is_asked_to_come_again_and_told_why(hub: Hub, settings: Any, limit: str) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, limit: 2}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as first, Socket(document.name, user=people["ada"]) as second:
+        await asyncio.gather(first.until_synced(), second.until_synced())
+        async with Socket(document.name, user=people["ada"]) as third:
+            await third.until_answered()
+            assert (third.closed, third.reason) == (1013, f"too many sockets: {limit}")
+        first.type("a")
+        await second.until(lambda: second.text == "a")
+    async with Socket(document.name, user=people["ada"]) as fourth:
+        await fourth.until_synced()
+
+
+async def test_other_users_addresses_and_documents_are_counted_apart(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {
+        **settings.PALIMPSEST,
+        "SOCKETS_PER_DOCUMENT_MAX": 2,
+        "SOCKETS_PER_ADDRESS_MAX": 1,
+        "SOCKETS_PER_USER_MAX": 1,
+    }
+    one, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    other, others = await shared_document(eve=Role.OWNER)
+    async with (
+        Socket(one.name, user=people["ada"], address="192.0.2.1") as ada,
+        Socket(one.name, user=people["bob"], address="192.0.2.2") as bob,
+        Socket(other.name, user=others["eve"], address="192.0.2.3") as eve,
+    ):
+        await asyncio.gather(ada.until_synced(), bob.until_synced(), eve.until_synced())
+
+
+async def _fail(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("as anything may")
+
+
+def _fail_at_once(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("as anything may")
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "failing"),
+    [
+        (YjsConsumer, "make_room_name", _fail_at_once),
+        (YjsConsumer, "_admit", _fail_at_once),
+        (YjsConsumer, "make_ydoc", _fail),
+        (YjsConsumer, "_writer", _fail_at_once),
+        (Connection, "greet", _fail_at_once),
+        (Connection, "receive", _fail),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_socket_that_fails_at_any_step_is_counted_no_more(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, failing: Any
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        monkeypatch.setattr(owner, step, failing)
+        if step == "receive":
+            await ada.until_answered()
+        await ada.until(lambda: ada.closed is not None)
+        monkeypatch.undo()
+    assert len(hub.sockets) == 0
+
+
+async def test_sockets_that_end_while_they_come_are_counted_no_more(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    sockets = [Socket(document.name if place % 3 else "missing", user=people["ada"]) for place in range(20)]
+    for place, socket in enumerate(sockets):
+        for _ in range(place):
+            await asyncio.sleep(0)
+        await socket.__aexit__(None, None, None)
+    assert len(hub.sockets) == 0
+
+
+async def test_a_socket_that_the_database_keeps_waiting_is_let_go_and_leaves_nothing_behind(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "AUTHENTICATE_SECONDS": 0.05}
+    document, people = await shared_document(ada=Role.OWNER)
+    may_answer = threading.Event()
+    admit = YjsConsumer._admit
+
+    def slow(consumer: YjsConsumer) -> Any:
+        assert may_answer.wait(10)
+        return admit(consumer)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(YjsConsumer, "_admit", slow)
+            for _ in range(2):
+                async with Socket(document.name, user=people["ada"]) as ada:
+                    await ada.until(lambda: ada.closed == 1013)
+                    assert "database" in ada.reason
+            assert len(hub.sockets) == 0
+            settings.PALIMPSEST = {**settings.PALIMPSEST, "AUTHENTICATE_SECONDS": 10.0}
+        async with Socket(document.name, user=people["ada"]) as again:  # on a thread that waits for nothing
+            await again.until_synced()
+    finally:
+        may_answer.set()
+    await eventually(lambda: not hub._loads)
+    assert hub._idle_threads.qsize() == len(hub._threads)
+
+
+async def test_who_sends_too_fast_is_read_slower_and_loses_nothing(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "UPDATES_PER_SECOND": 100, "UPDATES_BURST": 20}
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        monkeypatch.setattr("realtime.connections.asyncio.sleep", noted)
+        for _ in range(60):
+            ada.type("a")
+        bob.type("b")
+        await bob.until(lambda: bob.text.count("a") == 60)
+        await ada.until(lambda: len(ada.text) == 61)
+        assert (ada.closed, bob.closed) == (None, None)
+        monkeypatch.undo()
+    assert sum(pause > 0 for pause in pauses) >= 30
+
+
+async def test_bytes_are_paced_as_well(hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "BYTES_PER_SECOND": 1000, "BYTES_BURST": 2000}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        has_paused, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def held(seconds: float) -> None:
+            assert 3 < seconds < 9
+            has_paused.set()
+            await may_go_on.wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("realtime.connections.asyncio.sleep", held)
+            ada.send(encode_update(update_that_types("x" * 8000, client_id=9)))
+            await has_paused.wait()
+        await stored(hub, document, 1)  # what was read is taken; what comes after it waits
+        ada.send(encode_update(update_that_types("y", client_id=10)))
+        await stored(hub, document, 1)
+        assert len(await rows_of(document)) == 1
+        may_go_on.set()
+        await stored(hub, document, 2)
