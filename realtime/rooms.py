@@ -26,13 +26,14 @@ from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry
 from realtime.frames import SharedMessage
-from realtime.protocols.awareness import AwarenessEntry, AwarenessStates
+from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import (
     encode_awareness_frames,
     encode_sync_step1,
     encode_sync_step2,
     encode_update,
 )
+from realtime.protocols.presence import AwarenessStates
 
 if TYPE_CHECKING:
     from realtime.connections import Connection

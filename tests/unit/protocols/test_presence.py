@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from realtime.protocols.awareness import (
     AWARENESS_CLOCK_MAX,
     AwarenessEntry,
-    AwarenessStates,
-    Changes,
     decode_awareness_update,
     encode_awareness_update,
 )
+from realtime.protocols.presence import AwarenessStates, Changes
 
 
 def shows(client_id: int, clock: int, name: str = "Zoë") -> AwarenessEntry:
