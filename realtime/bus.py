@@ -1,16 +1,16 @@
 """The line to the other processes: the channel layer. It carries hints, never the truth.
 
-A hint may be dropped, repeated, reordered or forged: rows are signed, seqs must fit, and what is missing is read from
+A hint may be dropped, repeated, reordered or forged: all are signed, seqs must fit, and what is missing is read from
 the log. Publishing never fails, and waits a second at most: the watch of every process finds what was not heard."""
 
 import asyncio
 import contextlib
 import hashlib
 import hmac
+import json
 import logging
 import secrets
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
@@ -21,7 +21,7 @@ from documents.conf import conf
 from documents.roles import rights_changed
 from history.crdt.merging import merged
 from history.signals import log_appended
-from realtime.protocols.awareness import AwarenessEntry, decode_awareness_update, encode_awareness_update
+from realtime.protocols.awareness import Claim, decode_claims, encode_claims
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
@@ -99,9 +99,11 @@ class Bus:
             ),
         )
 
-    def publish_awareness(self, document_id: int, entries: Sequence[AwarenessEntry]) -> None:
-        message = {"type": "awareness", "document": document_id, "entries": encode_awareness_update(entries)}
-        self._publish(group_of(document_id), message | {"process": self._process})
+    def publish_awareness(self, document_id: int, claims: Sequence[Claim]) -> None:
+        """Tell the other processes what users whose sockets are here show."""
+        for part in _parts(claims):
+            message = {"type": "awareness", "document": document_id, "process": self._process}
+            self._publish(group_of(document_id), message | {"claims": encode_claims(part)})
 
     def ask_for_presence(self, document_id: int) -> None:
         """Ask the other processes who is in their rooms of this document."""
@@ -122,7 +124,7 @@ class Bus:
         for process in silent:
             del self._heard[process]
             for room in self._hub.rooms.values():
-                room.show(room.awareness.remove_owner(process), publish=False)
+                room.show(room.awareness.remove_owner(process))
 
     async def _rejoin(self, now: float) -> None:
         """Come back to a layer that was away: what others said meanwhile is asked for, and nobody counts as dead for
@@ -166,7 +168,7 @@ class Bus:
             return
         if self._outgoing.full():
             self._outgoing.get_nowait()
-        self._outgoing.put_nowait((group, message))
+        self._outgoing.put_nowait((group, signed(message)))
 
     async def _send(self) -> None:
         while True:
@@ -198,6 +200,10 @@ class Bus:
 
     def _hear(self, message: dict[str, Any]) -> None:
         process = str(message.get("process", ""))
+        if message["type"] != "doc_update" and not _is_genuine(
+            message
+        ):  # those of rows are a reason to look at the log
+            raise ValueError("not signed by one of these processes")
         if message["type"] == "alive":
             self._heard[process] = self._hub.now()
             return
@@ -211,7 +217,7 @@ class Bus:
                 self._hear_rows(room, message)
             case "awareness":
                 self._heard.setdefault(process, self._hub.now())
-                room.hear_from(process, decode_awareness_update(message["entries"]))
+                room.hear_from(process, decode_claims(message["claims"]))
             case "presence_query":
                 self.publish_awareness(room.document_id, room.presence_here())
             case "rights":
@@ -221,8 +227,8 @@ class Bus:
 
     def _hear_rows(self, room: "Room", message: dict[str, Any]) -> None:
         """Take a hint of rows: applied if it is genuine and next in line, otherwise a reason to read the log."""
-        genuine = hmac.compare_digest(message["signature"], _signature(message))
-        if genuine and message["epoch"] == room.epoch and message["update"] and message["first_seq"] <= room.seq + 1:
+        is_next = message["epoch"] == room.epoch and message["first_seq"] <= room.seq + 1
+        if is_next and message["update"] and _is_genuine(message):
             room.advance_by_hint(message["first_seq"], message["last_seq"], message["update"])
         elif message["last_seq"] > room.seq:
             room.catch_up_soon()
@@ -231,7 +237,7 @@ class Bus:
 def _rows_hint(
     *, document_id: int, epoch: int, first_seq: int, last_seq: int, update: bytes, process: str
 ) -> dict[str, Any]:
-    message = {
+    return {
         "type": "doc_update",
         "document": document_id,
         "epoch": epoch,
@@ -240,15 +246,37 @@ def _rows_hint(
         "update": update if len(update) <= conf().hint_bytes_max else b"",
         "process": process,
     }
+
+
+def signed(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"signature": _signature(message)}
+
+
+def _is_genuine(message: dict[str, Any]) -> bool:
+    return hmac.compare_digest(message.get("signature", b""), _signature(message))
 
 
 def _signature(message: dict[str, Any]) -> bytes:
     """HMAC-SHA256 under a key derived from SECRET_KEY: nobody else on the channel layer can make an editor show what
-    the log does not hold."""
+    the log does not hold, or people who are not there."""
+    fields = {name: message[name] for name in sorted(message) if name != "signature"}
+    carried = {name: value for name, value in fields.items() if isinstance(value, bytes)}
+    # Of bytes the length stands among the other fields: none can be moved from one field to the next.
+    plain = json.dumps(fields | {name: len(value) for name, value in carried.items()}).encode()
     key = hashlib.sha256(b"palimpsest.bus:" + settings.SECRET_KEY.encode()).digest()
-    place = struct.pack(">qqqq", message["document"], message["epoch"], message["first_seq"], message["last_seq"])
-    return hmac.digest(key, place + message["update"], "sha256")
+    return hmac.digest(key, b"\0".join([plain, *carried.values()]), "sha256")
+
+
+def _parts(claims: Sequence[Claim]) -> Iterator[Sequence[Claim]]:
+    """Cut what there is to tell into messages of at most HINT_BYTES_MAX, a claim that is larger alone."""
+    first, size = 0, 0
+    for place, claim in enumerate(claims):
+        size += (claim_bytes := len(encode_claims([claim])))
+        if size > conf().hint_bytes_max and place > first:
+            yield claims[first:place]
+            first, size = place, claim_bytes
+    if claims:
+        yield claims[first:]
 
 
 # Server-side writes and changes of rights happen anywhere: in a view, a task, the shell. They are told on commit.
@@ -277,7 +305,7 @@ def _send_now(group: str, message: dict[str, Any]) -> None:
     if get_channel_layer() is None:
         return
     try:
-        async_to_sync(_group_send)(group, message)
+        async_to_sync(_group_send)(group, signed(message))
     except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
         # The commit stands; the watch of every process finds it within HEAD_CHECK_SECONDS.
         logger.info("channel layer: a hint was not sent: %s", type(error).__name__)

@@ -15,6 +15,7 @@ from history.crdt.updates import decode_update
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
+from realtime.identities import identity_of
 from realtime.limits import TokenBucket
 from realtime.outbox import Outbox
 from realtime.protocols.frames import (
@@ -54,6 +55,7 @@ class Connection:
         self.room = room
         self.user = user
         self.session = session
+        self.identity = identity_of(session.user)
         self._close = close
         self._asked = 0
         now = room.hub.now()

@@ -32,7 +32,7 @@ from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.limits import SocketCounts
-from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.awareness import Claim
 from realtime.rooms import Committed, Room
 
 if TYPE_CHECKING:
@@ -210,8 +210,8 @@ class Hub:
         finally:
             self._telling = False
 
-    def publish_awareness(self, room: Room, entries: Sequence[AwarenessEntry]) -> None:
-        self.bus.publish_awareness(room.document_id, entries)
+    def publish_awareness(self, room: Room, claims: Sequence[Claim]) -> None:
+        self.bus.publish_awareness(room.document_id, claims)
 
     # The watch
 
@@ -266,7 +266,7 @@ class Hub:
     def _expire_presence(self) -> None:
         for room in self.rooms.values():
             silent = room.awareness.expire(self.now(), conf().awareness_timeout_seconds)
-            room.show(silent, publish=False)
+            room.show(silent)
 
     def _evict_idle(self) -> None:
         for room in list(self.rooms.values()):

@@ -26,7 +26,7 @@ from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry
 from realtime.frames import SharedMessage
-from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.awareness import AwarenessEntry, Claim
 from realtime.protocols.frames import (
     encode_awareness_frames,
     encode_sync_step1,
@@ -73,7 +73,11 @@ class Room:
         self.epoch = folded.epoch
         self.snapshot_seq = folded.snapshot_seq
         self.connections: set[Connection] = set()
-        self.awareness = AwarenessStates(states_max=conf().awareness_states_max)
+        self.awareness = AwarenessStates(
+            states_max=conf().awareness_states_max,
+            clock_jump_max=conf().awareness_clock_jump_max,
+            bound_user=self.bound_user,
+        )
         self.closed = False
         self.idle_since = hub.now()
         self._gate: Gate | None = None
@@ -98,7 +102,7 @@ class Room:
         self.connections.discard(connection)
         self.idle_since = self.hub.now()
         if not self.closed:
-            self.show(self.awareness.remove_owner(connection), publish=True)
+            self.show(self.awareness.remove_owner(connection), as_user=connection.identity.user)
 
     def drop(self, reason: str, *, code: CloseCode = CloseCode.TRY_AGAIN) -> None:
         """End this copy: close its sockets; the next who comes loads the document from the log."""
@@ -119,10 +123,9 @@ class Room:
         yield SharedMessage(encode_sync_step1(self.doc.get_state()))
         yield from self.presence()
 
-    def presence_here(self) -> Sequence[AwarenessEntry]:
+    def presence_here(self) -> Sequence[Claim]:
         """Of those whose sockets are in this process: each process speaks for its own."""
-        here = self.awareness.entries()
-        return [entry for entry in here if not isinstance(self.awareness.owner_of(entry.client_id), str)]
+        return self.awareness.claims(of=lambda owner: not isinstance(owner, str))
 
     def presence(self) -> Iterable[SharedMessage]:
         return self._awareness_messages(self.awareness.entries())
@@ -415,29 +418,34 @@ class Room:
 
     # Presence
 
+    def bound_user(self, client_id: int) -> str | None:
+        """The user, as text, who has written under a client id; None where that is not known here."""
+        return None
+
     def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
         """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""
-        changes = self.awareness.apply(
+        changes = self.awareness.hear(
             entries,
             owner=connection,
+            identity=connection.identity,
             now=self.hub.now(),
             owned_max=conf().awareness_states_per_socket_max,
         )
         for message in self._awareness_messages(changes.outdated):
             connection.outbox.offer(message)
-        self.show(changes.broadcast, publish=True)
+        self.show(changes.broadcast, as_user=connection.identity.user)
 
-    def hear_from(self, process: str, entries: Sequence[AwarenessEntry]) -> None:
-        """Take the awareness entries that another process heard."""
-        changes = self.awareness.apply(entries, owner=process, now=self.hub.now())
-        self.show(changes.broadcast, publish=False)
+    def hear_from(self, process: str, claims: Sequence[Claim]) -> None:
+        """Take what another process heard."""
+        self.show(self.awareness.hear_claims(claims, owner=process, now=self.hub.now()).broadcast)
 
-    def show(self, entries: Sequence[AwarenessEntry], *, publish: bool) -> None:
+    def show(self, entries: Sequence[AwarenessEntry], *, as_user: str | None = None) -> None:
+        """Show entries to everyone here, and to the other processes where they are of a user whose socket is here."""
         for message in self._awareness_messages(entries):
             for connection in self.connections:
                 connection.deliver(message, seq=self.seq)
-        if publish and entries:
-            self.hub.publish_awareness(self, entries)
+        if entries and as_user is not None:
+            self.hub.publish_awareness(self, [Claim(as_user, entry) for entry in entries])
 
     def _awareness_messages(self, entries: Sequence[AwarenessEntry]) -> Iterable[SharedMessage]:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.

@@ -4,18 +4,23 @@ The codec is strict, because stock clients send back whatever they receive: what
 from all. Source: y-protocols 1.0.7, awareness.js."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from history.crdt.lib0 import Malformed, Reader, var_string, var_uint
+from history.crdt.lib0 import SAFE_INTEGER_MAX, Malformed, Reader, var_string, var_uint
 
 AWARENESS_ENTRIES_MAX = 2048
 """Entries in one message. A client echoes in one message all that it was sent in one, a whole room's included."""
 
 STATE_JSON_BYTES_MAX = 16 * 1024
 """One client's state, as UTF-8 JSON. A name, a colour and a cursor are about 300 bytes."""
+
+SHOWN_JSON_BYTES_MAX = 12 * 1024
+"""A state as it is shown, its numbers at their longest. Below what may be sent: a stock client sends it back, and
+y-prosemirror first writes a colour and a name into it."""
 
 STATE_DEPTH_MAX = 64
 """Nesting of a state; `json` recurses, and so do the clients that compare states."""
@@ -27,9 +32,13 @@ outrun by the client it belongs to."""
 NUMBER_GROWTH_BYTES_MAX = 21
 """How much longer `JSON.stringify` may write a number than it was: 1e20 becomes 21 digits."""
 
+USER_BYTES_MAX = 1024
+"""A user's key as text; an account's key is far shorter."""
+
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _EXPONENTS = re.compile(r"\d[eE][+-]?\d")
+_LONE_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 class MalformedEntry(Malformed):
@@ -89,11 +98,7 @@ def _problem_of_state(text: str) -> str | None:
         state = _JSON.decode(text)
     except ValueError:
         return "its state is not JSON"
-    if not isinstance(state, dict):
-        return "its state is neither an object nor null"
-    if size + _growth_bytes(text) > STATE_JSON_BYTES_MAX:
-        return f"its state is larger than {STATE_JSON_BYTES_MAX} bytes once a client has sent it on"
-    return None
+    return None if isinstance(state, dict) else "its state is neither an object nor null"
 
 
 def _is_too_deep(text: str) -> bool:
@@ -112,19 +117,47 @@ def _is_too_deep(text: str) -> bool:
     return False
 
 
-def _growth_bytes(valid_json: str) -> int:
+def read_state(state_json: str) -> dict[str, Any]:
+    """The state of a decoded entry. Numbers are read as a browser reads them."""
+    state: dict[str, Any] = _JSON.decode(state_json)
+    return state
+
+
+def write_state(state: dict[str, Any]) -> str | None:
+    """Write a state that was read, as JSON; None where it would be larger than SHOWN_JSON_BYTES_MAX at a client that
+    sends it on."""
+    text = _LONE_SURROGATES.sub(
+        lambda half: f"\\u{ord(half[0]):04x}", json.dumps(state, ensure_ascii=False, separators=(",", ":"))
+    )
+    return None if len(text.encode()) + _growth_bytes(text) > SHOWN_JSON_BYTES_MAX else text
+
+
+def _growth_bytes(written: str) -> int:
     """Bound how much longer the text is after `JSON.stringify(JSON.parse(text))`: only exponents grow."""
-    if _EXPONENTS.search(valid_json) is None:
+    if _EXPONENTS.search(written) is None:
         return 0
-    return NUMBER_GROWTH_BYTES_MAX * len(_EXPONENTS.findall(_STRINGS.sub("", valid_json)))
+    return NUMBER_GROWTH_BYTES_MAX * len(_EXPONENTS.findall(_STRINGS.sub("", written)))
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Python reads NaN and Infinity, at which a browser's JSON.parse throws.
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number that a browser reads as infinite")
+    return value
+
+
+def _integer(text: str) -> int | float:
+    """Beyond 53 bits what a browser makes of it: else it would write an exponent where this process counted none."""
+    value = _float(text)
+    return int(text) if abs(value) <= SAFE_INTEGER_MAX else value
+
+
+# Python reads NaN and Infinity, at which a browser's JSON.parse throws, and integers of any length.
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_float, parse_int=_integer)
 
 
 def encode_entry(entry: AwarenessEntry) -> bytes:
@@ -135,3 +168,34 @@ def encode_entry(entry: AwarenessEntry) -> bytes:
 def encode_awareness_update(entries: Iterable[AwarenessEntry]) -> bytes:
     encoded = [encode_entry(entry) for entry in entries]
     return var_uint(len(encoded)) + b"".join(encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An entry and whose it is: a user's key as text, empty for nobody. What processes tell each other."""
+
+    user: str
+    entry: AwarenessEntry
+
+
+def encode_claims(claims: Iterable[Claim]) -> bytes:
+    encoded = [var_string(claim.user) + encode_entry(claim.entry) for claim in claims]
+    return var_uint(len(encoded)) + b"".join(encoded)
+
+
+def decode_claims(data: bytes, *, claims_max: int = AWARENESS_ENTRIES_MAX) -> tuple[Claim, ...]:
+    """Decode what `encode_claims` wrote. Raises: Malformed."""
+    reader = Reader(data)
+    count = reader.count(item_bytes_min=4)
+    if count > claims_max:
+        raise Malformed(f"a message holds {count} claims, more than {claims_max}")
+    claims = tuple(_decode_claim(reader, index) for index in range(count))
+    reader.finish()
+    return claims
+
+
+def _decode_claim(reader: Reader, index: int) -> Claim:
+    user = reader.var_string()
+    if len(user.encode()) > USER_BYTES_MAX:
+        raise MalformedEntry(index, f"its user is longer than {USER_BYTES_MAX} bytes")
+    return Claim(user, _decode_entry(reader, index))

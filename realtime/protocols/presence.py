@@ -1,14 +1,23 @@
 """One room's memory of awareness: who is shown, whose entries those are, and who has left.
 
-Source: y-protocols 1.0.7, awareness.js."""
+An entry is taken from its own client alone; what others say about it (stock clients relay all that they are shown) is
+passed over without a word. Source: y-protocols 1.0.7, awareness.js."""
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from realtime.protocols.awareness import AWARENESS_CLOCK_MAX, AwarenessEntry
+from realtime.protocols.awareness import AWARENESS_CLOCK_MAX, AwarenessEntry, Claim
+from realtime.protocols.identities import Identity, bears_stamp
 
 AWARENESS_STATES_MAX = 2048
 """Clients that one room shows at a time."""
+
+AWARENESS_CLOCK_JUMP_MAX = 100_000_000
+"""How far one entry may raise a client's clock. A Yjs client counts each change and renewal of its state since it was
+loaded, offline too: 60 a second for 19 days; no single message comes near the end of the 31 bits."""
+
+Stamp: TypeAlias = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +28,8 @@ class Changes:
     updated: tuple[AwarenessEntry, ...] = ()
     removed: tuple[AwarenessEntry, ...] = ()
     outdated: tuple[AwarenessEntry, ...] = ()
-    """For the sender alone: clients that it shows but that left at this clock. A Yjs client that finds itself here
-    (it reconnected) takes a higher clock and sends its state again, at once instead of after 15 to 30 seconds."""
+    """For the sender alone: clients of its own that left at this clock, or that somebody else had shown at it. A Yjs
+    client that finds itself here takes a higher clock and sends its state again, at once instead of after 15 s."""
 
     @property
     def broadcast(self) -> tuple[AwarenessEntry, ...]:
@@ -28,25 +37,55 @@ class Changes:
         return self.added + self.updated + self.removed
 
 
-@dataclass(slots=True)
-class _Shown:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A client that is shown, or one that left: then `entry` is the null, and nobody owns it."""
+
     entry: AwarenessEntry
-    owner: Hashable
-    seen_at: float
+    user: str
+    owner: Hashable = None
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    added: list[AwarenessEntry] = field(default_factory=list)
+    updated: list[AwarenessEntry] = field(default_factory=list)
+    removed: list[AwarenessEntry] = field(default_factory=list)
+    outdated: list[AwarenessEntry] = field(default_factory=list)
+
+    def changes(self) -> Changes:
+        return Changes(tuple(self.added), tuple(self.updated), tuple(self.removed), tuple(self.outdated))
+
+
+def nobody_bound(client_id: int) -> str | None:
+    return None
 
 
 class AwarenessStates:
-    """The awareness of one room. A client's entry belongs to the owner (a connection) that last raised its clock.
+    """The awareness of one room. Each client has a user (a key as text, empty for nobody) and an owner: the connection,
+    or the other process, that last raised its clock and takes it along when it ends.
 
-    It does not judge whether an owner may speak for a client: filter with `owner_of` or the document's client ids
-    before `apply`. Times are seconds of any one clock. At most `states_max` clients are shown, and the clocks of as
-    many that left are remembered, so that a copy relayed late does not bring them back."""
+    A client belongs to its user, on any connection: a reconnection takes over while the old socket hangs. Nobody's
+    passes to whoever raises its clock. `bound_user` says who has written under a client id; that user alone may show
+    it, and takes it back from whoever was quicker.
 
-    def __init__(self, *, states_max: int = AWARENESS_STATES_MAX) -> None:
+    Times are seconds of any one clock. At most `states_max` clients are shown, and as many that left are remembered, so
+    that a copy relayed late does not bring them back."""
+
+    def __init__(
+        self,
+        *,
+        states_max: int = AWARENESS_STATES_MAX,
+        clock_jump_max: int = AWARENESS_CLOCK_JUMP_MAX,
+        bound_user: Callable[[int], str | None] = nobody_bound,
+    ) -> None:
         self._states_max = states_max
-        self._shown: dict[int, _Shown] = {}
+        self._clock_jump_max = clock_jump_max
+        self._bound_user = bound_user
+        self._shown: dict[int, _Known] = {}
         self._owned: dict[Hashable, set[int]] = {}
-        self._left: dict[int, int] = {}  # client id → clock; the longest gone first
+        self._left: dict[int, _Known] = {}  # the longest gone first
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -55,40 +94,38 @@ class AwarenessStates:
         """Return every client shown, for someone who joins."""
         return tuple(shown.entry for shown in self._shown.values())
 
+    def claims(self, *, of: Callable[[Hashable], bool]) -> Sequence[Claim]:
+        """Return every client shown whose owner is one of those, and its user."""
+        return [Claim(shown.user, shown.entry) for shown in self._shown.values() if of(shown.owner)]
+
     def owner_of(self, client_id: int) -> Hashable | None:
         shown = self._shown.get(client_id)
         return None if shown is None else shown.owner
 
-    def apply(
-        self, entries: Iterable[AwarenessEntry], *, owner: Hashable, now: float, owned_max: int | None = None
+    def hear(
+        self,
+        entries: Iterable[AwarenessEntry],
+        *,
+        owner: Hashable,
+        identity: Identity,
+        now: float,
+        owned_max: int | None = None,
     ) -> Changes:
-        """Take what one owner sent; `owned_max` bounds how many clients it may show. New clients for which the room or
-        the owner has no place left are passed over.
+        """Take what a connection sent, stamped with who it is; `owned_max` bounds how many clients it may show.
 
-        The higher clock wins. At an equal clock only a null wins over a state, and only from the entry's owner: Yjs
-        clients send such nulls about everyone else when they wake from sleep or lose their own connection."""
-        added: list[AwarenessEntry] = []
-        updated: list[AwarenessEntry] = []
-        removed: list[AwarenessEntry] = []
-        outdated: list[AwarenessEntry] = []
+        Passed over: foreign clients, clocks that are stale or jump, states too large to be shown with their stamp, and
+        new clients that were shown elsewhere before (a relay) or for which the room or the owner has no place left."""
+        news = _News()
         for entry in entries:
-            client_id = entry.client_id
-            shown = self._shown.get(client_id)
-            left_clock = self._left.get(client_id)
-            known_clock = shown.entry.clock if shown else left_clock
-            raises = known_clock is None or entry.clock > known_clock
-            if entry.state_json is None:
-                if raises or (shown and shown.owner == owner and shown.entry.clock == entry.clock):
-                    self._leave(entry)
-                    if known_clock is not None:
-                        removed.append(entry)
-            elif not raises:
-                if left_clock is not None:
-                    outdated.append(AwarenessEntry(client_id, left_clock, None))
-            elif self._has_place(client_id, owner, owned_max):
-                self._show(entry, owner=owner, now=now)
-                (updated if shown else added).append(entry)
-        return Changes(tuple(added), tuple(updated), tuple(removed), tuple(outdated))
+            self._hear(entry, news, owner=owner, user=identity.user, now=now, stamp=identity.stamp, owned_max=owned_max)
+        return news.changes()
+
+    def hear_claims(self, claims: Iterable[Claim], *, owner: Hashable, now: float) -> Changes:
+        """Take what another process heard and stamped: whose a client is, is asked here too."""
+        news = _News()
+        for claim in claims:
+            self._hear(claim.entry, news, owner=owner, user=claim.user, now=now)
+        return news.changes()
 
     def remove_owner(self, owner: Hashable) -> tuple[AwarenessEntry, ...]:
         """Forget an owner whose connection ended; return the nulls, at raised clocks, to broadcast."""
@@ -101,23 +138,66 @@ class AwarenessStates:
         silent = [client_id for client_id, shown in self._shown.items() if now - shown.seen_at >= timeout_seconds]
         return self._remove(silent)
 
+    def _hear(
+        self,
+        entry: AwarenessEntry,
+        news: "_News",
+        *,
+        owner: Hashable,
+        user: str,
+        now: float,
+        stamp: Stamp | None = None,
+        owned_max: int | None = None,
+    ) -> None:
+        """Take one entry. The higher clock wins. At an equal clock only a null wins over a state, and only from the
+        entry's owner: Yjs clients send such nulls about everyone else when they wake or lose their own connection."""
+        shown = self._shown.get(entry.client_id)
+        known = shown or self._left.get(entry.client_id)
+        if known is None and (entry.state_json is None or (stamp is not None and bears_stamp(entry.state_json))):
+            return  # a relay of what this process has not heard of yet
+        if not self._belongs_to(user, entry.client_id, known):
+            return
+        clock = known.entry.clock if known else -1
+        if entry.clock - max(clock, 0) > self._clock_jump_max:
+            return
+        if entry.state_json is None:
+            if entry.clock > clock or (shown and shown.owner == owner and entry.clock == clock):
+                self._leave(entry, user=user)
+                news.removed.append(entry)
+        elif entry.clock <= clock:
+            if shown is None or (shown.user and shown.user != user):
+                news.outdated.append(AwarenessEntry(entry.client_id, clock, None))
+        elif self._has_place(entry.client_id, owner, owned_max):
+            state_json = entry.state_json if stamp is None else stamp(entry.state_json)
+            if state_json is not None:
+                taken = replace(entry, state_json=state_json)
+                self._show(_Known(taken, user, owner, now))
+                (news.updated if shown else news.added).append(taken)
+
+    def _belongs_to(self, user: str, client_id: int, known: _Known | None) -> bool:
+        bound_user = self._bound_user(client_id)
+        if bound_user:
+            return user == bound_user
+        return known is None or known.user in ("", user)
+
     def _has_place(self, client_id: int, owner: Hashable, owned_max: int | None) -> bool:
         if client_id not in self._shown and len(self._shown) >= self._states_max:
             return False
         owned = self._owned.get(owner, ())
         return owned_max is None or client_id in owned or len(owned) < owned_max
 
-    def _show(self, entry: AwarenessEntry, *, owner: Hashable, now: float) -> None:
-        self._disown(entry.client_id)
-        self._left.pop(entry.client_id, None)
-        self._shown[entry.client_id] = _Shown(entry, owner, now)
-        self._owned.setdefault(owner, set()).add(entry.client_id)
+    def _show(self, known: _Known) -> None:
+        client_id = known.entry.client_id
+        self._disown(client_id)
+        self._left.pop(client_id, None)
+        self._shown[client_id] = known
+        self._owned.setdefault(known.owner, set()).add(client_id)
 
-    def _leave(self, entry: AwarenessEntry) -> None:
-        self._disown(entry.client_id)
-        self._shown.pop(entry.client_id, None)
-        self._left.pop(entry.client_id, None)  # back in as the newest
-        self._left[entry.client_id] = entry.clock
+    def _leave(self, null: AwarenessEntry, *, user: str) -> None:
+        self._disown(null.client_id)
+        self._shown.pop(null.client_id, None)
+        self._left.pop(null.client_id, None)  # back in as the newest
+        self._left[null.client_id] = _Known(null, user)
         if len(self._left) > self._states_max:
             del self._left[next(iter(self._left))]
 
@@ -133,9 +213,9 @@ class AwarenessStates:
     def _remove(self, client_ids: Iterable[int]) -> tuple[AwarenessEntry, ...]:
         nulls = []
         for client_id in client_ids:
+            shown = self._shown[client_id]
             # Clients relay the null, so its clock must be one that the codec takes; an equal clock is enough.
-            clock = min(self._shown[client_id].entry.clock + 1, AWARENESS_CLOCK_MAX)
-            null = AwarenessEntry(client_id, clock, None)
-            self._leave(null)
+            null = AwarenessEntry(client_id, min(shown.entry.clock + 1, AWARENESS_CLOCK_MAX), None)
+            self._leave(null, user=shown.user)
             nulls.append(null)
         return tuple(nulls)

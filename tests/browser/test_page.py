@@ -14,7 +14,7 @@ import history
 from history.authors import colour_number
 from tests.browser.chromium import Browser, Page, running_browser
 from tests.clients.driver import NodeClients
-from tests.clients.people import Cast, a_cast
+from tests.clients.people import Cast, a_cast, an_editor
 from tests.clients.stack import Stack, a_room
 
 pytestmark = pytest.mark.skipif(os.environ.get("NO_BROWSER") == "1", reason="NO_BROWSER=1")
@@ -105,10 +105,11 @@ async def test_a_person_has_the_same_colour_on_the_page_as_in_the_history(
     members_stack: Stack, node: NodeClients, browser: Browser, cast: Cast
 ) -> None:
     olga = await page_of(browser, members_stack, cast, "olga")
-    names = ("ada", "bob", "eve", "admin", "日本")
+    names = [f"{name} of {cast.room}" for name in ("ada", "bob", "eve", "admin", "日本")]
     for name in names:
-        stock = await members_stack.join(node, name, cast.room, headers=cast.cookies["ed"])
-        await stock.set_awareness({"user": {"name": name, "color": "#000000", "since": 1}})
+        headers = await members_stack.database.run(an_editor, cast, name)
+        stock = await members_stack.join(node, name, cast.room, headers=headers)
+        await stock.set_awareness({"user": {"name": "whoever", "color": "#000000", "since": 1}})
     await olga.wait(shows_people({name: colour_class(colour_number(name)) for name in names}))
 
 
@@ -116,10 +117,12 @@ async def test_of_two_people_of_one_hue_the_later_one_takes_the_next_that_is_fre
     members_stack: Stack, node: NodeClients, browser: Browser, cast: Cast
 ) -> None:
     pages = [await page_of(browser, members_stack, cast, name) for name in ("olga", "ed")]
-    alike = (f"guest {n}" for n in count() if colour_number(f"guest {n}") % HUES == colour_number("bob") % HUES)
-    late, early = next(alike), "bob"
+    early = f"bob of {cast.room}"
+    names = (f"guest {n} of {cast.room}" for n in count())
+    late = next(name for name in names if colour_number(name) % HUES == colour_number(early) % HUES)
     for since, name in ((2, late), (1, early)):
-        stock = await members_stack.join(node, name, cast.room, headers=cast.cookies["ed"])
+        headers = await members_stack.database.run(an_editor, cast, name)
+        stock = await members_stack.join(node, name, cast.room, headers=headers)
         await stock.set_awareness({"user": {"name": name, "since": since}})
     tone, hue = divmod(colour_number(late), HUES)
     moved = colour_class(tone * HUES + (hue + 2) % HUES)

@@ -161,6 +161,11 @@ function heldBy({ doc, types, provider }) {
   return `${doc.clientID}: clocks ${JSON.stringify(clocksOf(doc))}, synced ${provider.synced}, pending ${pending}, content ${hash}`
 }
 
+/** Whether all that is wanted is there, and beside it whatever else: a server may write who somebody is into a state. */
+const shows = (state, wanted) => wanted === null || typeof wanted !== 'object' || Array.isArray(wanted)
+  ? isDeepStrictEqual(state, wanted)
+  : state != null && Object.entries(wanted).every(([key, value]) => shows(state[key], value))
+
 const holds = (condition) => (condition ? true : undefined)
 const pause = (ms) => new Promise((resolve) => (ms > 0 ? setTimeout(resolve, ms) : setImmediate(resolve)))
 const clocksOf = (doc) => Object.fromEntries(Y.decodeStateVector(Y.encodeStateVector(doc)))
@@ -285,7 +290,7 @@ const COMMANDS = {
   wait_awareness({ client, client_id, present, state = null, timeout_seconds }) {
     const found = find(client)
     const states = found.provider.awareness.getStates()
-    const fits = () => state === null || isDeepStrictEqual(states.get(client_id), state)
+    const fits = () => state === null || shows(states.get(client_id), state)
     return until([found], timeout_seconds, `awareness of ${client_id} ${present ? 'seen' : 'gone'} on "${client}"`, () =>
       holds(states.has(client_id) === present && fits()))
   },

@@ -224,7 +224,7 @@ class Client:
         state: Mapping[str, object] | None = None,
         timeout_seconds: float = WAIT_SECONDS,
     ) -> None:
-        """Wait until somebody's state is here (and equals `state`, where that is given), or is gone."""
+        """Wait until somebody's state is here (and holds all of `state`, where that is given), or is gone."""
         await self._wait("wait_awareness", timeout_seconds, client_id=client_id, present=present, state=state)
 
     async def _wait(self, op: str, timeout_seconds: float, **fields: object) -> Any:

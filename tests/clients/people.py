@@ -29,8 +29,19 @@ def a_cast(room: str) -> Cast:
     document = create_document(users["olga"], title="Minutes", name=room)
     Membership.objects.create(document=document, user=users["ed"], role=Role.EDITOR)
     Membership.objects.create(document=document, user=users["vic"], role=Role.VIEWER)
-    cookies = {name: {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session_of(user)}"} for name, user in users.items()}
+    cookies = {name: cookie_of(user) for name, user in users.items()}
     return Cast(room, document, cookies, {name: user.pk for name, user in users.items()})
+
+
+def an_editor(cast: Cast, name: str) -> dict[str, str]:
+    """Make one more editor, whose account has exactly this name; return the request headers."""
+    user = User.objects.create_user(name)
+    Membership.objects.create(document=cast.document, user=user, role=Role.EDITOR)
+    return cookie_of(user)
+
+
+def cookie_of(user: User) -> dict[str, str]:
+    return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session_of(user)}"}
 
 
 def session_of(user: User) -> str:

@@ -1,6 +1,7 @@
 """A socket on the real consumer, in this process: a server's ASGI messages, and a pycrdt document as the editor."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -98,6 +99,11 @@ class Socket:
 
     def show(self, client_id: int, clock: int, state_json: str | None) -> None:
         self.send(encode_awareness([AwarenessEntry(client_id, clock, state_json)]))
+
+    def state_of(self, client_id: int) -> dict[str, Any] | None:
+        """What a client shows here, None where it has left or never came."""
+        state_json = self.shown.get(client_id)
+        return None if state_json is None else json.loads(state_json)
 
     async def until(self, holds: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until something holds that only what arrives here can change. Raises: TimeoutError."""

@@ -1,31 +1,166 @@
-"""Who is here: asked for, and answered."""
+"""Who is here: asked for, and answered; and what a message on the channel layer cannot make of it."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 
-from documents.models import Role
+from documents.models import Document, Role
+from realtime.bus import group_of, signed
 from realtime.hub import Hub
-from tests.integration.realtime.rooms import shared_document
+from realtime.protocols.awareness import (
+    AWARENESS_CLOCK_MAX,
+    SHOWN_JSON_BYTES_MAX,
+    AwarenessEntry,
+    Claim,
+    encode_claims,
+)
+from realtime.protocols.frames import encode_awareness
+from tests.integration.realtime.rooms import empty, eventually, shared_document
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 QUERY_AWARENESS = b"\x03"
+HERS, HIS = 1, 2
+
+
+@asynccontextmanager
+async def ada_and_bob() -> AsyncIterator[tuple[Document, dict[str, Any], Socket, Socket]]:
+    """Ada is shown with a cursor at clock 5; Bob sees her."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.show(HERS, 5, '{"cursor":1}')
+        await bob.until(lambda: cursor_of(bob, HERS) == 1)
+        yield document, people, ada, bob
+
+
+def cursor_of(socket: Socket, client_id: int) -> object:
+    return (socket.state_of(client_id) or {}).get("cursor")
+
+
+def name_of(socket: Socket, client_id: int) -> object:
+    return (socket.state_of(client_id) or {}).get("user", {}).get("name")
 
 
 async def test_a_client_that_asks_who_is_here_is_told_of_everyone(no_watch: None, hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR, eve=Role.VIEWER)
+    everyone = {client_id: people[name].username for client_id, name in ((1, "ada"), (2, "bob"))}
+
+    def sees_everyone() -> bool:
+        return {client_id: name_of(eve, client_id) for client_id in eve.shown} == everyone
+
     async with (
         Socket(document.name, user=people["ada"]) as ada,
         Socket(document.name, user=people["bob"]) as bob,
         Socket(document.name, user=people["eve"]) as eve,
     ):
         await asyncio.gather(ada.until_synced(), bob.until_synced(), eve.until_synced())
-        ada.show(1, 0, '{"name":"ada"}')
-        bob.show(2, 0, '{"name":"bob"}')
-        everyone = {1: '{"name":"ada"}', 2: '{"name":"bob"}'}
-        await eve.until(lambda: eve.shown == everyone)
+        ada.show(1, 0, "{}")
+        bob.show(2, 0, "{}")
+        await eve.until(sees_everyone)
         eve.shown.clear()
         eve.send(QUERY_AWARENESS)
-        await eve.until(lambda: eve.shown == everyone)
+        await eve.until(sees_everyone)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param(AwarenessEntry(HERS, 6, '{"cursor":66}'), id="moved"),
+        pytest.param(AwarenessEntry(HERS, AWARENESS_CLOCK_MAX, '{"cursor":66}'), id="silenced"),
+        pytest.param(AwarenessEntry(HERS, 6, None), id="removed"),
+        pytest.param(AwarenessEntry(HERS, 5, None), id="removed as by a client that wakes"),
+    ],
+)
+async def test_bob_cannot_speak_for_ada_and_is_not_closed_for_trying(
+    no_watch: None, hub: Hub, forged: AwarenessEntry
+) -> None:
+    async with ada_and_bob() as (_, _, ada, bob):
+        bob.send(encode_awareness([forged, AwarenessEntry(HIS, 1, "{}")]))
+        await ada.until(lambda: HIS in ada.shown)
+        assert (cursor_of(ada, HERS), cursor_of(bob, HERS)) == (1, 1)
+        ada.show(HERS, 6, '{"cursor":2}')
+        await bob.until(lambda: cursor_of(bob, HERS) == 2)
+        assert (ada.closed, bob.closed) == (None, None)
+
+
+async def test_a_state_that_is_too_large_to_be_shown_closes_nobody(no_watch: None, hub: Hub) -> None:
+    async with ada_and_bob() as (_, _, ada, bob):
+        bob.show(HIS, 1, f'{{"a":"{"x" * SHOWN_JSON_BYTES_MAX}"}}')
+        bob.show(HIS, 2, '{"cursor":7}')
+        await ada.until(lambda: cursor_of(ada, HIS) == 7)
+        assert bob.closed is None
+
+
+async def test_a_clock_that_jumps_is_passed_over(no_watch: None, hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "AWARENESS_CLOCK_JUMP_MAX": 1000}
+    async with ada_and_bob() as (_, _, ada, bob):
+        bob.show(HIS, 1001, '{"cursor":1001}')
+        bob.show(HIS, 1000, '{"cursor":1000}')
+        await ada.until(lambda: HIS in ada.shown)
+        assert cursor_of(ada, HIS) == 1000
+
+
+async def test_a_person_who_came_to_another_process_is_shown_though_the_old_socket_hangs_here(
+    no_watch: None, hub: Hub
+) -> None:
+    async with ada_and_bob() as (document, people, ada, bob):
+        moved = [Claim(str(people["ada"].pk), AwarenessEntry(HERS, 6, '{"cursor":2}'))]
+        hub.rooms[document.pk].hear_from("another process", moved)
+        await bob.until(lambda: cursor_of(bob, HERS) == 2)
+        await ada.__aexit__(None, None, None)
+        bob.show(HIS, 1, "{}")
+        await bob.until(lambda: HIS in bob.shown)
+        assert cursor_of(bob, HERS) == 2
+
+
+async def test_an_answer_too_large_for_one_message_arrives_in_parts(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub], settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HINT_BYTES_MAX": 1}
+    async with ada_and_bob() as (document, people, _, bob):
+        bob.show(HIS, 1, "{}")
+        await bob.until(lambda: HIS in bob.shown)
+        room = await another_process().open(document.pk, empty)
+        await eventually(lambda: len(room.awareness) == 2)
+        users = {claim.entry.client_id: claim.user for claim in room.awareness.claims(of=lambda owner: True)}
+        assert users == {HERS: str(people["ada"].pk), HIS: str(people["bob"].pk)}
+
+
+async def test_who_is_here_is_taken_from_our_own_processes_alone(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub]
+) -> None:
+    async with ada_and_bob() as (document, people, _, bob):
+        await another_process().open(document.pk, empty)
+
+        def says(cursor: int, clock: int) -> dict[str, Any]:
+            entry = AwarenessEntry(HERS, clock, f'{{"cursor":{cursor}}}')
+            claims = encode_claims([Claim(str(people["ada"].pk), entry)])
+            return {"type": "awareness", "document": document.pk, "process": "forged", "claims": claims}
+
+        layer: Any = hub.bus._layer
+        genuine = signed(says(2, 7))
+        for forged in (
+            says(66, 6),
+            {**says(66, 6), "signature": b"0" * 32},
+            {**says(66, 6), "signature": genuine["signature"]},
+            {**genuine, "process": "another", "claims": says(66, 6)["claims"]},
+            genuine,
+        ):
+            await layer.group_send(group_of(document.pk), forged)
+        await bob.until(lambda: cursor_of(bob, HERS) != 1)
+        assert cursor_of(bob, HERS) == 2
+
+
+@pytest.mark.parametrize("kind", ["alive", "awareness", "presence_query", "rights"])
+async def test_a_message_that_is_not_signed_is_none_of_ours(no_watch: None, hub: Hub, kind: str) -> None:
+    message = {"type": kind, "document": 1, "process": "other", "claims": encode_claims([])}
+    hub.bus._hear(signed(message))
+    for forged in (message, signed(message) | {"process": "another"}):
+        with pytest.raises(ValueError, match="not signed"):
+            hub.bus._hear(forged)

@@ -215,7 +215,7 @@ async def test_presence_is_echoed_shown_and_gone_with_its_socket(hub: Hub) -> No
             await ada.until_synced()
             ada.show(11, 1, '{"name":"Ada"}')
             await ada.until(lambda: 11 in ada.shown)
-            await bob.until(lambda: bob.shown.get(11) == '{"name":"Ada"}')
+            await bob.until(lambda: (bob.state_of(11) or {}).get("name") == "Ada")
         await bob.until(lambda: bob.shown[11] is None)
 
 

@@ -32,12 +32,12 @@ async def test_frames_that_ask_no_database_are_taken_without_a_thread(
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
         ada.show(5, 0, "{}")
-        await ada.until(lambda: ada.shown.get(5) == "{}")  # by now the channel layer is connected
+        await ada.until(lambda: ada.state_of(5) is not None)  # by now the channel layer is connected
         monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
         for number in range(1, 51):
             ada.send(encode_sync_step1(ada.doc.get_state()))
             ada.send(encode_awareness([AwarenessEntry(5, number, f'{{"at":{number}}}')]))
-        await ada.until(lambda: ada.shown[5] == '{"at":50}')
+        await ada.until(lambda: (ada.state_of(5) or {}).get("at") == 50)
         monkeypatch.undo()
     assert submitted == []
 

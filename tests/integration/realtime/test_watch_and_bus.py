@@ -12,7 +12,7 @@ from documents.models import Document, Role
 from documents.roles import access_changed
 from realtime.bus import PROCESSES_GROUP, group_of
 from realtime.hub import Hub
-from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.awareness import Claim
 from tests.builders import append_rows, make_session
 from tests.integration.realtime.rooms import (
     empty,
@@ -131,11 +131,11 @@ async def test_each_process_tells_of_its_own_people_alone(
         await ada.until_synced()
         ada.show(11, 1, '{"name":"Ada"}')
         await eventually(room_of_second.awareness.entries)
-        answers: list[Sequence[AwarenessEntry]] = []
-        monkeypatch.setattr(second.bus, "publish_awareness", lambda document_id, entries: answers.append(entries))
+        answers: list[Sequence[Claim]] = []
+        monkeypatch.setattr(second.bus, "publish_awareness", lambda document_id, claims: answers.append(claims))
         room_of_third = await third.open(document.pk, empty)
         await eventually(lambda: answers and room_of_third.awareness.entries())
-        assert [list(entries) for entries in answers] == [[]]  # Ada sits in the first process
+        assert [list(claims) for claims in answers] == [[]]  # Ada sits in the first process
 
 
 async def test_a_layer_that_hangs_ends_a_rejoining_at_its_first_group(

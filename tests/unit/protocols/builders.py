@@ -24,11 +24,9 @@ json_values = st.recursive(
 
 states = st.dictionaries(st.text(max_size=10), json_values, max_size=3).map(json.dumps)
 
-awareness_entries = st.lists(
-    st.builds(AwarenessEntry, client_ids, st.integers(0, AWARENESS_CLOCK_MAX), st.none() | states),
-    max_size=6,
-    unique_by=lambda entry: entry.client_id,
-).map(tuple)
+awareness_entry = st.builds(AwarenessEntry, client_ids, st.integers(0, AWARENESS_CLOCK_MAX), st.none() | states)
+
+awareness_entries = st.lists(awareness_entry, max_size=6, unique_by=lambda entry: entry.client_id).map(tuple)
 
 
 def encode_state_vector(clocks: Mapping[int, int]) -> bytes:

@@ -1,16 +1,21 @@
 """One room's awareness: who wins, who owns, who leaves, and what is remembered of those who left."""
 
+from collections.abc import Hashable, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.protocols.awareness import (
     AWARENESS_CLOCK_MAX,
+    SHOWN_JSON_BYTES_MAX,
     AwarenessEntry,
+    Claim,
     decode_awareness_update,
     encode_awareness_update,
 )
-from realtime.protocols.presence import AwarenessStates, Changes
+from realtime.protocols.identities import Identity
+from realtime.protocols.presence import AWARENESS_CLOCK_JUMP_MAX, AwarenessStates, Changes
 
 
 def shows(client_id: int, clock: int, name: str = "Zoë") -> AwarenessEntry:
@@ -21,43 +26,63 @@ def gone(client_id: int, clock: int) -> AwarenessEntry:
     return AwarenessEntry(client_id, clock, None)
 
 
+class Unstamped(Identity):
+    """Says whose an entry is and leaves its state as it was: what is written into states is tested apart."""
+
+    def stamp(self, state_json: str) -> str:
+        return state_json
+
+
+def told(
+    room: AwarenessStates,
+    entries: Sequence[AwarenessEntry],
+    *,
+    owner: Hashable,
+    user: str = "",
+    now: float = 0,
+    owned_max: int | None = None,
+) -> Changes:
+    """What it changes in a room that this connection, of nobody unless of a user, sends these entries."""
+    return room.hear(entries, owner=owner, identity=Unstamped(user, user or None), now=now, owned_max=owned_max)
+
+
 def test_a_new_client_is_added_then_updated_then_removed() -> None:
     room = AwarenessStates()
-    assert room.apply([shows(1, 0)], owner="a", now=0) == Changes(added=(shows(1, 0),))
-    assert room.apply([shows(1, 1, "Zoe")], owner="a", now=1) == Changes(updated=(shows(1, 1, "Zoe"),))
+    assert told(room, [shows(1, 0)], owner="a", now=0) == Changes(added=(shows(1, 0),))
+    assert told(room, [shows(1, 1, "Zoe")], owner="a", now=1) == Changes(updated=(shows(1, 1, "Zoe"),))
     assert room.entries() == (shows(1, 1, "Zoe"),)
-    assert room.apply([gone(1, 2)], owner="a", now=2) == Changes(removed=(gone(1, 2),))
+    assert told(room, [gone(1, 2)], owner="a", now=2) == Changes(removed=(gone(1, 2),))
     assert room.entries() == ()
 
 
 def test_a_renewed_clock_is_broadcast_even_when_the_state_is_the_same() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 1)], owner="a", now=0)
-    assert room.apply([shows(1, 2)], owner="a", now=15).broadcast == (shows(1, 2),)
+    told(room, [shows(1, 1)], owner="a", now=0)
+    assert told(room, [shows(1, 2)], owner="a", now=15).broadcast == (shows(1, 2),)
 
 
 @pytest.mark.parametrize("clock", [0, 4, 5])
 def test_a_copy_relayed_by_somebody_else_changes_nothing(clock: int) -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 5)], owner="a", now=0)
-    assert room.apply([shows(1, clock, "stale")], owner="b", now=1) == Changes()
+    told(room, [shows(1, 5)], owner="a", now=0)
+    assert told(room, [shows(1, clock, "stale")], owner="b", now=1) == Changes()
     assert room.entries() == (shows(1, 5),)
     assert room.owner_of(1) == "a"
 
 
 def test_at_an_equal_clock_a_null_counts_from_the_owner_alone() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 5)], owner="a", now=0)
-    assert room.apply([gone(1, 5)], owner="b", now=1) == Changes()
-    assert room.apply([gone(1, 4)], owner="a", now=1) == Changes()
-    assert room.apply([gone(1, 5)], owner="a", now=1) == Changes(removed=(gone(1, 5),))
-    assert room.apply([gone(1, 5)], owner="a", now=1) == Changes()
+    told(room, [shows(1, 5)], owner="a", now=0)
+    assert told(room, [gone(1, 5)], owner="b", now=1) == Changes()
+    assert told(room, [gone(1, 4)], owner="a", now=1) == Changes()
+    assert told(room, [gone(1, 5)], owner="a", now=1) == Changes(removed=(gone(1, 5),))
+    assert told(room, [gone(1, 5)], owner="a", now=1) == Changes()
 
 
 def test_an_entry_belongs_to_the_owner_that_last_raised_its_clock() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 1)], owner="old socket", now=0)
-    room.apply([shows(1, 2)], owner="new socket", now=1)
+    told(room, [shows(1, 1)], owner="old socket", now=0)
+    told(room, [shows(1, 2)], owner="new socket", now=1)
     assert room.owner_of(1) == "new socket"
     assert room.remove_owner("old socket") == ()
     assert room.entries() == (shows(1, 2),)
@@ -67,8 +92,8 @@ def test_an_entry_belongs_to_the_owner_that_last_raised_its_clock() -> None:
 
 def test_an_owner_that_ends_takes_all_its_clients_along_and_no_others() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 4), shows(2, 0)], owner="a", now=0)
-    room.apply([shows(3, 9)], owner="b", now=0)
+    told(room, [shows(1, 4), shows(2, 0)], owner="a", now=0)
+    told(room, [shows(3, 9)], owner="b", now=0)
     assert room.remove_owner("a") == (gone(1, 5), gone(2, 1))
     assert room.remove_owner("a") == ()
     assert room.entries() == (shows(3, 9),)
@@ -76,24 +101,24 @@ def test_an_owner_that_ends_takes_all_its_clients_along_and_no_others() -> None:
 
 def test_a_client_that_left_does_not_come_back_by_a_relayed_copy() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 4)], owner="a", now=0)
+    told(room, [shows(1, 4)], owner="a", now=0)
     room.remove_owner("a")
-    assert room.apply([shows(1, 4)], owner="b", now=1).broadcast == ()
+    assert told(room, [shows(1, 4)], owner="b", now=1).broadcast == ()
     assert len(room) == 0
 
 
 def test_a_client_that_reconnects_at_its_old_clock_is_told_the_clock_to_outrun() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 4)], owner="a", now=0)
+    told(room, [shows(1, 4)], owner="a", now=0)
     room.remove_owner("a")
-    assert room.apply([shows(1, 4)], owner="a again", now=1) == Changes(outdated=(gone(1, 5),))
-    assert room.apply([shows(1, 6)], owner="a again", now=1) == Changes(added=(shows(1, 6),))
+    assert told(room, [shows(1, 4)], owner="a again", now=1) == Changes(outdated=(gone(1, 5),))
+    assert told(room, [shows(1, 6)], owner="a again", now=1) == Changes(added=(shows(1, 6),))
 
 
 def test_clients_that_fall_silent_expire_and_renewed_ones_stay() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 1), shows(2, 1)], owner="a", now=100)
-    room.apply([shows(2, 2)], owner="a", now=115)
+    told(room, [shows(1, 1), shows(2, 1)], owner="a", now=100)
+    told(room, [shows(2, 2)], owner="a", now=115)
     assert room.expire(129.9, 30) == ()
     assert room.expire(130, 30) == (gone(1, 2),)
     assert room.entries() == (shows(2, 2),)
@@ -102,48 +127,48 @@ def test_clients_that_fall_silent_expire_and_renewed_ones_stay() -> None:
 
 def test_a_stale_copy_does_not_keep_a_silent_client_alive() -> None:
     room = AwarenessStates()
-    room.apply([shows(1, 1)], owner="a", now=0)
-    room.apply([shows(1, 1)], owner="b", now=29)
+    told(room, [shows(1, 1)], owner="a", now=0)
+    told(room, [shows(1, 1)], owner="b", now=29)
     assert room.expire(30, 30) == (gone(1, 2),)
 
 
 def test_a_full_room_refuses_new_clients_and_keeps_serving_those_it_has() -> None:
     room = AwarenessStates(states_max=2)
-    changes = room.apply([shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0)
+    changes = told(room, [shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0)
     assert changes == Changes(added=(shows(1, 1), shows(2, 1)))
-    assert room.apply([shows(2, 2)], owner="b", now=0).updated == (shows(2, 2),)
-    room.apply([gone(1, 2)], owner="a", now=0)
-    assert room.apply([shows(3, 1)], owner="a", now=0).added == (shows(3, 1),)
+    assert told(room, [shows(2, 2)], owner="b", now=0).updated == (shows(2, 2),)
+    told(room, [gone(1, 2)], owner="a", now=0)
+    assert told(room, [shows(3, 1)], owner="a", now=0).added == (shows(3, 1),)
 
 
 def test_one_owner_cannot_fill_the_room() -> None:
     room = AwarenessStates()
-    changes = room.apply([shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0, owned_max=2)
+    changes = told(room, [shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0, owned_max=2)
     assert changes == Changes(added=(shows(1, 1), shows(2, 1)))
-    assert room.apply([shows(1, 2)], owner="a", now=0, owned_max=2).updated == (shows(1, 2),)
-    assert room.apply([shows(3, 1)], owner="b", now=0, owned_max=2).added == (shows(3, 1),)
-    assert room.apply([shows(3, 2)], owner="a", now=0, owned_max=2) == Changes()
+    assert told(room, [shows(1, 2)], owner="a", now=0, owned_max=2).updated == (shows(1, 2),)
+    assert told(room, [shows(3, 1)], owner="b", now=0, owned_max=2).added == (shows(3, 1),)
+    assert told(room, [shows(3, 2)], owner="a", now=0, owned_max=2) == Changes()
 
 
 def test_the_memory_of_those_who_left_is_bounded_and_forgets_the_longest_gone_first() -> None:
     room = AwarenessStates(states_max=2)
     for client_id in (1, 2, 3):
-        room.apply([shows(client_id, 1)], owner=client_id, now=0)
+        told(room, [shows(client_id, 1)], owner=client_id, now=0)
         room.remove_owner(client_id)
-    assert room.apply([shows(3, 1)], owner="x", now=0).outdated == (gone(3, 2),)
-    assert room.apply([shows(2, 1)], owner="x", now=0).outdated == (gone(2, 2),)
-    assert room.apply([shows(1, 1)], owner="x", now=0).added == (shows(1, 1),)
+    assert told(room, [shows(3, 1)], owner="x", now=0).outdated == (gone(3, 2),)
+    assert told(room, [shows(2, 1)], owner="x", now=0).outdated == (gone(2, 2),)
+    assert told(room, [shows(1, 1)], owner="x", now=0).added == (shows(1, 1),)
 
 
-def test_a_null_about_an_unknown_client_is_remembered_and_not_broadcast() -> None:
+def test_a_null_about_an_unknown_client_is_neither_shown_nor_remembered() -> None:
     room = AwarenessStates()
-    assert room.apply([gone(1, 7)], owner="a", now=0) == Changes()
-    assert room.apply([shows(1, 7)], owner="b", now=0).broadcast == ()
+    assert told(room, [gone(1, 7)], owner="a", user="bob") == Changes()
+    assert told(room, [shows(1, 1)], owner="b", user="ada").added == (shows(1, 1),)
 
 
 def test_the_removal_at_the_highest_clock_is_one_that_clients_may_relay() -> None:
-    room = AwarenessStates()
-    room.apply([shows(1, AWARENESS_CLOCK_MAX)], owner="a", now=0)
+    room = AwarenessStates(clock_jump_max=AWARENESS_CLOCK_MAX)
+    told(room, [shows(1, AWARENESS_CLOCK_MAX)], owner="a", now=0)
     removed = room.remove_owner("a")
     assert decode_awareness_update(encode_awareness_update(removed)) == (gone(1, AWARENESS_CLOCK_MAX),)
 
@@ -159,21 +184,29 @@ entries = st.lists(
     unique_by=lambda entry: entry.client_id,
 )
 steps = st.lists(
-    st.tuples(st.sampled_from("abc"), entries, st.sampled_from(["apply", "remove", "expire"])), max_size=30
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from(["", "ada", "bob"]),
+        entries,
+        st.sampled_from(["connection", "process", "remove", "expire"]),
+    ),
+    max_size=30,
 )
 
 
 @given(steps)
 def test_whoever_follows_the_broadcasts_sees_what_a_new_joiner_sees(
-    history: list[tuple[str, list[AwarenessEntry], str]],
+    history: list[tuple[str, str, list[AwarenessEntry], str]],
 ) -> None:
     room = AwarenessStates(states_max=3)
     follower: dict[int, AwarenessEntry] = {}
     clocks: dict[int, int] = {}
-    for now, (owner, sent, act) in enumerate(history):
+    for now, (owner, user, sent, act) in enumerate(history):
         match act:
-            case "apply":
-                news = room.apply(sent, owner=owner, now=now, owned_max=2).broadcast
+            case "connection":
+                news = told(room, sent, owner=owner, user=user, now=now, owned_max=2).broadcast
+            case "process":
+                news = room.hear_claims([Claim(user, entry) for entry in sent], owner=owner, now=now).broadcast
             case "remove":
                 news = room.remove_owner(owner)
             case _:
@@ -185,3 +218,117 @@ def test_whoever_follows_the_broadcasts_sees_what_a_new_joiner_sees(
         assert shown == {entry.client_id: entry for entry in room.entries()}
         assert len(room) <= 3
         assert all(room.owner_of(client_id) is not None for client_id in shown)
+
+
+# Whose a client is
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param(shows(1, 6, "Eve"), id="shown in her place"),
+        pytest.param(shows(1, 5, "Eve"), id="shown at her clock"),
+        pytest.param(shows(1, AWARENESS_CLOCK_MAX, "Eve"), id="silenced"),
+        pytest.param(gone(1, 6), id="removed"),
+        pytest.param(gone(1, 5), id="removed by who wakes"),
+    ],
+)
+@pytest.mark.parametrize("user", ["bob", ""])
+def test_nobody_speaks_for_another_persons_client(forged: AwarenessEntry, user: str) -> None:
+    room = AwarenessStates()
+    told(room, [shows(1, 5)], owner="hers", user="ada")
+    assert told(room, [forged], owner="other", user=user) == Changes()
+    assert room.hear_claims([Claim(user, forged)], owner="process", now=0) == Changes()
+    assert (room.entries(), room.owner_of(1)) == ((shows(1, 5),), "hers")
+    assert told(room, [shows(1, 6)], owner="hers", user="ada").updated == (shows(1, 6),)
+
+
+@pytest.mark.parametrize("user", ["bob", ""])
+def test_a_client_that_left_stays_its_users(user: str) -> None:
+    room = AwarenessStates()
+    told(room, [shows(1, 5)], owner="hers", user="ada")
+    room.remove_owner("hers")
+    assert told(room, [shows(1, 7)], owner="other", user=user) == Changes()
+    assert told(room, [shows(1, 5)], owner="other", user=user) == Changes()
+    assert told(room, [gone(1, 9)], owner="other", user=user) == Changes()
+    assert told(room, [shows(1, 7)], owner="hers again", user="ada").added == (shows(1, 7),)
+
+
+def test_a_person_who_reconnects_takes_over_while_the_old_socket_hangs() -> None:
+    room = AwarenessStates()
+    told(room, [shows(1, 5)], owner="old socket", user="ada")
+    assert told(room, [shows(1, 6)], owner="new socket", user="ada").updated == (shows(1, 6),)
+    assert room.remove_owner("old socket") == ()
+
+
+def test_a_person_who_reconnects_takes_over_from_a_socket_in_another_process_and_the_other_way_round() -> None:
+    room = AwarenessStates()
+    room.hear_claims([Claim("ada", shows(1, 5))], owner="process", now=0)
+    assert told(room, [shows(1, 6)], owner="new socket", user="ada").updated == (shows(1, 6),)
+    assert room.remove_owner("process") == ()
+    room.hear_claims([Claim("ada", shows(1, 7))], owner="process", now=0)
+    assert room.remove_owner("new socket") == ()
+    assert room.entries() == (shows(1, 7),)
+
+
+def test_nobodys_client_passes_to_whoever_raises_its_clock() -> None:
+    room = AwarenessStates()
+    told(room, [shows(1, 5)], owner="a")
+    assert told(room, [shows(1, 5, "relayed")], owner="b") == Changes()
+    assert told(room, [shows(1, 6)], owner="b").updated == (shows(1, 6),)
+    assert told(room, [shows(1, 7)], owner="c", user="ada").updated == (shows(1, 7),)
+    assert told(room, [shows(1, 8)], owner="a") == Changes()
+
+
+def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_quicker() -> None:
+    bound: dict[int, str] = {}
+    room = AwarenessStates(bound_user=bound.get)
+    told(room, [shows(1, 900, "Bob")], owner="his", user="bob")
+    assert told(room, [shows(1, 3)], owner="hers", user="ada") == Changes()
+    bound[1] = "ada"
+    assert told(room, [shows(1, 901, "Bob")], owner="his", user="bob") == Changes()
+    # She is told the clock to outrun, as a Yjs client then does.
+    assert told(room, [shows(1, 4)], owner="hers", user="ada") == Changes(outdated=(gone(1, 900),))
+    assert told(room, [shows(1, 901)], owner="hers", user="ada").updated == (shows(1, 901),)
+    assert room.remove_owner("his") == ()
+
+
+def test_a_second_window_that_relays_the_first_is_not_told_that_it_has_gone() -> None:
+    room = AwarenessStates(bound_user={1: "ada"}.get)
+    told(room, [shows(1, 5)], owner="first window", user="ada")
+    assert told(room, [shows(1, 5)], owner="second window", user="ada") == Changes()
+
+
+def test_a_relay_of_somebody_this_room_has_not_heard_of_yet_shows_nobody() -> None:
+    room = AwarenessStates()
+    ada = Identity("7", "Ada").stamp('{"cursor":1}')
+    anonymous = Identity("", None).stamp("{}")
+    for client_id, state_json in ((1, ada), (2, anonymous)):
+        relayed = AwarenessEntry(client_id, 5, state_json)
+        assert room.hear([relayed], owner="b", identity=Identity("8", "Bob"), now=0) == Changes()
+        assert room.hear_claims([Claim("7", relayed)], owner="process", now=0).added == (relayed,)
+
+
+def test_a_clock_may_grow_by_years_of_moves_at_once_and_no_further() -> None:
+    room = AwarenessStates()
+    assert told(room, [shows(1, AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
+    assert told(room, [shows(1, AWARENESS_CLOCK_JUMP_MAX)], owner="a").added
+    assert told(room, [shows(1, 2 * AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
+    assert told(room, [gone(1, 2 * AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
+    assert told(room, [shows(1, 2 * AWARENESS_CLOCK_JUMP_MAX)], owner="a").updated
+
+
+def test_states_are_shown_and_kept_as_stamped() -> None:
+    room = AwarenessStates()
+    identity = Identity("7", "Ada")
+    changes = room.hear([AwarenessEntry(1, 1, "{}")], owner="a", identity=identity, now=0)
+    stamped = AwarenessEntry(1, 1, identity.stamp("{}"))
+    assert changes.added == room.entries() == (stamped,)
+    assert room.claims(of=lambda owner: owner == "a") == [Claim("7", stamped)]
+    assert room.claims(of=lambda owner: owner != "a") == []
+
+
+def test_a_state_too_large_once_stamped_is_passed_over() -> None:
+    room = AwarenessStates()
+    large = f'{{"a":"{"x" * (SHOWN_JSON_BYTES_MAX - 20)}"}}'
+    assert room.hear([AwarenessEntry(1, 1, large)], owner="a", identity=Identity("7", "Ada"), now=0) == Changes()
