@@ -20,8 +20,10 @@ class Identity:
         """Write this identity into the `user` of a decoded state, whose other fields stay: `id` is the account's key or
         null, `name` the account's (nobody keeps the one they gave), `verified` whether there is an account.
 
-        None where the state is then too large to be shown."""
+        None where the state cannot be shown: too large with this in it, or with a number that no browser can read."""
         state = read_state(state_json)
+        if state is None:
+            return None
         given = state.get("user")
         user: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
         user["id"] = self.user or None
@@ -33,5 +35,6 @@ class Identity:
 
 def bears_stamp(state_json: str) -> bool:
     """Whether a decoded state has been shown by a server before: who sends it is relaying it."""
-    user = read_state(state_json).get("user") if STAMP in state_json else None
+    state = read_state(state_json) if STAMP in state_json else None
+    user = None if state is None else state.get("user")
     return isinstance(user, dict) and STAMP in user

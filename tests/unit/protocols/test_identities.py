@@ -87,3 +87,9 @@ def test_a_number_counts_as_long_as_a_client_may_write_it_when_it_sends_the_stat
 
 def test_what_looks_like_such_a_number_in_a_text_does_not_count() -> None:
     assert ADA.stamp(json.dumps({"colour": "3e5 " * 2_000, "x": 1e20}))
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 400])
+def test_a_number_that_a_browser_reads_as_infinite_is_not_shown(number: str) -> None:
+    assert ADA.stamp(f'{{"a":{number}}}') is None
+    assert not bears_stamp(f'{{"user":{{"verified":{number}}}}}')
