@@ -30,6 +30,9 @@ class Conf:
     # history
     update_bytes_max: int = 16 * 1024 * 1024
     """One update in the log; a larger one is refused."""
+    document_bytes_max: int = 64 * 1024 * 1024
+    """Full state of one document, with what was ever deleted; above it new content is refused, and deleting goes on.
+    Met within 2 percent. 0 is no limit."""
     document_roots_max: int = 1_000
     """Root names of one document; yrs keeps about 1 KB for each, for ever. An update with one more is refused."""
     document_clients_max: int = 100_000
@@ -112,7 +115,11 @@ class Conf:
     awareness_states_per_socket_max: int = 16
     """Clients for which one socket may speak."""
     rooms_max: int = 5000
-    """Rooms that one process keeps open; one more is refused with 1013."""
+    """Rooms that one process keeps open; one more takes the place of that which nobody is in for longest, and gets 1013
+    where somebody is in all of them."""
+    warm_bytes_max: int = 32 * 1024 * 1024
+    """Documents, as stored, in rooms that nobody is in; above it those nobody is in for longest end before
+    ROOM_IDLE_SECONDS. In memory a document takes about ten times as much."""
     hint_bytes_max: int = 64 * 1024
     """An update above this goes to the other processes as seqs only; they read it from the log."""
     ping_seconds: float = 20.0

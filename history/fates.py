@@ -60,6 +60,7 @@ class Reason(enum.Enum):
     GONE = "there is no such document"
     MOVED_ON = "the document is no longer at the expected seq"
     TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
+    FULL = "the document is full: it has reached DOCUMENT_BYTES_MAX"
     BEHIND = "an update that this one may build on was refused"
 
 

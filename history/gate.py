@@ -16,6 +16,9 @@ from history.crdt.lib0 import Malformed
 from history.crdt.updates import Id
 from history.folds import full_ydoc
 
+MEASURED_SHARE = 64
+"""A document that may be full is measured anew once it has grown by this share of DOCUMENT_BYTES_MAX."""
+
 
 def _limits() -> Limits:
     return Limits(
@@ -27,6 +30,10 @@ def _limits() -> Limits:
 
 class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
+
+
+class DocumentFull(Exception):
+    """Raised for new content above DOCUMENT_BYTES_MAX; nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +48,32 @@ class Taken:
 
 @dataclass(slots=True, eq=False)
 class Gate:
-    """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight."""
+    """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight.
+
+    `state_bytes` is how much the intake holds at most: what was measured, and all that came since."""
 
     intake: "Doc[Any]"
     guard: Guard
     epoch: int
     seq: int
+    state_bytes: int
+    measured_bytes: int
 
     @classmethod
     def load(cls, document_id: int) -> "Gate":
         """Build the gate of a document from its log. Reads the database; run it off the event loop."""
         folded = full_ydoc(document_id)
-        guard = Guard.of(folded.doc.get_update(), limits=_limits())
-        return cls(intake=folded.doc, guard=guard, epoch=folded.epoch, seq=folded.seq)
+        state = folded.doc.get_update()
+        guard = Guard.of(state, limits=_limits())
+        return cls(folded.doc, guard, folded.epoch, folded.seq, state_bytes=len(state), measured_bytes=len(state))
 
     def take(self, update: bytes) -> Taken | None:
         """Judge and apply one update; return what is to be logged, or None when it says nothing new.
 
-        Raises: Malformed (nothing has changed), MissingDependency (nothing has changed), GateBroken."""
+        Raises: Malformed (nothing has changed), MissingDependency (nothing has changed), DocumentFull, GateBroken."""
         verdict = self.guard.check(update)
+        if verdict.clients and self._is_full():
+            raise DocumentFull
         emitted = self._apply(update)
         self.guard.commit(verdict)
         return None if emitted is None else Taken(emitted, verdict.clients)
@@ -79,9 +93,20 @@ class Gate:
             self.guard.commit(verdict)
         self.seq = seq
 
+    def _is_full(self) -> bool:
+        bytes_max = conf().document_bytes_max
+        if not bytes_max or self.state_bytes <= bytes_max:
+            return False
+        # A keystroke is 30 bytes in the log and one in the document; measuring takes too long to do it for each.
+        if self.state_bytes - self.measured_bytes > bytes_max // MEASURED_SHARE:
+            self.state_bytes = self.measured_bytes = len(self.intake.get_update())
+        return self.state_bytes > bytes_max
+
     def _apply(self, update: bytes) -> bytes | None:
         try:
-            return emitted_by(self.intake, update)
+            emitted = emitted_by(self.intake, update)
+            self.state_bytes += len(emitted or b"")
+            return emitted
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)

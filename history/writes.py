@@ -20,7 +20,7 @@ from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
 from history.fates import Base, PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
-from history.gate import Gate, GateBroken
+from history.gate import DocumentFull, Gate, GateBroken
 from history.log import consistent_read, head_of, read_payloads
 from history.models import Kind, Via
 from history.sessions import WriteSession
@@ -114,6 +114,8 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
         taken = gate.take(update)
     except MissingDependency as error:
         raise UpdateRefused(document_id, f"the update builds on others that are not in the log: {error}") from error
+    except DocumentFull as error:
+        raise UpdateRefused(document_id, Reason.FULL.value) from error
     except (Malformed, GateBroken) as error:
         raise UpdateRefused(document_id, f"this is not an update that can be stored: {error}") from error
     if taken is None:

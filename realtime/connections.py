@@ -12,6 +12,7 @@ from documents.roles import Admission
 from history.crdt.idsets import delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import decode_update
+from history.fates import Reason
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
@@ -58,6 +59,7 @@ class Connection:
         self.identity = identity_of(session.user)
         self._close = close
         self._asked = 0
+        self._holds_too_much = False
         now = room.hub.now()
         self._updates_left = TokenBucket(rate=conf().updates_per_second, burst=conf().updates_burst, now=now)
         self._bytes_left = TokenBucket(rate=conf().bytes_per_second, burst=conf().bytes_burst, now=now)
@@ -140,13 +142,21 @@ class Connection:
         for message in self.room.presence():
             self.outbox.offer(message)
 
-    def denied(self) -> None:
+    def denied(self, reason: str = DENIED_REASON) -> None:
         """Tell the client that its edit was not taken. It stays: editors emit an update on loading."""
-        self.outbox.offer(SharedMessage(encode_permission_denied(DENIED_REASON)))
+        self.outbox.offer(SharedMessage(encode_permission_denied(reason)))
+
+    def met_full_document(self) -> None:
+        """The client holds what the document does not take, and whatever it types from here on builds on that."""
+        self._holds_too_much = True
+        self.denied(Reason.FULL.value)
 
     def ask_for_missing(self, sync_step1: bytes) -> None:
         """Ask the client for the updates that its last one builds on. One that does not have them is closed with 1013:
         it keeps its edits and shows that it is not synced, where silence would let it think that they are here."""
+        if self._holds_too_much:
+            self.denied(Reason.FULL.value)
+            return
         self._asked += 1
         if self._asked <= ASKS_MAX:
             self.outbox.offer(SharedMessage(sync_step1))

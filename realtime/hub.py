@@ -6,6 +6,7 @@ HEAD_CHECK_SECONDS, so that a dead channel layer costs seconds, not edits."""
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -92,6 +93,7 @@ class Hub:
         self.draining = False
         self._changed: dict[int, tuple[int, Any]] = {}
         self._telling = False
+        self._entering: Counter[int] = Counter()
         self._opening: dict[int, asyncio.Task[Room]] = {}
         # Threads one by one, not a pool: each can then be told to close its own database connection.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(LOAD_THREADS)]
@@ -146,19 +148,33 @@ class Hub:
         Raises: Closing, HistoryError."""
         if self.draining:
             raise Closing(CloseCode.RESTARTING, "the server is restarting")
-        room = self.rooms.get(document_id)
-        if room is not None:
-            room.idle_since = self.now()
-            await room.catch_up()
-        else:
+        self._entering[document_id] += 1  # whoever is on the way in keeps the room from being evicted
+        try:
+            room = self.rooms.get(document_id)
+            if room is not None:
+                room.idle_since = self.now()
+                await room.catch_up()
+                return room
             if document_id not in self._opening:
-                if len(self.rooms) + len(self._opening) >= conf().rooms_max:
-                    raise Closing(CloseCode.TRY_AGAIN, "this server has too many documents open")
+                self._make_place()
                 task = asyncio.create_task(self._open(document_id, make_doc))
                 self._opening[document_id] = task
                 task.add_done_callback(lambda _: self._opening.pop(document_id, None))
-            room = await asyncio.shield(self._opening[document_id])
-        return room
+            return await asyncio.shield(self._opening[document_id])
+        finally:
+            self._entering[document_id] -= 1
+            if not self._entering[document_id]:
+                del self._entering[document_id]
+
+    def _make_place(self) -> None:
+        """End the room that nobody is in for longest where there are ROOMS_MAX. Raises: Closing if there is none."""
+        if len(self.rooms) + len(self._opening) < conf().rooms_max:
+            return
+        for room in self._empty_rooms():
+            if room.is_idle:
+                self._evict(room)
+                return
+        raise Closing(CloseCode.TRY_AGAIN, "too many documents are open: ROOMS_MAX")
 
     async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
         # Subscribed first: what is committed from here on is heard of, and what is heard of before the room stands is
@@ -269,14 +285,24 @@ class Hub:
             room.show(silent)
 
     def _evict_idle(self) -> None:
-        for room in list(self.rooms.values()):
-            if room.connections or self.now() - room.idle_since < conf().room_idle_seconds:
-                continue
-            if self.commits.has_more_for(room):
-                continue
-            room.drop("idle")
-            if room.seq - room.snapshot_seq >= conf().eviction_snapshot_rows:
-                self.spawn(self._compact(room.document_id))
+        empty = self._empty_rooms()
+        warm_bytes = sum(room.stored_bytes for room in empty)
+        for room in empty:
+            if self.now() - room.idle_since < conf().room_idle_seconds and warm_bytes <= conf().warm_bytes_max:
+                return
+            if room.is_idle:
+                warm_bytes -= room.stored_bytes
+                self._evict(room)
+
+    def _empty_rooms(self) -> list[Room]:
+        """Those that nobody is in or on the way into, empty for longest first."""
+        empty = (room for room in self.rooms.values() if not room.connections and not self._entering[room.document_id])
+        return sorted(empty, key=lambda room: room.idle_since)
+
+    def _evict(self, room: Room) -> None:
+        room.drop("idle")
+        if room.seq - room.snapshot_seq >= conf().eviction_snapshot_rows:
+            self.spawn(self._compact(room.document_id))
 
     async def _compact(self, document_id: int) -> None:
         await self.load(compact, document_id)

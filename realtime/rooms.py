@@ -19,7 +19,7 @@ from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
-from history.gate import Gate, GateBroken, Taken
+from history.gate import DocumentFull, Gate, GateBroken, Taken
 from history.log import consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
@@ -72,6 +72,8 @@ class Room:
         self.seq = folded.seq
         self.epoch = folded.epoch
         self.snapshot_seq = folded.snapshot_seq
+        self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
+        """How large the document is at most: what it was when last encoded whole, and the rows since."""
         self.connections: set[Connection] = set()
         self.awareness = AwarenessStates(
             states_max=conf().awareness_states_max,
@@ -104,6 +106,11 @@ class Room:
         if not self.closed:
             self.show(self.awareness.remove_owner(connection), as_user=connection.identity.user)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is in the room and nothing of it is on its way to the log."""
+        return not (self.connections or self._in_line or self.hub.commits.has_more_for(self))
+
     def drop(self, reason: str, *, code: CloseCode = CloseCode.TRY_AGAIN) -> None:
         """End this copy: close its sockets; the next who comes loads the document from the log."""
         if self.closed:
@@ -135,7 +142,9 @@ class Room:
         if state_vector != EMPTY_STATE_VECTOR:
             return SharedMessage(encode_sync_step2(self.doc.get_update(state_vector)))
         if self._whole is None or self._whole[0] != self.seq:
-            self._whole = self.seq, SharedMessage(encode_sync_step2(self.doc.get_update()))
+            whole = self.doc.get_update()
+            self.stored_bytes = len(whole)
+            self._whole = self.seq, SharedMessage(encode_sync_step2(whole))
         return self._whole[1]
 
     async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
@@ -159,6 +168,9 @@ class Room:
         await self.hub.commits.room_for_more()
         try:
             taken = await self._take(update)
+        except DocumentFull:
+            connection.met_full_document()
+            return
         except MissingDependency:
             connection.ask_for_missing(encode_sync_step1(self.doc.get_state()))
             return
@@ -171,7 +183,10 @@ class Room:
 
         Raises: Malformed, MissingDependency, Closing."""
         await self.hub.commits.room_for_more()
-        taken = await self._take(update)
+        try:
+            taken = await self._take(update)
+        except DocumentFull:
+            return Refused(Reason.FULL)
         if taken is None:
             return None
         future: asyncio.Future[Fate | None] = asyncio.get_running_loop().create_future()
@@ -228,7 +243,7 @@ class Room:
         self._is_judged_off_loop = True
         try:
             return await self.hub.compute(gate.take, update)
-        except (MissingDependency, Malformed):
+        except (MissingDependency, Malformed, DocumentFull):
             raise  # the gate is as it was
         except BaseException:
             # Broken; or this task was cancelled, and the thread still has the gate: nobody else may.
@@ -319,6 +334,11 @@ class Room:
             for earlier in entry.taken:
                 try:
                     taken = await self._take(earlier.update)
+                except DocumentFull:
+                    if entry.origin is not None:
+                        entry.origin.met_full_document()
+                    entry.resolve(Refused(Reason.FULL))
+                    continue
                 except (MissingDependency, Closing, Malformed) as error:
                     if entry.origin is not None:
                         entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
@@ -362,6 +382,7 @@ class Room:
         self.advance([Committed(first_seq=first_seq, last_seq=last_seq, update=update)])
 
     def _apply(self, row: Committed) -> None:
+        self.stored_bytes += len(row.update)
         try:
             self.doc.apply_update(row.update)
         except ExceptionGroup as errors:

@@ -1,0 +1,147 @@
+"""How many rooms a process keeps and how large they are together, and how large one document may become."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from pycrdt import Doc, Text
+
+from documents.models import Document, Role
+from history.errors import UpdateRefused
+from history.fates import Reason, Refused
+from history.models import Kind, Via
+from history.writes import append_update, write_session
+from realtime.hub import Hub
+from realtime.protocols.frames import encode_sync_step2, encode_update
+from tests.integration.realtime.rooms import (
+    empty,
+    eventually,
+    folded_text,
+    rows_of,
+    shared_document,
+    stored,
+    update_that_types,
+)
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+async def documents(count: int) -> list[Document]:
+    return [(await shared_document())[0] for _ in range(count)]
+
+
+async def test_one_room_too_many_takes_the_place_of_the_one_that_is_empty_for_longest(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROOMS_MAX": 3, "HEAD_CHECK_SECONDS": 600.0}
+    busy, people = await shared_document(ada=Role.OWNER)
+    first, second, third = await documents(3)
+    async with Socket(busy.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for document in (first, second, first, third):  # the first one is used again, so the second is the oldest
+            await hub.open(document.pk, empty)
+        assert hub.rooms.keys() == {busy.pk, first.pk, third.pk}
+        ada.type("a")
+        await stored(hub, busy, 1)
+    assert ada.closed is None
+
+
+async def test_where_somebody_is_in_every_room_one_more_is_asked_to_come_again(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROOMS_MAX": 1}
+    busy, people = await shared_document(ada=Role.OWNER)
+    other, others = await shared_document(bob=Role.OWNER)
+    async with Socket(busy.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        async with Socket(other.name, user=others["bob"]) as bob:
+            await bob.until_answered()
+            assert bob.closed == 1013
+            assert "ROOMS_MAX" in bob.reason
+    async with Socket(other.name, user=others["bob"]) as bob:
+        await bob.until_synced()
+
+
+async def test_a_room_on_the_way_in_is_not_taken_away_again(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROOMS_MAX": 4, "HEAD_CHECK_SECONDS": 600.0}
+    found = [await shared_document(**{f"owner{place}": Role.OWNER}) for place in range(4)]
+    sockets = [
+        Socket(document.name, user=owner) for document, people in found for owner in people.values() for _ in range(3)
+    ]
+    await asyncio.gather(*(socket.until_synced() for socket in sockets))
+    for socket in sockets:
+        await socket.__aexit__(None, None, None)
+    assert not hub._entering
+
+
+async def test_empty_rooms_that_are_too_large_together_end_the_longest_empty_first(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "WARM_BYTES_MAX": 25_000, "HEAD_CHECK_SECONDS": 600.0}
+    opened = []
+    for place in range(4):
+        document, people = await shared_document(**{f"owner{place}": Role.OWNER})
+        async with Socket(document.name, user=people[f"owner{place}"]) as ada:
+            await ada.until_synced()
+            ada.type("x" * 10_000)
+            await stored(hub, document, 1)
+        opened.append(document)
+    assert all(10_000 <= hub.rooms[document.pk].stored_bytes < 10_100 for document in opened)
+    hub._evict_idle()
+    assert hub.rooms.keys() == {opened[2].pk, opened[3].pk}
+
+
+async def test_the_estimate_of_a_room_follows_its_rows_and_is_corrected_when_it_is_encoded(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for place in range(50):
+            ada.type("x", at=place)
+        await eventually(lambda: str(hub.rooms[document.pk].doc.get("text", type=Text)) == "x" * 50)
+        room = hub.rooms[document.pk]
+        assert room.stored_bytes >= len(room.doc.get_update())
+        async with Socket(document.name, user=people["ada"]) as another:
+            await another.until_synced()
+            assert room.stored_bytes == len(room.doc.get_update())
+
+
+async def test_a_full_document_takes_no_new_content_and_lets_go_of_what_it_has(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_BYTES_MAX": 1000}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("x" * 1100)
+        await bob.until(lambda: len(bob.text) == 1100)
+        for _ in range(5):  # each builds on the one before, which is not here either
+            bob.type("more")
+        bob.send(encode_sync_step2(bob.doc.get_update()))
+        await bob.until(lambda: any(b"full" in payload for payload in bob.received))
+        ada.send(encode_update(deletion(ada.doc, ada.root)))
+        await bob.until(lambda: bob.text.count("x") == 600)
+        assert (ada.closed, bob.closed, ada.denied) == (None, None, 0)
+        room = hub.rooms[document.pk]
+        session = await sync_to_async(write_session)(document, actor=None, via=Via.TASK)
+        update = update_that_types("pushed", client_id=77)
+        assert await room.write_and_wait(session, update, kind=Kind.EDIT) == Refused(Reason.FULL)
+        with pytest.raises(UpdateRefused, match="DOCUMENT_BYTES_MAX"):
+            await sync_to_async(append_update)(session, update)
+    assert len(await rows_of(document)) == 2
+    assert await folded_text(document) == "x" * 600
+
+
+def deletion(doc: "Doc[Any]", text: Text) -> bytes:
+    emitted: list[bytes] = []
+    subscription = doc.observe(lambda event: emitted.append(event.update))
+    del text[:500]
+    doc.unobserve(subscription)
+    return emitted[0]
+
+
+async def test_a_document_is_full_by_what_it_holds_and_not_by_how_many_keystrokes_it_took(
+    hub: Hub, settings: Any
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_BYTES_MAX": 1000}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for place in range(200):
+            ada.type("x", at=place)
+        await eventually(lambda: str(hub.rooms[document.pk].doc.get("text", type=Text)) == "x" * 200)
+        assert ada.denied == 0
+    assert sum(len(payload) for _, _, payload in await rows_of(document)) > 1000
