@@ -6,6 +6,7 @@ Python, and inserts. The lock makes seqs gapless and commit order equal to seq o
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
@@ -19,6 +20,7 @@ from documents.conf import conf
 from documents.credentials import Inquiry, Standing
 from documents.models import Document
 from documents.roles import admit_again
+from history.crdt.splits import Splits
 from history.errors import LogUnavailable, OutcomeUnknown, WrongIsolation
 from history.fates import Fate, PendingUpdate, Reason, Refused
 from history.models import Request
@@ -59,6 +61,14 @@ WHERE history_head.document_id = head.document_id
 """
 LIMIT_WAITS = "SELECT current_setting('transaction_isolation'), set_config('lock_timeout', %s, true)"
 FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
+FIND_SPLITS = """
+SELECT client, clock FROM history_split
+WHERE document_id = %s AND (client, clock) IN (SELECT * FROM unnest(%s::bigint[], %s::bigint[]))
+"""
+INSERT_SPLITS = """
+INSERT INTO history_split (document_id, client, clock, seq)
+SELECT %s::bigint, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) ON CONFLICT DO NOTHING
+"""
 INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
 
 
@@ -210,7 +220,7 @@ def _append_on(
         }
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
-        sequencer = Sequencer(heads, held, rights, lambda item: _find_request(raw, item))
+        sequencer = Sequencer(heads, held, rights, partial(_find_request, raw), partial(_find_splits, raw))
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
         _insert(raw, sequencer)
@@ -254,6 +264,12 @@ def _limit_waits(raw: Connection, lock_timeout: str) -> psycopg.Cursor[tuple[Any
 def _find_request(raw: Connection, item: PendingUpdate) -> int | None:
     row = _execute(raw, FIND_REQUEST, [item.document_id, item.session.actor, item.request_key]).fetchone()
     return None if row is None else row[0]
+
+
+def _find_splits(raw: Connection, item: PendingUpdate) -> Splits:
+    """Those of the item's splits that the log knows already: others may have cut the same character."""
+    clients, clocks = zip(*item.splits, strict=True)
+    return frozenset(_execute(raw, FIND_SPLITS, [item.document_id, list(clients), list(clocks)]).fetchall())
 
 
 def _insert(raw: Connection, sequencer: Sequencer) -> None:
@@ -301,6 +317,9 @@ def _insert(raw: Connection, sequencer: Sequencer) -> None:
             [head.at for head in heads],
         ],
     )
+    for document_id, splits in sequencer.splits.items():
+        clients, clocks = [client for client, _ in splits], [clock for _, clock in splits]
+        _execute(raw, INSERT_SPLITS, [document_id, clients, clocks, list(splits.values())])
     for name, seq in sequencer.requests.items():
         _execute(raw, INSERT_REQUEST, [*name, seq])
 

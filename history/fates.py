@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
+from history.crdt.splits import NO_SPLITS, Splits
 from history.models import Kind
 from history.sessions import WriteSession
 
@@ -24,7 +25,9 @@ class PendingUpdate:
 
     `request_key` makes a server-side act idempotent per document and user: a second append of the same key stores
     nothing and returns the first one's seq. `expected_seq` refuses the append unless the head is there.
-    `clients`: those under whose ids it brings new structs. `base`: where the log stood at least when it was judged.
+    `splits`: characters of the document that it cuts in two; a `split` row right before it records those that the log
+    does not know yet. `clients`: those under whose ids it brings new structs. `base`: where the log stood at least when
+    it was judged.
     `chain`: updates of one chain may build on earlier ones; what stands behind a refused one is refused as BEHIND."""
 
     session: WriteSession
@@ -35,6 +38,7 @@ class PendingUpdate:
     chain: Hashable | None = None
     clients: AbstractSet[int] = frozenset()
     base: Base | None = None
+    splits: Splits = NO_SPLITS
 
     @property
     def document_id(self) -> int:
@@ -43,12 +47,19 @@ class PendingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key."""
+    """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key.
+    `split_seq`: the `split` row that stands right before it, if there is one."""
 
     seq: int
     at: datetime
     epoch: int
     repeated: bool = False
+    split_seq: int | None = None
+
+    @property
+    def first_seq(self) -> int:
+        """The first of its rows: `split_seq` or `seq`."""
+        return self.seq if self.split_seq is None else self.split_seq
 
 
 class Reason(enum.Enum):

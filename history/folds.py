@@ -10,8 +10,9 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.folding import fold
+from history.crdt.splits import with_splits
 from history.errors import NoSuchSeq
-from history.log import consistent_read, head_of, read_log, seq_at
+from history.log import consistent_read, head_of, read_log, read_splits, read_updates, seq_at
 from history.models import Snapshot
 from history.snapshots import is_due, store_snapshot
 
@@ -100,14 +101,15 @@ def _fold(document_id: int, *, until: int | None, full: bool, doc: "Doc[Any]") -
         column = "full_state" if full else "state"
         snapshots = Snapshot.objects.filter(document_id=document_id, seq__lte=seq).order_by("-seq")
         start, state = snapshots.values_list("seq", column).first() or (0, b"")
+        splits = read_splits(document_id, until=seq)
         if state:
-            doc.apply_update(bytes(state))
+            doc.apply_update(with_splits(bytes(state), splits))
         at: datetime | None = None
         tail_bytes = 0
 
         def tail() -> Any:
             nonlocal at, tail_bytes
-            for row in read_log(document_id, after=start, until=seq):
+            for row in read_updates(document_id, after=start, until=seq, splits=splits):
                 at = row.at
                 tail_bytes += len(row.payload)
                 yield row.payload

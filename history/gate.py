@@ -13,7 +13,7 @@ from documents.conf import conf
 from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard, Limits
 from history.crdt.lib0 import Malformed
-from history.crdt.updates import Id
+from history.crdt.splits import NO_SPLITS, Splits, with_splits
 from history.folds import full_ydoc
 
 MEASURED_SHARE = 64
@@ -28,6 +28,10 @@ def _limits() -> Limits:
     )
 
 
+class TakesLong(Exception):
+    """Raised where a larger document than may be read here has to be read anew, character by character."""
+
+
 class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
 
@@ -39,11 +43,11 @@ class DocumentFull(Exception):
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, and the
-    (client, clock) of the low surrogates before which it cuts an emoji in two."""
+    characters of the document that it cuts in two, which the log must know of before it."""
 
     update: bytes
     clients: AbstractSet[int]
-    splits: AbstractSet[Id] = frozenset()
+    splits: Splits = NO_SPLITS
 
 
 @dataclass(slots=True, eq=False)
@@ -67,21 +71,36 @@ class Gate:
         guard = Guard.of(state, limits=_limits())
         return cls(folded.doc, guard, folded.epoch, folded.seq, state_bytes=len(state), measured_bytes=len(state))
 
-    def take(self, update: bytes) -> Taken | None:
+    def take(self, update: bytes, *, reads_bytes_max: int | None = None) -> Taken | None:
         """Judge and apply one update; return what is to be logged, or None when it says nothing new.
 
-        Raises: Malformed (nothing has changed), MissingDependency (nothing has changed), DocumentFull, GateBroken."""
+        One that cuts a character in two needs a document that reads it so, which takes long where that is large.
+        Raises: Malformed, MissingDependency, TakesLong (nothing has changed), DocumentFull, GateBroken."""
         verdict = self.guard.check(update)
         if verdict.clients and self._is_full():
             raise DocumentFull
-        emitted = self._apply(update)
+        intake = self._intake_with(verdict.splits, reads_bytes_max)
+        emitted = _apply(intake, with_splits(update, verdict.own_splits))
+        if emitted is None and verdict.splits:
+            return None  # nothing is logged, so nothing is split either: the intake that reads so is thrown away
+        self.intake = intake
+        self.state_bytes += len(emitted or b"")
         self.guard.commit(verdict)
-        return None if emitted is None else Taken(emitted, verdict.clients)
+        return None if emitted is None else Taken(emitted, verdict.clients, verdict.splits)
 
-    def follow(self, seq: int, update: bytes, *, known: bool) -> None:
-        """Take over a committed update, the last of which has `seq`; `known` ones are in the intake already.
+    def follow(
+        self,
+        seq: int,
+        update: bytes,
+        *,
+        known: bool,
+        splits: Splits = NO_SPLITS,
+        reads_bytes_max: int | None = None,
+    ) -> None:
+        """Take over a committed update, the last of which has `seq`; `known` ones are in the intake already. `splits`
+        are those that the log has right before it.
 
-        Raises: GateBroken."""
+        Raises: GateBroken, TakesLong."""
         if seq <= self.seq:
             return
         if not known:
@@ -89,8 +108,11 @@ class Gate:
                 verdict = self.guard.check(update)
             except Malformed as error:
                 raise GateBroken("the log holds what the guard refuses") from error
-            self._apply(update)
+            self.intake = self._intake_with(verdict.splits | splits, reads_bytes_max)
+            emitted = _apply(self.intake, with_splits(update, verdict.own_splits | splits))
+            self.state_bytes += len(emitted or b"")
             self.guard.commit(verdict)
+            self.guard.forget(splits)
         self.seq = seq
 
     def _is_full(self) -> bool:
@@ -102,12 +124,25 @@ class Gate:
             self.state_bytes = self.measured_bytes = len(self.intake.get_update())
         return self.state_bytes > bytes_max
 
-    def _apply(self, update: bytes) -> bytes | None:
-        try:
-            emitted = emitted_by(self.intake, update)
-            self.state_bytes += len(emitted or b"")
-            return emitted
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
-            raise GateBroken(f"pycrdt failed on an update of {len(update)} bytes: {type(error).__name__}") from None
+    def _intake_with(self, splits: Splits, bytes_max: int | None) -> "Doc[Any]":
+        """The intake that reads these characters as split: a new one where it holds any of them as they were."""
+        if not splits:
+            return self.intake
+        held = self.intake.get_update()
+        if bytes_max is not None and len(held) > bytes_max:
+            raise TakesLong
+        read = with_splits(held, splits)
+        if read is held:
+            return self.intake
+        intake: Doc[Any] = Doc(skip_gc=True)
+        _apply(intake, read)
+        return intake
+
+
+def _apply(intake: "Doc[Any]", update: bytes) -> bytes | None:
+    try:
+        return emitted_by(intake, update)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
+        raise GateBroken(f"pycrdt failed on an update of {len(update)} bytes: {type(error).__name__}") from None

@@ -4,7 +4,7 @@ A reader never sees a hole: all tables are read in one snapshot of the database,
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -12,8 +12,9 @@ import psycopg
 from django.db import connection, transaction
 
 from history.crdt.packing import unpack
+from history.crdt.splits import EMPTY_UPDATE, Splits, with_splits
 from history.errors import LogHole
-from history.models import Head, Segment, Update
+from history.models import Head, Kind, Segment, Update
 from history.times import moment
 
 PAGE_ROWS = 5000
@@ -24,9 +25,7 @@ READ_ROWS = """
 SELECT seq, session_id, kind, at, payload FROM history_update
 WHERE document_id = %s AND seq BETWEEN %s AND %s ORDER BY seq
 """
-READ_PAYLOADS = """
-SELECT payload FROM history_update WHERE document_id = %s AND seq BETWEEN %s AND %s ORDER BY seq
-"""
+READ_SPLITS = "SELECT client, clock FROM history_split WHERE document_id = %s AND seq < %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +78,17 @@ def read_log(document_id: int, *, after: int = 0, until: int) -> Iterator[LogRow
             raise LogHole(document_id, expected)
 
 
-def read_payloads(document_id: int, *, after: int = 0, until: int) -> Iterator[bytes]:
-    """As `read_log`, the updates alone: half the time, which every opening and every moment of the past costs."""
-    expected = after + 1
-    for row in _rows_of_segments(document_id, after=after, until=until):
-        if row.seq != expected:
-            raise LogHole(document_id, expected)
-        yield row.payload
-        expected += 1
-    while expected <= until:
-        last = min(until, expected + PAGE_ROWS - 1)
-        found = _page(READ_PAYLOADS, [document_id, expected, last])
-        if len(found) != last - expected + 1:  # seqs are unique: as many as asked for are all of them
-            raise LogHole(document_id, _first_missing(document_id, expected, last))
-        for (payload,) in found:
-            yield payload
-        expected = last + 1
+def read_updates(document_id: int, *, after: int = 0, until: int, splits: Splits) -> Iterator[LogRow]:
+    """As `read_log`, as rows are folded: with `splits` read as split, and `split` rows as updates that say nothing."""
+    for row in read_log(document_id, after=after, until=until):
+        payload = EMPTY_UPDATE if row.kind == Kind.SPLIT else with_splits(row.payload, splits)
+        yield row if payload is row.payload else replace(row, payload=payload)
+
+
+def read_splits(document_id: int, *, until: int) -> Splits:
+    """The characters that are split in the document at `until`: their rows stand before it, as a `split` row itself
+    changes nothing. Call inside `consistent_read()`."""
+    return frozenset(_page(READ_SPLITS, [document_id, until]))
 
 
 def seq_at(document_id: int, at: datetime) -> int:
@@ -107,11 +101,6 @@ def seq_at(document_id: int, at: datetime) -> int:
     if segment is None:
         return 0
     return max(row.seq for row in _unpacked(segment) if row.at <= at)
-
-
-def _first_missing(document_id: int, first: int, last: int) -> int:
-    there = set(Update.objects.filter(document_id=document_id, seq__range=(first, last)).values_list("seq", flat=True))
-    return next(seq for seq in range(first, last + 1) if seq not in there)
 
 
 def _page(query: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:

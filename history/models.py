@@ -88,6 +88,20 @@ class Update(models.Model):
         return f"{self.document_id}@{self.seq}"
 
 
+class Split(models.Model):
+    """A character that an edit cut in two, named by its low surrogate: every fold at a later seq reads it as U+FFFD
+    U+FFFD. A projection of the rows of `Kind.SPLIT`, written with them; `seq` is that row's."""
+
+    pk = models.CompositePrimaryKey("document_id", "client", "clock")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    client = models.BigIntegerField()
+    clock = models.BigIntegerField()
+    seq = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.document_id} {self.client}:{self.clock}@{self.seq}"
+
+
 class Request(models.Model):
     """The name of a server-side act that is in the log: the same act sent twice is stored once."""
 

@@ -11,7 +11,10 @@ from django.db import connection
 from documents.conf import conf
 from documents.credentials import Standing
 from history.crdt.chain import row_hash
+from history.crdt.splits import Splits, encode_splits
+from history.crdt.updates import Id
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
+from history.models import Kind
 from history.sessions import WriteSession
 from history.times import microseconds
 
@@ -74,12 +77,16 @@ class Sequencer:
         held: set[int],
         rights: "Rights",
         find_request: Callable[[PendingUpdate], int | None],
+        find_splits: Callable[[PendingUpdate], Splits],
     ) -> None:
         self.heads = heads
         self.rights = rights
         self.held = held
         self.find_request = find_request
+        self.find_splits = find_splits
         self.rows: list[NewRow] = []
+        self.splits: dict[int, dict[Id, int]] = {}
+        """By document, the seq of the row that records each new split."""
         self.requests: dict[tuple[int, str, str], int] = {}
         self.new_sessions: dict[int, WriteSession] = {}
         self.moved: dict[int, LockedHead] = {}
@@ -104,9 +111,10 @@ class Sequencer:
                 return Stored(seq, head.at, head.epoch, repeated=True)
         if item.expected_seq is not None and item.expected_seq != head.seq:
             return Refused(Reason.MOVED_ON)
+        stored = self._store(item, head)
         if item.request_key is not None:
-            self.requests[name] = head.seq + 1
-        return self._number(item, head)
+            self.requests[name] = stored.seq
+        return stored
 
     def _refusal(self, item: PendingUpdate, head: LockedHead) -> Reason | None:
         if self.rights.are_stale(item.session, head):
@@ -123,7 +131,20 @@ class Sequencer:
             return True
         return _hold_account(session.user)
 
-    def _number(self, item: PendingUpdate, head: LockedHead) -> Stored:
+    def _store(self, item: PendingUpdate, head: LockedHead) -> Stored:
+        """Number the update, and right before it what it splits: the log knows of a split exactly when it has the edit
+        that splits."""
+        split_seq = None
+        recorded = self.splits.setdefault(item.document_id, {}) if item.splits else {}
+        new = item.splits - recorded.keys()
+        if new and (new := new - self.find_splits(item)):
+            self._number(item, head, kind=Kind.SPLIT, payload=encode_splits(new))
+            split_seq = head.seq
+            recorded.update(dict.fromkeys(new, split_seq))
+        self._number(item, head, kind=item.kind, payload=item.payload)
+        return Stored(head.seq, head.at, head.epoch, split_seq=split_seq)
+
+    def _number(self, item: PendingUpdate, head: LockedHead, *, kind: Kind, payload: bytes) -> None:
         session = item.session
         head.seq += 1
         head.at = max(head.now, head.at)
@@ -131,16 +152,15 @@ class Sequencer:
             head.hash,
             document_key=head.key.bytes,
             seq=head.seq,
-            kind=item.kind,
+            kind=kind,
             at_microseconds=microseconds(head.at),
             session_commitment=session.commitment,
-            payload=item.payload,
+            payload=payload,
         )
-        self.rows.append(NewRow(head.document_id, head.seq, session.id, item.kind, head.at, item.payload, head.hash))
+        self.rows.append(NewRow(head.document_id, head.seq, session.id, kind, head.at, payload, head.hash))
         self.moved[head.document_id] = head
         if not session.stored:
             self.new_sessions[session.id] = session
-        return Stored(head.seq, head.at, head.epoch)
 
 
 def _hold_account(user: Any) -> bool:

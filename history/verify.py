@@ -23,9 +23,11 @@ from history.crdt.idsets import IdSet, delete_set_of
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, unpack
 from history.crdt.roots import root_kinds
+from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
+from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
-from history.models import Head, Request, Run, Segment, Session, Snapshot, Update
+from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update
 from history.sessions import canonical_ip
 from history.snapshots import digest
 from history.times import EPOCH, microseconds
@@ -87,9 +89,10 @@ def _verify(document: Document, progress: Progress | None) -> Verdict:
         raise _Found(0, "the head of the log is missing")
     walk = _Chain(document.pk, document.key)
     snapshots = _Snapshots(document.pk)
+    splits = _Splits(document.pk)
     for segment in Segment.objects.filter(document_id=document.pk).order_by("first_seq").iterator(chunk_size=1):
         for row in walk.segment(segment):
-            snapshots.fold(row)
+            snapshots.fold(row, splits.after(row))
         _tell(progress, walk, head)
     live = Update.objects.filter(document_id=document.pk).order_by("seq")
     columns = live.values_list("seq", "session_id", "kind", "at", "payload", "hash")
@@ -98,9 +101,10 @@ def _verify(document: Document, progress: Progress | None) -> Verdict:
         rows = [LogRow(seq, session_id, kind, at, bytes(payload)) for seq, session_id, kind, at, payload, _ in page]
         walk.sessions.look_up(rows)
         for row, (*_, hash_) in zip(rows, page, strict=True):
-            snapshots.fold(walk.live(row, bytes(hash_)))
+            snapshots.fold(walk.live(row, bytes(hash_)), splits.after(row))
         _tell(progress, walk, head)
     _compare_head(head, walk)
+    splits.finish()
     snapshots.finish()
     return Verdict(
         document_id=document.pk,
@@ -265,6 +269,33 @@ def _compare_runs(document_id: int, rows: Sequence[LogRow], place: str) -> None:
         raise _Found(first, f"the runs of {place} do not hold exactly its rows")
 
 
+class _Splits:
+    """Gathers what the proven rows say was split, and compares it with the table that folds read."""
+
+    def __init__(self, document_id: int) -> None:
+        self.document_id = document_id
+        self.known: Splits = NO_SPLITS
+        self.seqs: dict[Id, int] = {}
+
+    def after(self, row: LogRow) -> Splits:
+        """The characters that are split once this row has been read. Raises: _Found."""
+        if row.kind == Kind.SPLIT:
+            try:
+                new = decode_splits(row.payload)
+            except Malformed as error:
+                raise _Found(row.seq, f"it does not say what was split: {error}") from error
+            self.seqs = dict.fromkeys(new, row.seq) | self.seqs
+            self.known |= new
+        return self.known
+
+    def finish(self) -> None:
+        table = Split.objects.filter(document_id=self.document_id).values_list("client", "clock", "seq")
+        stored = {(client, clock): seq for client, clock, seq in table}
+        if stored != self.seqs:
+            seq = min(seq for unit, seq in (stored.items() ^ self.seqs.items()))
+            raise _Found(seq, "what is known to be split is not what the log says")
+
+
 class _Snapshots:
     """Folds proven rows as far as the last snapshot, and compares each snapshot with the fold at its seq."""
 
@@ -276,15 +307,28 @@ class _Snapshots:
         self.seqs = list(seqs)  # the next one last
         self.proven = 0
 
-    def fold(self, row: LogRow) -> None:
+    def fold(self, row: LogRow, splits: Splits) -> None:
+        """Fold a row; `splits` are those known once it has been read, itself included."""
         if not self.seqs:
             return
-        self.waiting.append(row.payload)
+        if row.kind == Kind.SPLIT:
+            self._read_with(splits, row.seq)
+        else:
+            self.waiting.append(with_splits(row.payload, splits))
         if row.seq == self.seqs[-1]:
             self._flush(row.seq)
             self._compare(self.seqs.pop())
         elif len(self.waiting) >= conf().fold_rows_per_transaction:
             self._flush(row.seq)
+
+    def _read_with(self, splits: Splits, seq: int) -> None:
+        """All that was folded so far is read anew, as a fold at a later seq reads it."""
+        self._flush(seq)
+        held = self.doc.get_update()
+        read = with_splits(held, splits)
+        if read is not held:
+            self.doc = Doc(skip_gc=True)
+            _applied(seq, "the rows up to here", partial(self.doc.apply_update, read))
 
     def finish(self) -> None:
         if self.seqs:

@@ -21,7 +21,7 @@ from history.errors import LogUnavailable, UpdateRefused
 from history.fates import Base, PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
 from history.gate import DocumentFull, Gate, GateBroken
-from history.log import consistent_read, head_of, read_payloads
+from history.log import consistent_read, head_of, read_splits, read_updates
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.signals import log_appended, tell_of_change
@@ -83,12 +83,14 @@ def restore(session: WriteSession, seq: int, *, request_key: str | None = None) 
     with consistent_read():
         head = full_ydoc(document_id)
         then = document_at(document_id, seq=seq, full=True)
-        later = list(read_payloads(document_id, after=seq, until=head.seq))
+        splits = read_splits(document_id, until=head.seq)
+        later = [row.payload for row in read_updates(document_id, after=seq, until=head.seq, splits=splits)]
     update = restore_update(
         state_at=then.doc.get_update(),
         later=later,
         head_state=head.doc.get_update(),
         client_id=secrets.randbits(32),
+        splits=splits,
     )
     if update is None:
         return None
@@ -127,6 +129,7 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
         request_key=request_key,
         clients=taken.clients,
         base=Base(gate.epoch, gate.seq),
+        splits=taken.splits,
     )
     (fate,) = append([pending])
     if isinstance(fate, Refused):
@@ -140,6 +143,11 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
 
 def _tell(session: WriteSession, stored: Stored, update: bytes) -> None:
     log_appended.send(
-        sender=Document, document_id=session.document_id, epoch=stored.epoch, seq=stored.seq, update=update
+        sender=Document,
+        document_id=session.document_id,
+        epoch=stored.epoch,
+        first_seq=stored.first_seq,
+        seq=stored.seq,
+        update=update,
     )
     tell_of_change(session.document_id, seq=stored.seq, actor=session.user)

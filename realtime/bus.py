@@ -86,7 +86,9 @@ class Bus:
                 logger.info("channel layer: group_discard failed: %s", type(error).__name__)
 
     def publish_rows(self, room: "Room", rows: "Sequence[Committed]") -> None:
-        """Tell the other processes of rows of one document, contiguous and in order."""
+        """Tell the other processes of rows of one document, contiguous and in order. Where a character was split the
+        update is of no use to them: they fold the document anew, from the log."""
+        update = b"" if any(row.splits for row in rows) else merged([row.update for row in rows])
         self._publish(
             group_of(room.document_id),
             _rows_hint(
@@ -94,7 +96,7 @@ class Bus:
                 epoch=room.epoch,
                 first_seq=rows[0].first_seq,
                 last_seq=rows[-1].last_seq,
-                update=merged([row.update for row in rows]),
+                update=update,
                 process=self._process,
             ),
         )
@@ -287,8 +289,15 @@ def connect_signals() -> None:
     rights_changed.connect(_on_rights_changed)
 
 
-def _on_log_appended(*, document_id: int, epoch: int, seq: int, update: bytes, **_: Any) -> None:
-    hint = _rows_hint(document_id=document_id, epoch=epoch, first_seq=seq, last_seq=seq, update=update, process="")
+def _on_log_appended(*, document_id: int, epoch: int, first_seq: int, seq: int, update: bytes, **_: Any) -> None:
+    hint = _rows_hint(
+        document_id=document_id,
+        epoch=epoch,
+        first_seq=first_seq,
+        last_seq=seq,
+        update=update if first_seq == seq else b"",
+        process="",
+    )
     _send_now(group_of(document_id), hint)
 
 

@@ -22,6 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from documents.conf import conf
 from history.append import append
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
+from history.crdt.splits import NO_SPLITS, Splits
 from history.errors import HistoryError, OutcomeUnknown
 from history.fates import Base, Fate, PendingUpdate, Reason, Refused
 from history.gate import Gate, Taken
@@ -71,6 +72,10 @@ class Entry:
     def payload(self) -> bytes:
         return merged([taken.update for taken in self.taken])
 
+    @property
+    def splits(self) -> Splits:
+        return NO_SPLITS.union(*(taken.splits for taken in self.taken))
+
     def pending(self) -> PendingUpdate:
         return PendingUpdate(
             session=self.session,
@@ -79,6 +84,7 @@ class Entry:
             chain=self.gate,
             clients=frozenset().union(*(taken.clients for taken in self.taken)),
             base=Base(self.gate.epoch, self.gate.seq),
+            splits=self.splits,
         )
 
 

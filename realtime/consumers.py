@@ -46,13 +46,17 @@ class YjsConsumer(AsyncWebsocketConsumer):
     via = Via.WEBSOCKET
 
     room_name: str
-    ydoc: "Doc[Any]"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connection: Connection | None = None
         self._closing: asyncio.Task[None] | None = None
         self._seats: Seats | None = None
+
+    @property
+    def ydoc(self) -> "Doc[Any]":
+        """The room's document. It is another one after an edit that cut a character in two: do not keep it."""
+        return self._entered().room.doc
 
     # To be overridden
 
@@ -61,7 +65,8 @@ class YjsConsumer(AsyncWebsocketConsumer):
         return cast(str, self.scope["url_route"]["kwargs"]["room"])
 
     async def make_ydoc(self) -> "Doc[Any]":
-        """The document that the room begins with: called once for each room and process, not for each socket.
+        """The document that the room begins with: called once for each room and process, not for each socket, and
+        again where the room has to fold its document anew.
 
         Attach observers here; they live as long as the room. Content becomes the log's first update while the log is
         empty, and is ignored afterwards."""
@@ -139,7 +144,6 @@ class YjsConsumer(AsyncWebsocketConsumer):
             seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
         seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
         room = await hub.open(session.document_id, self.make_ydoc)
-        self.ydoc = room.doc
         self.connection = Connection(
             room,
             user=user,

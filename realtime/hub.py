@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -25,7 +25,7 @@ from history.append import append
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
-from history.folds import compact, make_ydoc
+from history.folds import Folded, compact, make_ydoc
 from history.models import Head, Kind, Via
 from history.signals import document_changed, tell_of_change
 from history.writes import write_session
@@ -34,7 +34,7 @@ from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.limits import SocketCounts
 from realtime.protocols.awareness import Claim
-from realtime.rooms import Committed, Room
+from realtime.rooms import Committed, MakeDoc, Room
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
@@ -142,7 +142,7 @@ class Hub:
 
     # Rooms
 
-    async def open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
+    async def open(self, document_id: int, make_doc: "MakeDoc") -> Room:
         """The room of a document, loaded once however many come at the same moment, and caught up with the log.
 
         Raises: Closing, HistoryError."""
@@ -176,23 +176,29 @@ class Hub:
                 return
         raise Closing(CloseCode.TRY_AGAIN, "too many documents are open: ROOMS_MAX")
 
-    async def _open(self, document_id: int, make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> Room:
+    async def _open(self, document_id: int, make_doc: "MakeDoc") -> Room:
         # Subscribed first: what is committed from here on is heard of, and what is heard of before the room stands is
         # found by the look at the log below.
         await self.bus.subscribe(document_id)
         try:
-            doc = await make_doc()
-            if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
-                doc = Doc()  # the log is not empty: what the document begins with is already decided
-            folded = await self.load(make_ydoc, document_id, doc=doc)
+            doc, folded = await self.fold(document_id, make_doc)
         except BaseException:
             await self.bus.unsubscribe(document_id)
             raise
-        room = Room(self, document_id=document_id, doc=doc, folded=folded)
+        room = Room(self, document_id=document_id, doc=doc, folded=folded, make_doc=make_doc)
         self.rooms[document_id] = room
         room.catch_up_soon()
         self.bus.ask_for_presence(document_id)
         return room
+
+    async def fold(self, document_id: int, make_doc: "MakeDoc") -> "tuple[Doc[Any], Folded]":
+        """What a room serves: the document that the consumer made, with its observers, folded from the log.
+
+        Raises: HistoryError, DatabaseError, and what `make_doc` raises."""
+        doc = await make_doc()
+        if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
+            doc = Doc()  # the log is not empty: what the document begins with is already decided
+        return doc, await self.load(make_ydoc, document_id, doc=doc)
 
     def forget(self, room: Room) -> None:
         """A room has ended."""

@@ -5,22 +5,24 @@ a crash could take back is never in it. The intake document behind the gate runs
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
+from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS, Splits, decode_splits
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
-from history.gate import DocumentFull, Gate, GateBroken, Taken
-from history.log import consistent_read, head_of, read_log
+from history.gate import DocumentFull, Gate, GateBroken, Taken, TakesLong
+from history.log import LogRow, consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
@@ -41,16 +43,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]]"
+"""Makes the empty document that a room folds its log into, with whatever observers it is to have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
     """Committed rows first_seq..last_seq (both inclusive) as one update.
 
-    `gate` is the one whose intake holds it already; `origin` is the socket that sent all of it and does not need it."""
+    `splits` are the characters that it cuts in two: it can be applied to a document that reads them so, and to no
+    other. `gate` is the one whose intake holds it already; `origin` is the socket that sent all of it and does not
+    need it."""
 
     first_seq: int
     last_seq: int
     update: bytes
+    splits: Splits = NO_SPLITS
     gate: Gate | None = None
     origin: "Connection | None" = None
 
@@ -65,7 +73,7 @@ class _Tail:
 class Room:
     """One document, open in this process. All methods run on the event loop."""
 
-    def __init__(self, hub: "Hub", *, document_id: int, doc: "Doc[Any]", folded: Folded) -> None:
+    def __init__(self, hub: "Hub", *, document_id: int, doc: "Doc[Any]", folded: Folded, make_doc: MakeDoc) -> None:
         self.hub = hub
         self.document_id = document_id
         self.doc = doc
@@ -74,6 +82,7 @@ class Room:
         self.snapshot_seq = folded.snapshot_seq
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
         """How large the document is at most: what it was when last encoded whole, and the rows since."""
+        self._make_doc = make_doc
         self.connections: set[Connection] = set()
         self.awareness = AwarenessStates(
             states_max=conf().awareness_states_max,
@@ -93,6 +102,7 @@ class Room:
         self._catch_up_due = False
         self._catch_ups_asked = 0
         self._catch_ups_done = 0
+        self._not_shown: list[tuple[Entry, Stored]] = []
 
     # Who is here
 
@@ -120,6 +130,7 @@ class Room:
             "room dropped: document=%s seq=%s sockets=%s: %s", self.document_id, self.seq, len(self.connections), reason
         )
         self.hub.forget(self)
+        self._tell_who_waits()
         for connection in list(self.connections):
             connection.close(Closing(code, reason))
 
@@ -216,14 +227,17 @@ class Room:
         Raises: Malformed, MissingDependency, GateBroken, Closing."""
         is_large = len(update) > conf().off_loop_bytes
         if not (is_large or self._in_line or self._gate is None or self.closed):
-            return self._taken_here(self._gate, update)
+            with suppress(TakesLong):
+                return self._taken_here(self._gate, update)
+            is_large = True
         self._in_line += 1
         try:
             async with self._judging:
                 while True:
                     gate = await self._ready_gate()
                     if not is_large:
-                        return self._taken_here(gate, update)
+                        with suppress(TakesLong):
+                            return self._taken_here(gate, update)
                     taken = await self._taken_off_loop(gate, update)
                     if gate is self._gate and not self.closed:  # else what it took is gone with it
                         return None if taken is None else (taken, gate)
@@ -232,7 +246,7 @@ class Room:
 
     def _taken_here(self, gate: Gate, update: bytes) -> tuple[Taken, Gate] | None:
         try:
-            taken = gate.take(update)
+            taken = gate.take(update, reads_bytes_max=conf().off_loop_bytes)
         except GateBroken:
             self._gate = None
             raise
@@ -288,18 +302,34 @@ class Room:
             if isinstance(fate, Stored):
                 rows.append(
                     Committed(
-                        first_seq=fate.seq, last_seq=fate.seq, update=payload, gate=entry.gate, origin=entry.origin
+                        first_seq=fate.first_seq,
+                        last_seq=fate.seq,
+                        update=payload,
+                        splits=entry.splits,
+                        gate=entry.gate,
+                        origin=entry.origin,
                     )
                 )
-            if not _is_behind(fate):
+                self._not_shown.append((entry, fate))
+            elif not _is_behind(fate):
                 entry.resolve(fate)
         if rows:
             if not self.closed:
                 self.advance(rows)
+            self._tell_who_waits()
             self.hub.publish_rows(self, rows, settled)  # stored is stored, though this copy of the room has ended
         refused = [(entry, fate.reason) for entry, _, fate in settled if isinstance(fate, Refused)]
         if refused:
             self._turn_back(refused)
+
+    def _tell_who_waits(self) -> None:
+        """Resolve what is shown by now; nothing more will be once the room has ended, and stored is stored."""
+        waiting, self._not_shown = self._not_shown, []
+        for entry, fate in waiting:
+            if fate.seq <= self.seq or self.closed:
+                entry.resolve(fate)
+            else:
+                self._not_shown.append((entry, fate))
 
     def _turn_back(self, refused: Sequence[tuple[Entry, Reason]]) -> None:
         """What was refused is in the intake: a new one is built, and what stands in line behind it is judged again, so
@@ -352,13 +382,13 @@ class Room:
                 )
 
     def advance(self, rows: Sequence[Committed]) -> None:
-        """Take over committed rows, whoever told of them, and show them; rows that are known are passed over, and a
-        gap before them is first read from the log."""
+        """Take over committed rows, whoever told of them, and show them; rows that are known are passed over. Before a
+        gap, and before a row that splits a character, it stops: `catch_up` goes on from there."""
         applied: list[Committed] = []
         for row in rows:
             if row.last_seq <= self.seq:
                 continue
-            if row.first_seq > self.seq + 1:
+            if row.first_seq > self.seq + 1 or row.splits:
                 self.catch_up_soon()
                 break
             try:
@@ -376,6 +406,7 @@ class Room:
             applied.append(row)
         if applied:
             self._broadcast(applied)
+            self._tell_who_waits()
 
     def advance_by_hint(self, first_seq: int, last_seq: int, update: bytes) -> None:
         """Take over rows that another process told of in one update."""
@@ -397,8 +428,14 @@ class Room:
             self._gate = None  # the next write builds it from the log, on a thread
         elif self._gate is not None:
             try:
-                self._gate.follow(row.last_seq, row.update, known=row.gate is self._gate)
-            except (GateBroken, MissingDependency):
+                self._gate.follow(
+                    row.last_seq,
+                    row.update,
+                    known=row.gate is self._gate,
+                    splits=row.splits,
+                    reads_bytes_max=conf().off_loop_bytes,
+                )
+            except (GateBroken, MissingDependency, TakesLong):
                 self._gate = None  # the next write builds it from the log
 
     def _broadcast(self, rows: Sequence[Committed]) -> None:
@@ -429,13 +466,39 @@ class Room:
             covers = self._catch_ups_asked
             self._catch_up_due = False
             after = self.seq  # own commits and hints may move the room on before the look comes back
-            tail = await self.hub.load(_read_tail, self.document_id, after)
+            tail = await self._tail_after(after)
+            if any(row.splits and row.last_seq > self.seq for row in tail.rows):
+                # An edit cut a character in two: no document that has it whole can take that edit.
+                doc, folded = await self.hub.fold(self.document_id, self._make_doc)
+                tail = await self._tail_after(after)
+                self._replace_doc(doc, folded, tail)
             self._catch_ups_done = covers
-            if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
-                self.drop("the document has to be loaded again")
-            if self.closed:
-                raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
             self.advance(tail.rows)
+
+    async def _tail_after(self, after: int) -> _Tail:
+        """Raises: Closing where the log does not go on from there, the room dropped."""
+        tail = await self.hub.load(_read_tail, self.document_id, after)
+        if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
+            self.drop("the document has to be loaded again")
+        if self.closed:
+            raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+        return tail
+
+    def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: _Tail) -> None:
+        """Serve another fold of the same log, at `folded.seq`, and show what it has and the last one had not: clients
+        split their own copies as they apply it. `tail` are the rows after some seq that both have."""
+        if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head_seq:
+            self.drop("the document has to be loaded again")
+            raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+        rows = [row for row in tail.rows if self.seq < row.last_seq <= folded.seq]
+        for row in rows:
+            self._follow(row)
+        self.doc, self._whole = doc, None
+        self.seq, self.snapshot_seq = folded.seq, folded.snapshot_seq
+        self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
+        if rows:
+            self._broadcast(rows)
+        self._tell_who_waits()
 
     # Presence
 
@@ -476,7 +539,7 @@ class Room:
 
 def _follow_all(gate: Gate, rows: Sequence[Committed]) -> None:
     for row in rows:
-        gate.follow(row.last_seq, row.update, known=False)
+        gate.follow(row.last_seq, row.update, known=False, splits=row.splits)
 
 
 def _is_behind(fate: Fate) -> bool:
@@ -488,8 +551,11 @@ def _read_tail(document_id: int, after: int) -> _Tail:
     with consistent_read():
         head = head_of(document_id)
         until = min(head.seq, after + conf().catch_up_rows_max)
-        rows = [
-            Committed(first_seq=row.seq, last_seq=row.seq, update=row.payload)
-            for row in read_log(document_id, after=after, until=until)
-        ]
+        rows = [_committed(row) for row in read_log(document_id, after=after, until=until)]
     return _Tail(head.epoch, head.seq, rows)
+
+
+def _committed(row: LogRow) -> Committed:
+    if row.kind == Kind.SPLIT:
+        return Committed(first_seq=row.seq, last_seq=row.seq, update=EMPTY_UPDATE, splits=decode_splits(row.payload))
+    return Committed(first_seq=row.seq, last_seq=row.seq, update=row.payload)

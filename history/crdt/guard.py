@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+from history.crdt.splits import NO_SPLITS, Splits
 from history.crdt.updates import (
     Id,
     Kind,
@@ -76,12 +77,14 @@ _TEXT = Holds.TEXT
 class Verdict(NamedTuple):
     """An update that may be applied.
 
-    `clients` are those under whose ids it brings new structs. `splits` are the (client, clock) of low surrogates before
-    which the update cuts an emoji in two; the caller decides what becomes of it. `facts` is for `Guard.commit`."""
+    `clients` are those under whose ids it brings new structs. `splits` and `own_splits` are the (client, clock) of low
+    surrogates before which it cuts a character in two, one of the document's or one that it brings itself: both are to
+    be read `with_splits` first. `facts` is for `Guard.commit`."""
 
     update: Update
     clients: frozenset[int]
-    splits: frozenset[Id]
+    splits: Splits
+    own_splits: Splits
     facts: "_Facts | _Typed"
 
 
@@ -181,26 +184,33 @@ class Guard:
         typed = _typed_behind(update, base, clients_max=self._limits.clients)
         if typed is not None:
             splits = _splits(update, base.known, base.low_surrogates)
-            return Verdict(update, frozenset((typed.client,)), frozenset(splits), typed)
+            return Verdict(update, frozenset((typed.client,)), splits, NO_SPLITS, typed)
         facts = _Pass(base, self._limits, judging=True).run(update)
-        splits = [
-            *_splits(update, base.known, base.low_surrogates),
-            *_splits(update, base.known, facts.low_surrogates),
-        ]
+        splits = _splits(update, base.known, base.low_surrogates)
+        own_splits = _splits(update, base.known, facts.low_surrogates)
         clients = frozenset(client for client, stop in facts.known.items() if stop > base.known.get(client, 0))
-        return Verdict(update, clients, frozenset(splits), facts)
+        return Verdict(update, clients, splits, own_splits, facts)
 
     def commit(self, verdict: Verdict) -> None:
-        """Take over an update that was applied. Only the verdict of the last `check` may be committed."""
+        """Take over an update that was applied. Only the verdict of the last `check` may be committed.
+
+        What it split are two characters from now on, which nothing splits again."""
         facts = verdict.facts
         if isinstance(facts, _Facts):
             self._facts.absorb(facts)
+            self.forget(verdict.splits | verdict.own_splits)
             return
         self._facts.known[facts.client] = facts.stop
         runs = self._facts.places.get(facts.client)
         if runs is None:
             runs = self._facts.places[facts.client] = _Runs()
         runs.put(facts.clock, facts.place)
+        self.forget(verdict.splits)
+
+    def forget(self, splits: Splits) -> None:
+        """The log has these as split: they are two characters each."""
+        for client, clock in splits:
+            self._facts.low_surrogates.get(client, set()).discard(clock)
 
 
 def _typed_behind(update: Update, base: _Facts, *, clients_max: int) -> _Typed | None:
@@ -379,23 +389,26 @@ def _low_surrogates(struct: Struct) -> Iterator[int]:
         clock += 1
 
 
-def _splits(update: Update, known: dict[int, int], low_surrogates: dict[int, set[int]]) -> list[Id]:
+def _splits(update: Update, known: dict[int, int], low_surrogates: dict[int, set[int]]) -> Splits:
     if not low_surrogates:
-        return []
-    return [(client, clock) for client, clock in _boundaries(update, known) if clock in low_surrogates.get(client, ())]
+        return NO_SPLITS
+    return frozenset(unit for unit in _boundaries(update, known) if unit[1] in low_surrogates.get(unit[0], ()))
 
 
 def _boundaries(update: Update, known: dict[int, int]) -> Iterator[Id]:
-    """Yield every unit before which applying the update may cut a struct in two."""
+    """Yield every unit before which applying the update may cut a struct in two. What is known already is passed over
+    by Yjs and yrs alike, neighbours and all: a client that tells of its halves again has split nothing by that."""
     for struct in update.structs:
-        yield struct.client, struct.clock
-        yield struct.client, struct.clock + struct.length
+        client, clock, length, _, origin, right_origin, _, _, _ = struct
+        next_clock = known.get(client, 0)
+        if clock + length <= next_clock:
+            continue
         # Of a struct that is known in part the rest is taken.
-        yield struct.client, known.get(struct.client, 0)
-        if struct.origin:
-            yield struct.origin[0], struct.origin[1] + 1
-        if struct.right_origin:
-            yield struct.right_origin
+        yield client, next_clock
+        if origin:
+            yield origin[0], origin[1] + 1
+        if right_origin:
+            yield right_origin
     for client, clock, length in update.deletes:
         yield client, clock
         yield client, clock + length

@@ -14,6 +14,7 @@ from history.crdt.differing import make_equal
 from history.crdt.folding import fold
 from history.crdt.idsets import IdSet, between, delete_set_of, encode_id_set, subtract
 from history.crdt.roots import RootKind, root_kinds
+from history.crdt.splits import NO_SPLITS, Splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 
 _FOREVER_MS = 1 << 40
@@ -38,15 +39,18 @@ class _Wanted(NamedTuple):
         return canonical_json(trees_of(doc, self.kinds)) == self.canonical
 
 
-def restore_update(*, state_at: bytes, later: Sequence[bytes], head_state: bytes, client_id: int) -> bytes | None:
+def restore_update(
+    *, state_at: bytes, later: Sequence[bytes], head_state: bytes, client_id: int, splits: Splits = NO_SPLITS
+) -> bytes | None:
     """Return ONE update that, applied at head, makes every root say what it said at k; None when it does so already.
 
     `state_at` is an update that yields the document at k, collected or not; `later` are the rows k+1 to head in
     order, as logged; `head_state` yields the document at head, as it is served. `client_id` must be fresh: no struct
-    of the document is under it. The update was tried on a copy of head.
+    of the document is under it. `splits` are those of the log up to head, in which `later` is read already; what the
+    document said at k is told without those that came after. The update was tried on a copy of head.
     Raises: RestoreFailed; Malformed, MissingDependency when the bytes are not the document's."""
     scratch: Doc[Any] = Doc(client_id=client_id, skip_gc=True)
-    scratch.apply_update(state_at)
+    scratch.apply_update(with_splits(state_at, splits))
     known_at, deleted_at = decode_state_vector(scratch.get_state()), delete_set_of(scratch)
     fold(scratch, later, rows_per_transaction=_ROWS_PER_TRANSACTION)
     # The scratch document keeps what was deleted: it tells the kinds of roots that head has nothing left of.

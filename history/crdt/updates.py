@@ -203,7 +203,7 @@ def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
         clients.add(client)
         clock = reader.var_uint()
         for _ in range(struct_count):
-            struct = _read_struct(reader, client, clock)
+            struct = read_struct(reader, client, clock)
             clock += struct.length
             if clock > CLOCK_MAX:
                 raise Malformed("a clock is larger than 31 bits")
@@ -232,7 +232,8 @@ def read_deleted_ranges(reader: Reader) -> list[DeletedRange]:
     return ranges
 
 
-def _read_struct(reader: Reader, client: int, clock: int) -> Struct:
+def read_struct(reader: Reader, client: int, clock: int) -> Struct:
+    """Read one struct of a client, whose first unit has this clock. Raises: Malformed, RefusedUpdate."""
     info = reader.byte()
     ref = info & _KIND_BITS
     if ref in _REFUSED_KINDS:

@@ -9,6 +9,7 @@ import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { contentOf, hexOf } from './content.mjs'
 import { applyActions, rootOf } from './edits.mjs'
+import { editEmojiAtRandom } from './emoji_edits.mjs'
 import { editAtRandom, randomFrom } from './random_edits.mjs'
 
 const DEFAULT_TYPES = { t: 'text', a: 'array', m: 'map', x: 'xml' }
@@ -205,6 +206,12 @@ const COMMANDS = {
     const found = find(client)
     const random = randomFrom(seed)
     return repeat(found, count, interval_ms, () => editAtRandom(found.doc, found.types, random))
+  },
+  /** Cuts emoji in two, as editors do that know of strings alone. */
+  random_emoji({ client, seed, count, interval_ms = 0 }) {
+    const found = find(client)
+    const random = randomFrom(seed)
+    return repeat(found, count, interval_ms, () => editEmojiAtRandom(found.doc.getText('t'), random, { mayBreak: false }))
   },
   /** Types at the end of a text root, one code point per transaction. */
   type({ client, root = 't', text, interval_ms = 0 }) {

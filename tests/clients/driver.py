@@ -92,6 +92,11 @@ class Client:
         )
         return int(result["performed"])
 
+    async def random_emoji(self, *, seed: int, count: int, interval_ms: float = 0) -> int:
+        """Make `count` random edits of the root `t` at any UTF-16 offset, so that emoji are cut in two."""
+        result = await self._call("random_emoji", seed=seed, count=count, interval_ms=interval_ms)
+        return int(result["performed"])
+
     async def type(self, text: str, *, root: str = "t", interval_ms: float = 0, timeout_seconds: float = 60.0) -> int:
         """Append to a text root, one transaction per code point; return how many were typed: fewer if stopped."""
         result = await self._call(

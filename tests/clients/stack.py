@@ -29,9 +29,10 @@ from pytest_django import DjangoDbBlocker
 from config.stack.configuration import PROJECT, base_environment
 from config.stack.web import WebWorkers
 from documents.models import Document
+from history.crdt.splits import EMPTY_UPDATE
 from history.crdt.updates import Update, advance, decode_update
 from history.folds import document_at
-from history.models import Via
+from history.models import Kind, Via
 from history.verify import Difference, Verdict, verify_document
 from tests.clients.driver import Client, NodeClients
 
@@ -51,11 +52,13 @@ class LoggedRow:
     seq: int
     via: Via
     user_id: int | None
+    kind: Kind
     payload: bytes
 
     @property
     def update(self) -> Update:
-        return decode_update(self.payload)
+        """What the row says to a document; of a `split` row that is nothing."""
+        return decode_update(EMPTY_UPDATE if self.kind is Kind.SPLIT else self.payload)
 
 
 class Database:
@@ -99,14 +102,16 @@ class Database:
     def rows(self, room: str) -> list[LoggedRow]:
         """The log of a room, in order of seq."""
         query = """
-            SELECT row.seq, session.via, session.user_id, row.payload FROM history_update row
+            SELECT row.seq, session.via, session.user_id, row.kind, row.payload FROM history_update row
             JOIN documents_document document ON document.id = row.document_id
             JOIN history_session session ON session.document_id = row.document_id AND session.id = row.session_id
             WHERE document.name = %s ORDER BY row.seq
         """
         with self.connect() as connection:
             found = connection.execute(query, [room]).fetchall()
-        return [LoggedRow(seq, Via(via), user_id, bytes(payload)) for seq, via, user_id, payload in found]
+        return [
+            LoggedRow(seq, Via(via), user_id, Kind(kind), bytes(payload)) for seq, via, user_id, kind, payload in found
+        ]
 
     def head_seq(self, room: str) -> int:
         query = """

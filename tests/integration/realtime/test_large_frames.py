@@ -41,7 +41,7 @@ class HeldTake:
         self.inside_max = 0
         take, follow = Gate.take, Gate.follow
 
-        def held(gate: Gate, update: bytes) -> Any:
+        def held(gate: Gate, update: bytes, **limits: Any) -> Any:
             self.inside += 1
             self.inside_max = max(self.inside, self.inside_max)
             try:
@@ -49,13 +49,13 @@ class HeldTake:
                     self.threads.append(threading.current_thread().name)
                     self.under_way.set()
                     assert self.may_go_on.wait(10)
-                return take(gate, update)
+                return take(gate, update, **limits)
             finally:
                 self.inside -= 1
 
-        def counted(gate: Gate, seq: int, update: bytes, *, known: bool) -> None:
+        def counted(gate: Gate, seq: int, update: bytes, **rest: Any) -> None:
             self.inside_max = max(self.inside + 1, self.inside_max)
-            follow(gate, seq, update, known=known)
+            follow(gate, seq, update, **rest)
 
         monkeypatch.setattr(Gate, "take", held)
         monkeypatch.setattr(Gate, "follow", counted)
@@ -216,7 +216,7 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
         with pytest.raises(MissingDependency):
             await room._take(editor.get_update(known))
         assert room._gate is gate
-        monkeypatch.setattr(Gate, "_apply", _panic)
+        monkeypatch.setattr("history.gate._apply", _panic)
         ada.type(LARGE)
         await ada.until(lambda: ada.closed == 1008)
         assert room._gate is None
@@ -228,7 +228,7 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
     assert await folded_text(document) == "ba"
 
 
-def _panic(gate: Gate, update: bytes) -> None:
+def _panic(intake: Doc[Any], update: bytes) -> None:
     raise GateBroken("as after a panic")
 
 

@@ -210,7 +210,20 @@ def test_an_update_that_splits_an_emoji_says_where(update: bytes) -> None:
 
 def test_a_struct_known_in_part_splits_where_the_known_part_ends() -> None:
     guard = guard_of(one_struct(var_string("ab"), kind=4))
-    assert guard.check(b"\x01\x01\x01\x01\x84\x01\x00\x04\xf0\x9f\x98\x80\x00").splits == {(1, 2)}
+    assert guard.check(b"\x01\x01\x01\x01\x84\x01\x00\x04\xf0\x9f\x98\x80\x00").own_splits == {(1, 2)}
+
+
+def test_halves_that_are_told_of_again_split_nothing() -> None:
+    guard = guard_of(one_struct(var_string("😀"), kind=4))
+    halves = b"\x01\x02\x01\x00\x04\x01\x01a\x03\xef\xbf\xbd\x84\x01\x00\x03\xef\xbf\xbd\x00"
+    assert guard.check(halves).splits == frozenset()
+
+
+def test_what_is_split_once_is_not_split_again() -> None:
+    guard = guard_of(one_struct(var_string("a😀b"), kind=4))
+    between = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
+    guard.commit(guard.check(between))
+    assert guard.check(b"\x00\x01\x01\x01\x02\x01").splits == frozenset()
 
 
 def test_a_struct_that_goes_on_elsewhere_than_its_known_part_is_refused() -> None:
