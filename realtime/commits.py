@@ -156,7 +156,8 @@ class GroupCommit:
 
     async def room_for_more(self) -> None:
         """Wait while too many bytes are unstored: whoever reads a socket asks before it reads on."""
-        await self._room_for_more.wait()
+        while not self._room_for_more.is_set():  # again after each wait: all are woken, and the first may fill it up
+            await self._room_for_more.wait()
 
     async def flushed(self) -> None:
         """Wait until all that was submitted has met its fate."""

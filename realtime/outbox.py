@@ -90,11 +90,6 @@ class Outbox:
         while self._pump is not None:
             await asyncio.wait([self._pump])
 
-    @property
-    def waiting_bytes(self) -> int:
-        """What is in line now, each place's own cost included."""
-        return self._droppable_bytes + self._answer_bytes
-
     def close(self) -> None:
         self._waiting.clear()
         self._droppable_bytes = 0
