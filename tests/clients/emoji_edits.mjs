@@ -4,8 +4,8 @@ const EMOJI = ['😀', '😁', '🙂', '👩‍👩‍👧', '𝔘', '🇩🇪',
 const FORMATS = [{ bold: true }, { bold: null }, { italic: true }]
 const UNITS_KEPT_MAX = 60
 
-/** One random edit of a Y.Text, in one transaction. Lone surrogates are inserted only where `mayBreak`: Yjs shows them to
-    nobody but who typed them. */
+/** One random edit of a Y.Text, in one transaction. Only where `mayBreak` are there edits that Yjs shows to nobody but who
+    makes them: lone surrogates, and formats that change nothing and still cut the writer's own copy. */
 export function editEmojiAtRandom(text, random, { mayBreak }) {
   const below = (limit) => Math.floor(random() * limit)
   const said = text.toString()
@@ -13,7 +13,7 @@ export function editEmojiAtRandom(text, random, { mayBreak }) {
   if (said.length > UNITS_KEPT_MAX) text.delete(below(said.length - 20), 20)
   else if (said.length < 4 || choice < 0.35) text.insert(below(said.length + 1), EMOJI[below(EMOJI.length)])
   else if (choice < 0.55) text.delete(below(said.length), 1)
-  else if (choice < 0.65) text.format(below(said.length - 1), 1 + below(2), FORMATS[below(FORMATS.length)])
+  else if (choice < 0.65) text.format(below(said.length - 1), 1 + below(2), mayBreak ? FORMATS[below(FORMATS.length)] : { mark: below(2 ** 30) })
   else replace(text, said, anotherEmojiIn(said, below), mayBreak)
 }
 
