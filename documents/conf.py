@@ -106,6 +106,10 @@ class Conf:
     """An awareness state that its client has not renewed for this long is removed (y-protocols: outdatedTimeout)."""
     head_check_seconds: float = 2.0
     """How often the heads and rights of all open rooms are compared with the database, in one query."""
+    recheck_pause_seconds: float = 0.25
+    """However many messages ask for it, a room's people, and all accounts, are looked at again this far apart."""
+    session_check_seconds: float = 60.0
+    """How often a socket's session is looked up where the database does not keep sessions (SESSION_ENGINE)."""
     room_idle_seconds: float = 60.0
     """A room that nobody is in stays warm for this long."""
     catch_up_rows_max: int = 20_000
@@ -120,6 +124,10 @@ class Conf:
     warm_bytes_max: int = 32 * 1024 * 1024
     """Documents, as stored, in rooms that nobody is in; above it those nobody is in for longest end before
     ROOM_IDLE_SECONDS. In memory a document takes about ten times as much."""
+    layer_timeout_seconds: float = 1.0
+    """How long the channel layer may take for one thing, and the pause after it failed: hanging counts as away."""
+    hints_waiting_bytes_max: int = 16 * 1024 * 1024
+    """Hints that wait for a slow channel layer; above it the oldest go first, and the log has what they told."""
     hint_bytes_max: int = 64 * 1024
     """An update above this goes to the other processes as seqs only; they read it from the log."""
     ping_seconds: float = 20.0

@@ -5,7 +5,7 @@ that a socket has held since it came is believed. The admission, the append and 
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -167,19 +167,24 @@ def is_stamp_of(user: Any, stamp: str) -> bool:
     return any(constant_time_compare(password_stamp(each), stamp) for each in hashes)
 
 
-def deciding_fields(model: type[models.Model]) -> list[str]:
-    """The fields of a user model whose change has its sockets looked at again."""
-    fields = [each.attname for each in model._meta.concrete_fields]  # noqa: SLF001  (Django documents it)
+def decides(model: type[models.Model], saved_fields: Collection[str] | None) -> bool:
+    """Whether a save of these fields, or of all where they are not named, may change what an account may do."""
+    deciding = {name for each in _deciding_fields(model) for name in (each.name, each.attname)}
+    return saved_fields is None or not deciding.isdisjoint(saved_fields)
+
+
+def _deciding_fields(model: type[models.Model]) -> "list[models.Field[Any, Any]]":
+    fields = model._meta.concrete_fields  # noqa: SLF001  (Django documents it)
     own_hash = getattr(model, "get_session_auth_hash", None)
     if own_hash is None or own_hash is AbstractBaseUser.get_session_auth_hash:
-        return [name for name in fields if name in DECIDING_FIELDS]
-    return [name for name in fields if name not in NOT_DECIDING_FIELDS]
+        return [each for each in fields if each.name in DECIDING_FIELDS]
+    return [each for each in fields if each.name not in NOT_DECIDING_FIELDS]
 
 
 def _stamped(model: type[models.Model]) -> models.QuerySet[Any]:
     """All accounts with their stamps: one number, hashed by Postgres, of whatever columns decide."""
     stamp = Func(
-        *(F(name) for name in deciding_fields(model)),
+        *(F(each.name) for each in _deciding_fields(model)),
         template="hashtextextended(ROW(%(expressions)s)::text, 0)",
         output_field=models.BigIntegerField(),
     )

@@ -10,6 +10,9 @@ import hmac
 import json
 import logging
 import secrets
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +21,12 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from documents.conf import conf
+from documents.credentials import accounts_changed
 from documents.roles import rights_changed
 from history.crdt.merging import merged
 from history.signals import log_appended
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
+from realtime.rechecks import EVERYONE
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
@@ -29,19 +34,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HINTS_WAITING_MAX = 10_000
-"""Hints that wait for a slow channel layer; the oldest go first."""
+HINT_OVERHEAD_BYTES = 512
+"""What a hint counts beside what it carries."""
 
-RETRY_SECONDS = 1.0
-"""Pause after the channel layer could not be reached."""
-
-LAYER_SECONDS = 1.0
-"""How long a channel layer may take for one thing: one that hangs counts as one that is away."""
-
-SILENCE_SECONDS = 6.0
-"""A bus that does not bring back this process's own heartbeat for so long has forgotten its groups."""
+ACCOUNTS_TOLD_MAX = 20
+"""Accounts that one process tells of by name in RECHECK_PAUSE_SECONDS; of more it tells once, without names."""
 
 PROCESSES_GROUP = "palimpsest.processes"
+
+
+def silence_seconds() -> float:
+    """Who is not heard for so long is gone, and a bus that does not bring back this process's own heartbeat, of which
+    each watch sends one, has forgotten its groups."""
+    return max(3 * conf().head_check_seconds, 2 * conf().layer_timeout_seconds)
 
 
 def group_of(document_id: int) -> str:
@@ -60,7 +65,9 @@ class Bus:
         self._subscribed: set[int] = set()
         self._membership = asyncio.Lock()
         self._is_joined = False
-        self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(HINTS_WAITING_MAX)
+        self._outgoing: deque[tuple[str, dict[str, Any], int]] = deque()
+        self._outgoing_bytes = 0
+        self._has_outgoing = asyncio.Event()
         self._heard: dict[str, float] = {}
         self._tasks = (
             [] if self._layer is None else [asyncio.create_task(self._listen()), asyncio.create_task(self._send())]
@@ -79,7 +86,7 @@ class Bus:
         self._subscribed.discard(document_id)
         if self._layer is not None and self._channel is not None:
             try:
-                async with asyncio.timeout(LAYER_SECONDS), self._membership:
+                async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
                     if document_id not in self._subscribed:  # else it was opened again meanwhile
                         await self._layer.group_discard(group_of(document_id), self._channel)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
@@ -117,12 +124,12 @@ class Bus:
         the layer has lost them."""
         if self._layer is None:
             return
-        now = self._hub.now()
+        now, silence = self._hub.now(), silence_seconds()
         self._publish(PROCESSES_GROUP, {"type": "alive", "process": self._process})
-        if not self._is_joined or now - self._heard.get(self._process, 0.0) > SILENCE_SECONDS:
+        if not self._is_joined or now - self._heard.get(self._process, 0.0) > silence:
             await self._rejoin(now)
             return
-        silent = {name for name, at in self._heard.items() if now - at > SILENCE_SECONDS}
+        silent = {name for name, at in self._heard.items() if now - at > silence}
         for process in silent:
             del self._heard[process]
             for room in self._hub.rooms.values():
@@ -146,7 +153,7 @@ class Bus:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # a layer forgets by itself who is gone
-            async with asyncio.timeout(LAYER_SECONDS):
+            async with asyncio.timeout(conf().layer_timeout_seconds):
                 for document_id in list(self._subscribed):
                     await self.unsubscribe(document_id)
 
@@ -155,7 +162,7 @@ class Bus:
         if self._layer is None:
             return True
         try:
-            async with asyncio.timeout(LAYER_SECONDS), self._membership:
+            async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
                 if self._channel is None:
                     self._channel = await self._layer.new_channel("palimpsest")
                 await self._layer.group_add(group, self._channel)
@@ -168,19 +175,32 @@ class Bus:
     def _publish(self, group: str, message: dict[str, Any]) -> None:
         if self._layer is None:
             return
-        if self._outgoing.full():
-            self._outgoing.get_nowait()
-        self._outgoing.put_nowait((group, signed(message)))
+        size = HINT_OVERHEAD_BYTES + sum(len(each) for each in message.values() if isinstance(each, bytes))
+        self._outgoing.append((group, signed(message), size))
+        self._outgoing_bytes += size
+        while self._outgoing_bytes > conf().hints_waiting_bytes_max:
+            self._take_outgoing()
+        if self._outgoing:
+            self._has_outgoing.set()
+
+    def _take_outgoing(self) -> tuple[str, dict[str, Any]]:
+        group, message, size = self._outgoing.popleft()
+        self._outgoing_bytes -= size
+        return group, message
 
     async def _send(self) -> None:
         while True:
-            group, message = await self._outgoing.get()
+            await self._has_outgoing.wait()
+            if not self._outgoing:
+                self._has_outgoing.clear()
+                continue
+            group, message = self._take_outgoing()
             try:
-                async with asyncio.timeout(LAYER_SECONDS):
+                async with asyncio.timeout(conf().layer_timeout_seconds):
                     await self._layer.group_send(group, message)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: a hint was not sent: %s", type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(conf().layer_timeout_seconds)
 
     async def _listen(self) -> None:
         await self._join(PROCESSES_GROUP)
@@ -192,7 +212,7 @@ class Bus:
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: cannot listen: %s", type(error).__name__)
                 self._is_joined = False  # it may have come back without its groups
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(conf().layer_timeout_seconds)
                 await self._join(PROCESSES_GROUP)
                 continue
             try:
@@ -202,12 +222,14 @@ class Bus:
 
     def _hear(self, message: dict[str, Any]) -> None:
         process = str(message.get("process", ""))
-        if message["type"] != "doc_update" and not _is_genuine(
-            message
-        ):  # those of rows are a reason to look at the log
+        # Those of rows are a reason to look at the log, whoever sent them.
+        if message["type"] != "doc_update" and not _is_genuine(message):
             raise ValueError("not signed by one of these processes")
         if message["type"] == "alive":
             self._heard[process] = self._hub.now()
+            return
+        if message["type"] == "accounts":
+            self._hub.rechecks.look_at_accounts_soon(message["user"])
             return
         if process == self._process:
             return
@@ -223,7 +245,7 @@ class Bus:
             case "presence_query":
                 self.publish_awareness(room.document_id, room.presence_here())
             case "rights":
-                self._hub.spawn(self._hub.rights_changed(room.document_id))
+                self._hub.rechecks.look_at_room_soon(room)
             case unknown:
                 raise ValueError(f"unknown message type {unknown!r}")
 
@@ -287,6 +309,7 @@ def _parts(claims: Sequence[Claim]) -> Iterator[Sequence[Claim]]:
 def connect_signals() -> None:
     log_appended.connect(_on_log_appended)
     rights_changed.connect(_on_rights_changed)
+    accounts_changed.connect(_on_accounts_changed)
 
 
 def _on_log_appended(*, document_id: int, epoch: int, first_seq: int, seq: int, update: bytes, **_: Any) -> None:
@@ -305,8 +328,38 @@ def _on_rights_changed(*, document_id: int, **_: Any) -> None:
     _send_now(group_of(document_id), {"type": "rights", "document": document_id})
 
 
+class _AccountsTold:
+    """Keeps a transaction over thousands of accounts from sending thousands of messages: whoever hears one looks again
+    RECHECK_PAUSE_SECONDS later, which is when what it was silent about has happened."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since = 0.0
+        self._count = 0
+
+    def name_for(self, user_key: Any) -> str | None:
+        """What to call the account in a message; None where no message is needed."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._since > conf().recheck_pause_seconds:
+                self._since, self._count = now, 0
+            self._count += 1
+            if self._count > ACCOUNTS_TOLD_MAX:
+                return EVERYONE if self._count == ACCOUNTS_TOLD_MAX + 1 else None
+        return str(user_key)
+
+
+_accounts_told = _AccountsTold()
+
+
+def _on_accounts_changed(*, user_key: Any, **_: Any) -> None:
+    name = _accounts_told.name_for(user_key)
+    if name is not None:
+        _send_now(PROCESSES_GROUP, {"type": "accounts", "user": name})
+
+
 async def _group_send(group: str, message: dict[str, Any]) -> None:
-    async with asyncio.timeout(LAYER_SECONDS):
+    async with asyncio.timeout(conf().layer_timeout_seconds):
         await get_channel_layer().group_send(group, message)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -18,9 +18,7 @@ from django.db import DatabaseError, connections
 from pycrdt import Doc
 
 from documents.conf import conf
-from documents.credentials import Credential
 from documents.models import Document
-from documents.roles import Admission, admit_again
 from history.append import append
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
@@ -34,6 +32,7 @@ from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.limits import SocketCounts
 from realtime.protocols.awareness import Claim
+from realtime.rechecks import Rechecks
 from realtime.rooms import Committed, MakeDoc, Room
 
 if TYPE_CHECKING:
@@ -88,6 +87,7 @@ class Hub:
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = {}
         self.commits = GroupCommit()
+        self.rechecks = Rechecks(self)
         self.bus = Bus(self)
         self.sockets = SocketCounts()
         self.draining = False
@@ -242,6 +242,7 @@ class Hub:
             await asyncio.sleep(conf().head_check_seconds)
             try:
                 await self._check_heads()
+                await self.rechecks.check_accounts()
                 self._expire_presence()
                 self._evict_idle()
                 await self.bus.check()
@@ -254,7 +255,6 @@ class Hub:
             return
         seen = {room: room.seq for room in rooms}
         found = await self.load(_read_heads, [room.document_id for room in rooms])
-        stale: list[Room] = []
         for room in rooms:
             head = found.get(room.document_id)
             if head is None:
@@ -265,25 +265,9 @@ class Hub:
                 room.drop("the document has to be loaded again")
             elif seq > room.seq or seq < seen[room]:  # or a backup was restored
                 room.catch_up_soon()
-            if any(connection.session.admission.access_version != access_version for connection in room.connections):
-                stale.append(room)
-        if stale:
-            await self.check_rights(stale)
-
-    async def check_rights(self, rooms: Iterable[Room]) -> None:
-        """Ask again what everyone in these rooms may do; close or downgrade those who may no longer."""
-        for room in rooms:
-            here = list(room.connections)  # who comes meanwhile is admitted just then
-            users = {connection.session.credential: connection.user for connection in here}
-            admissions = await self.load(_admit_again, users, room.document_id)
-            for connection in here:
-                if connection in room.connections and connection.session.credential in admissions:
-                    connection.readmit(admissions[connection.session.credential])
-
-    async def rights_changed(self, document_id: int) -> None:
-        room = self.rooms.get(document_id)
-        if room is not None:
-            await self.check_rights([room])
+            admissions = (connection.session.admission for connection in room.connections)
+            if any(each.access_version != access_version or each.role is None for each in admissions):
+                self.rechecks.look_at_room_soon(room)
 
     def _expire_presence(self) -> None:
         for room in self.rooms.values():
@@ -372,8 +356,3 @@ def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
     heads = Head.objects.filter(document_id__in=document_ids, document__deleted_at__isnull=True)
     rows = heads.values_list("document_id", "seq", "epoch", "document__access__version")
     return {document_id: (seq, epoch, version) for document_id, seq, epoch, version in rows}
-
-
-def _admit_again(users: Mapping[Credential, Any], document_id: int) -> dict[Credential, Admission]:
-    document = Document.objects.filter(pk=document_id).first()
-    return {} if document is None else admit_again(users, document)  # a purged document has its room dropped

@@ -346,7 +346,7 @@ class Room:
             if reason is not Reason.BEHIND and entry.origin is not None:
                 entry.origin.denied()
         waiting = [*behind, *self.hub.commits.withdraw(self)]
-        self.hub.spawn(self.hub.check_rights([self]))
+        self.hub.rechecks.look_at_room_soon(self)
         if waiting:
             self.hub.spawn(self._judge_again(waiting))
 

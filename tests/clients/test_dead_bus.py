@@ -12,7 +12,7 @@ from tests.conftest import BreakableGround
 REPAIR_SECONDS = 5.0
 """HEAD_CHECK_SECONDS is 2."""
 REJOIN_SECONDS = 20.0
-"""A process notices within SILENCE_SECONDS (6) that the layer has forgotten it."""
+"""A process notices within 6 s (`silence_seconds`) that the layer has forgotten it."""
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ async def test_nothing_more_reaches_a_socket_whose_right_was_taken(no_watch: Non
     ):
         await asyncio.gather(ada.until_synced(), reader.until_synced(), eve.until_synced())
         await Membership.objects.filter(user=people["eve"]).adelete()
-        await hub.check_rights([hub.rooms[document.pk]])
+        await hub.rechecks.look_at_room(hub.rooms[document.pk])
         await eve.until(lambda: eve.closed == 4403)
         before = len(eve.received)
         for text in ("s", "es"):  # what is sent to one is sent to all before the next

@@ -108,7 +108,8 @@ async def test_a_layer_that_hangs_does_not_stop_the_watch(
         await ada.until_synced()
         layer = HangingLayer()
         monkeypatch.setattr(hub.bus, "_layer", layer)
-        monkeypatch.setattr("realtime.bus.SILENCE_SECONDS", 0.0)  # it is noticed, and the watch joins the groups again
+        # It is noticed, and the watch joins the groups again.
+        monkeypatch.setattr("realtime.bus.silence_seconds", lambda: 0.0)
         await layer.is_joined.wait()
         await sync_to_async(append_rows)(make_session(document), [update_that_types("x", client_id=7)])
         await ada.until(lambda: ada.text == "x")
@@ -139,7 +140,7 @@ async def test_each_process_tells_of_its_own_people_alone(
 
 
 async def test_a_layer_that_hangs_ends_a_rejoining_at_its_first_group(
-    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
         document, _ = await shared_document()
@@ -151,7 +152,7 @@ async def test_a_layer_that_hangs_ends_a_rejoining_at_its_first_group(
             asked.append(group)
             await super().group_add(group, channel)
 
-    monkeypatch.setattr("realtime.bus.LAYER_SECONDS", 0.05)
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.05}
     monkeypatch.setattr(hub.bus, "_layer", Hanging())
     monkeypatch.setattr(hub.bus, "_is_joined", False)
     await hub.bus.check()

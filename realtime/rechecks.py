@@ -1,0 +1,158 @@
+"""Who may still be here: looks again at the rights, accounts and sessions of everyone in this process's rooms.
+
+However many reasons there are, each room and the accounts are looked at by one at a time, RECHECK_PAUSE_SECONDS apart
+at least; all that comes meanwhile is one further look. The watch comes here too, so that no message has to."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from documents.conf import conf
+from documents.credentials import Credential, has_ended_elsewhere, read_standing, sessions_are_in_database
+from documents.models import Document
+from documents.roles import Admission, admit_again
+from realtime.rooms import Room
+
+if TYPE_CHECKING:
+    from realtime.connections import Connection
+    from realtime.hub import Hub
+
+EVERYONE = ""
+"""Instead of a user's key: no more is known than that some accounts have changed."""
+
+ACCOUNTS_NAMED_MAX = 100
+"""Accounts that wait to be looked at by name; where there are more, everyone is looked at."""
+
+
+class Rechecks:
+    """What this process has yet to look at again, and the looks that are under way. Lives on the event loop."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self._hub = hub
+        self._rooms_due: dict[Room, set[Credential] | None] = {}
+        self._rooms_busy: set[Room] = set()
+        self._accounts_due: set[str] = set()
+        self._accounts_busy = False
+        self._looked_up_at: dict[Credential, float] = {}
+        self._looking_up = False
+
+    # Of a document
+
+    def look_at_room_soon(self, room: Room, whom: Iterable[Credential] | None = None) -> None:
+        """Ask again what these people may do in a room, everyone where none are named; close or downgrade those who
+        may no longer."""
+        waiting = self._rooms_due.get(room, set())
+        self._rooms_due[room] = None if whom is None or waiting is None else waiting | set(whom)
+        if room not in self._rooms_busy:
+            self._rooms_busy.add(room)
+            self._hub.spawn(self._look_at_room(room))
+
+    async def _look_at_room(self, room: Room) -> None:
+        try:
+            while room in self._rooms_due and not room.closed:
+                await self.look_at_room(room, self._rooms_due.pop(room))
+                await asyncio.sleep(conf().recheck_pause_seconds)
+        finally:
+            self._rooms_busy.discard(room)
+            self._rooms_due.pop(room, None)
+
+    async def look_at_room(self, room: Room, whom: Collection[Credential] | None = None) -> None:
+        """As `look_at_room_soon`, now. Raises: DatabaseError; the watch looks again then."""
+        # Those who are here now: who comes meanwhile is admitted just then.
+        here = [each for each in room.connections if whom is None or each.session.credential in whom]
+        users = {each.session.credential: each.user for each in here}
+        if not users:
+            return
+        admissions = await self._hub.load(_admit_again, users, room.document_id)
+        for connection in here:
+            if connection in room.connections and connection.session.credential in admissions:
+                connection.readmit(admissions[connection.session.credential])
+
+    # Of accounts and their sessions
+
+    def look_at_accounts_soon(self, user_key: str) -> None:
+        """Look at the sockets of one account (its key as text) or of EVERYONE now, and once more after
+        RECHECK_PAUSE_SECONDS: a logout is told of just before its session goes, and the first messages of many for all
+        that follow them."""
+        self._accounts_due.add(user_key)
+        if len(self._accounts_due) > ACCOUNTS_NAMED_MAX:
+            self._accounts_due = {EVERYONE}
+        if not self._accounts_busy:
+            self._accounts_busy = True
+            self._hub.spawn(self._look_at_accounts())
+
+    async def _look_at_accounts(self) -> None:
+        try:
+            seen_once: set[str] = set()
+            while self._accounts_due or seen_once:
+                due, self._accounts_due = self._accounts_due, set()
+                keys, seen_once = due | seen_once, due
+                await self._look_at(self._people(None if EVERYONE in keys else keys), named=EVERYONE not in keys)
+                await asyncio.sleep(conf().recheck_pause_seconds)
+        finally:
+            self._accounts_busy = False
+
+    async def check_accounts(self) -> None:
+        """By the watch: look at everyone's account and session. Raises: DatabaseError."""
+        await self._look_at(self._people(None), named=False)
+
+    def _people(self, keys: Collection[str] | None) -> "dict[Credential, list[Connection]]":
+        """Everyone who is not nobody, or those with these keys, by what they came with."""
+        people: dict[Credential, list[Connection]] = {}
+        for room in self._hub.rooms.values():
+            for connection in room.connections:
+                credential = connection.session.credential
+                if credential.user_key is not None and (keys is None or str(credential.user_key) in keys):
+                    people.setdefault(credential, []).append(connection)
+        return people
+
+    async def _look_at(self, people: "dict[Credential, list[Connection]]", *, named: bool) -> None:
+        """Those who are named are asked for in full; of the rest the database says whose account or session is not what
+        it was, in one query for each kind."""
+        if not people:
+            return
+        standing = None if named else await self._hub.load(read_standing, people.keys())
+        stale: dict[Room, set[Credential]] = {}
+        for credential, connections in people.items():
+            for connection in connections:
+                if standing is None or not connection.session.admission.holds(credential, standing):
+                    stale.setdefault(connection.room, set()).add(credential)
+        for room, whom in stale.items():
+            self.look_at_room_soon(room, whom)
+        with_session = {each: people[each] for each in people if each.session_key is not None}
+        if with_session and not sessions_are_in_database():
+            self._look_up_sessions(with_session, at_once=named)
+
+    # Of sessions that only their engine knows
+
+    def _look_up_sessions(self, people: "dict[Credential, list[Connection]]", *, at_once: bool) -> None:
+        """Have sessions looked up in the background: those that are named, else whichever has not been for
+        SESSION_CHECK_SECONDS."""
+        now = self._hub.now()
+        if not at_once:
+            self._looked_up_at = {each: self._looked_up_at.get(each, now) for each in people}
+        oldest = now - conf().session_check_seconds
+        due = [each for each in people if at_once or self._looked_up_at[each] <= oldest]
+        if due and (at_once or not self._looking_up):
+            self._looking_up = True
+            self._looked_up_at |= dict.fromkeys(due, now)
+            self._hub.spawn(self._end_sessions({each: people[each] for each in due}))
+
+    async def _end_sessions(self, people: "dict[Credential, list[Connection]]") -> None:
+        try:
+            ended = await self._hub.load(_ended, list(people))
+        finally:
+            self._looking_up = False
+        for connection in (each for credential in ended for each in people[credential]):
+            if connection in connection.room.connections:
+                connection.readmit(replace(connection.session.admission, role=None, signed_in=False))
+
+
+def _admit_again(users: Mapping[Credential, Any], document_id: int) -> dict[Credential, Admission]:
+    document = Document.objects.filter(pk=document_id).first()
+    return {} if document is None else admit_again(users, document)  # a purged document has its room dropped
+
+
+def _ended(credentials: Collection[Credential]) -> list[Credential]:
+    return [each for each in credentials if has_ended_elsewhere(each)]
