@@ -42,8 +42,16 @@ class Conf:
     14,000. pycrdt applies so many in 0.1 s, in which the process does nothing else."""
     append_rows_max: int = 2000
     """Rows of one transaction of the group commit; the rest waits for the next one."""
+    head_wait_ms: int = 50
+    """How long a batch waits for one document's head; other processes' appends hold one for about a millisecond."""
+    parked_ms: int = 100
+    """How long a document whose head was held steps aside before it is tried again."""
     append_lock_timeout_ms: int = 5000
     """How long an append waits for a document's head that another transaction holds; then its sockets get 1013."""
+    page_rows: int = 5000
+    """Rows of the log fetched by one query."""
+    page_bytes_max: int = 32 * 1024 * 1024
+    """Bytes of the log fetched by one query; a larger row comes by itself, and segments one by one."""
     fold_rows_per_transaction: int = 1000
     """Rows folded in one pycrdt transaction: 326 ms for 259,778 rows, against 505 ms one by one."""
     snapshot_rows: int = 5000
@@ -56,6 +64,8 @@ class Conf:
     """Squash packs no fewer cold rows than this into one segment."""
     segment_rows_max: int = 4000
     """Squash packs no more rows than this into one segment."""
+    segment_bytes_max: int = 32 * 1024 * 1024
+    """Squash packs no more bytes than this into one segment; a single larger row is a segment of its own."""
     squash_after_seconds: int = 24 * 3600
     """Rows younger than this stay as they are."""
     run_gap_seconds: int = 300
@@ -89,6 +99,10 @@ class Conf:
     address; behind a proxy all are, unless TRUSTED_PROXIES names it."""
     sockets_per_user_max: int = 500
     """Sockets of one signed-in user, in one process; one more gets 1013."""
+    asks_max: int = 3
+    """How often in a row a client is asked for the updates that its last one builds on; then it gets 1013."""
+    load_threads: int = 4
+    """Threads of one process that read the database for rooms. Appends have one of their own."""
     authenticate_seconds: float = 10.0
     """A socket that is not in its room by then, because the database is slow, gets 1013. 0 is no limit."""
     messages_per_frame_max: int = 256
@@ -114,6 +128,8 @@ class Conf:
     """A room that nobody is in stays warm for this long."""
     catch_up_rows_max: int = 20_000
     """A room that is further behind the log than this is loaded anew instead."""
+    catch_up_bytes_max: int = 64 * 1024 * 1024
+    """As CATCH_UP_ROWS_MAX, in bytes of those rows, which are held in memory."""
     eviction_snapshot_rows: int = 200
     """An idle room is compacted into a snapshot if at least this many rows came since the last one."""
     awareness_states_per_socket_max: int = 16

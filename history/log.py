@@ -11,21 +11,23 @@ from typing import Any, LiteralString
 import psycopg
 from django.db import connection, transaction
 
+from documents.conf import conf
 from history.crdt.packing import unpack
 from history.crdt.splits import EMPTY_UPDATE, Splits, with_splits
 from history.errors import LogHole
 from history.models import Head, Kind, Segment, Update
 from history.times import moment
 
-PAGE_ROWS = 5000
-"""Rows fetched by one query."""
-
-
 READ_ROWS = """
 SELECT seq, session_id, kind, at, payload FROM history_update
 WHERE document_id = %s AND seq BETWEEN %s AND %s ORDER BY seq
 """
 READ_SPLITS = "SELECT client, clock FROM history_split WHERE document_id = %s AND seq < %s"
+# The size of a large payload stands beside it: this reads none of them.
+COUNT_BYTES = """
+SELECT coalesce(sum(octet_length(payload)), 0)::bigint FROM history_update
+WHERE document_id = %s AND seq BETWEEN %s AND %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def read_log(document_id: int, *, after: int = 0, until: int) -> Iterator[LogRow
         yield row
         expected += 1
     while expected <= until:
-        page = _page(READ_ROWS, [document_id, expected, min(until, expected + PAGE_ROWS - 1)])
+        page = _page(READ_ROWS, [document_id, expected, _last_of_page(document_id, expected, until)])
         for seq, session_id, kind, at, payload in page:
             if seq != expected:
                 raise LogHole(document_id, expected)
@@ -103,6 +105,14 @@ def seq_at(document_id: int, at: datetime) -> int:
     return max(row.seq for row in _unpacked(segment) if row.at <= at)
 
 
+def _last_of_page(document_id: int, first: int, until: int) -> int:
+    """Where a page ends that begins at `first`: by PAGE_ROWS and PAGE_BYTES_MAX. It has at least one row."""
+    last = min(until, first + max(conf().page_rows, 1) - 1)
+    while last > first and _page(COUNT_BYTES, [document_id, first, last])[0][0] > conf().page_bytes_max:
+        last = first + (last - first) // 2
+    return last
+
+
 def _page(query: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Rows in psycopg's binary form: the ORM takes four times as long for them."""
     connection.ensure_connection()
@@ -112,7 +122,7 @@ def _page(query: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 def _rows_of_segments(document_id: int, *, after: int, until: int) -> Iterator[LogRow]:
     segments = Segment.objects.filter(document_id=document_id, last_seq__gt=after, first_seq__lte=until)
-    for segment in segments.order_by("first_seq").iterator(chunk_size=10):
+    for segment in segments.order_by("first_seq").iterator(chunk_size=1):  # each is up to SEGMENT_BYTES_MAX
         for row in _unpacked(segment):
             if after < row.seq <= until:
                 yield row

@@ -20,9 +20,6 @@ from history.models import Segment, Session, Update
 from history.runs import INSERT_RUNS
 from history.times import microseconds
 
-SEGMENT_BYTES_MAX = 32 * 1024 * 1024
-"""Payloads of one segment: what a reader holds in memory for it. A single larger row is a segment of its own."""
-
 # Two workers on one document would pack the same rows and one of them fail at the primary key; this lock lets the
 # second go on to other documents at once. Not the head's row, whose lock would stall live appends, nor the
 # document's, whose lock holds up changes of rights.
@@ -97,7 +94,7 @@ def _last_seq_to_pack(document_id: int, *, after: int, older_than: datetime) -> 
     for seq, at, size in sizes:
         if at >= older_than:
             break
-        if count and bytes_ + size > SEGMENT_BYTES_MAX:
+        if count and bytes_ + size > conf().segment_bytes_max:
             return until
         bytes_ += size
         count += 1

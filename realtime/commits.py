@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HEAD_WAIT_MS = 50
-"""How long a batch waits for a document's head; other processes' appends hold one for about a millisecond."""
-
-PARKED_SECONDS = 0.1
-"""How long a document whose head was held steps aside before it is tried again."""
-
 BUSY = Refused(Reason.BUSY)
 
 
@@ -244,7 +238,7 @@ class GroupCommit:
         """Append, on a connection that lives on: Channels closes old ones after a call, whatever CONN_MAX_AGE says."""
         self._database = connections[DEFAULT_DB_ALIAS]  # this thread's own
         try:
-            return append(batch, lock_timeout_ms=HEAD_WAIT_MS)
+            return append(batch, lock_timeout_ms=conf().head_wait_ms)
         finally:
             connection.close_at = None
 
@@ -260,7 +254,7 @@ class GroupCommit:
         entries += self._take_out(room)
         self._parked[room] = entries
         self._last_of_room[room.document_id] = entries[-1]
-        loop.call_later(PARKED_SECONDS, self._unpark, room)
+        loop.call_later(conf().parked_ms / 1000, self._unpark, room)
 
     def _unpark(self, room: "Room") -> None:
         self._queue.extendleft(reversed(self._parked.pop(room, [])))

@@ -34,9 +34,6 @@ from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
 
-ASKS_MAX = 3
-"""How often in a row a client is asked for what is missing."""
-
 DENIED_REASON = "you may read this document but not write to it"
 
 
@@ -158,7 +155,7 @@ class Connection:
             self.denied(Reason.FULL.value)
             return
         self._asked += 1
-        if self._asked <= ASKS_MAX:
+        if self._asked <= conf().asks_max:
             self.outbox.offer(SharedMessage(sync_step1))
         else:
             self.close(Closing(CloseCode.TRY_AGAIN, "your edits build on others that are not here"))

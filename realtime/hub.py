@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOAD_THREADS = 4
-"""Threads that read the database for rooms. Appends have a thread of their own: a slow load holds up no commit."""
-
 CLOSED_AT_ONCE = 50
 """Sockets that a drain closes without a pause."""
 
@@ -96,12 +93,13 @@ class Hub:
         self._entering: Counter[int] = Counter()
         self._opening: dict[int, asyncio.Task[Room]] = {}
         # Threads one by one, not a pool: each can then be told to close its own database connection.
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(LOAD_THREADS)]
+        # Appends have a thread of their own: a slow load holds up no commit.
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="load") for _ in range(max(conf().load_threads, 1))]
         self._idle_threads: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
         for thread in self._threads:
             self._idle_threads.put_nowait(thread)
         self._loads: set[asyncio.Task[Any]] = set()
-        self._compute_threads = ThreadPoolExecutor(conf().compute_threads, thread_name_prefix="compute")
+        self._compute_threads = ThreadPoolExecutor(max(conf().compute_threads, 1), thread_name_prefix="compute")
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._watch_for_ever())
 

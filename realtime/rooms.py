@@ -163,10 +163,11 @@ class Room:
         upto = self.seq
         if upto == seq:
             return None, seq
-        if upto - seq > min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
-            return SharedMessage(encode_update(self.doc.get_update())), upto
-        tail = await self.hub.load(_read_tail, self.document_id, seq)
-        return SharedMessage(encode_update(merged([row.update for row in tail.rows]))), tail.rows[-1].last_seq
+        if upto - seq <= min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
+            rows = (await self.hub.load(_read_tail, self.document_id, seq)).rows
+            if rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
+                return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
+        return SharedMessage(encode_update(self.doc.get_update())), self.seq
 
     # Writing
 
@@ -547,11 +548,17 @@ def _is_behind(fate: Fate) -> bool:
 
 
 def _read_tail(document_id: int, after: int) -> _Tail:
-    """Rows after `after`, at most CATCH_UP_ROWS_MAX. Reads the database."""
+    """Rows after `after`, at most CATCH_UP_ROWS_MAX and about CATCH_UP_BYTES_MAX. Reads the database."""
     with consistent_read():
         head = head_of(document_id)
         until = min(head.seq, after + conf().catch_up_rows_max)
-        rows = [_committed(row) for row in read_log(document_id, after=after, until=until)]
+        rows: list[Committed] = []
+        bytes_left = conf().catch_up_bytes_max
+        for row in read_log(document_id, after=after, until=until):
+            rows.append(_committed(row))
+            bytes_left -= len(row.payload)
+            if bytes_left < 0:
+                break
     return _Tail(head.epoch, head.seq, rows)
 
 

@@ -114,8 +114,8 @@ def test_a_seq_beyond_the_head_is_no_moment() -> None:
             document_at(document.pk, seq=seq)
 
 
-def test_a_reader_sees_no_hole_while_a_squash_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "PAGE_ROWS", 4)
+def test_a_reader_sees_no_hole_while_a_squash_goes_by(settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "PAGE_ROWS": 4}
     document = make_document()
     append_rows(make_session(document), typed("abcdefghijklmno"))
     with consistent_read():
@@ -126,9 +126,9 @@ def test_a_reader_sees_no_hole_while_a_squash_goes_by(monkeypatch: pytest.Monkey
     assert not Update.objects.filter(document=document).exists()
 
 
-def test_a_torn_read_is_a_hole_and_never_a_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_read_is_a_hole_and_never_a_lie(settings: Settings) -> None:
     """Outside of `consistent_read()` nothing keeps the tables together."""
-    monkeypatch.setattr(log, "PAGE_ROWS", 4)
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "PAGE_ROWS": 4}
     document = make_document()
     append_rows(make_session(document), typed("abcdefghijklmno"))
     reading = read_log(document.pk, until=15)
@@ -138,6 +138,29 @@ def test_a_torn_read_is_a_hole_and_never_a_lie(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(LogHole) as hole:
         list(reading)
     assert hole.value.seq == 5
+
+
+def test_no_query_fetches_more_of_the_log_than_memory_has_room_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "PAGE_BYTES_MAX": 1000}
+    document = make_document()
+    sizes = [400, 400, 400, 3000, *[10] * 30, 900, 900]
+    append_rows(make_session(document), [bytes(size) for size in sizes])
+    fetched: list[int] = []
+    page = log._page
+
+    def noted(query: Any, params: Any) -> Any:
+        rows = page(query, params)
+        if query is not log.COUNT_BYTES:
+            fetched.append(sum(len(row[-1]) for row in rows))
+        return rows
+
+    monkeypatch.setattr(log, "_page", noted)
+    with consistent_read():
+        assert [len(row.payload) for row in read_log(document.pk, until=len(sizes))] == sizes
+    assert all(bytes_ <= 1000 or bytes_ == 3000 for bytes_ in fetched)
+    assert sum(fetched) == sum(sizes)
 
 
 def test_a_tail_that_has_grown_is_compacted_when_it_is_opened(settings: Settings) -> None:

@@ -83,8 +83,8 @@ def test_warm_rows_stay_as_they_are() -> None:
     assert _holds(document)
 
 
-def test_a_segment_ends_where_its_bytes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squash, "SEGMENT_BYTES_MAX", 1000)
+def test_a_segment_ends_where_its_bytes_are_enough(settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "SEGMENT_BYTES_MAX": 1000}
     document = make_document()
     append_rows(make_session(document), [bytes(size) for size in (400, 400, 400, 3000, 100, 100, 100, 100)])
     with_tail = squash_document(document.pk, older_than=NEVER_WARM)

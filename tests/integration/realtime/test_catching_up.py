@@ -7,6 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from history.folds import make_ydoc
+from realtime.closing import Closing
 from realtime.hub import Hub
 from tests.builders import append_rows, make_session
 from tests.integration.realtime.rooms import empty, shared_document, stored, update_that_types
@@ -53,3 +54,18 @@ async def test_a_row_that_is_stored_while_a_room_is_being_loaded_is_not_left_to_
     monkeypatch.setattr(hub, "load", load_while_somebody_writes)
     await hub.open(document.pk, empty)
     await stored(hub, document, 1)
+
+
+async def test_a_room_that_lacks_more_than_memory_has_room_for_is_loaded_anew(
+    no_watch: None, hub: Hub, settings: Any
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "CATCH_UP_BYTES_MAX": 3000}
+    document, _ = await shared_document()
+    room = await hub.open(document.pk, empty)
+    updates = [update_that_types(letter * 2000, client_id=ord(letter)) for letter in "abc"]
+    await sync_to_async(append_rows)(make_session(document), updates)
+    with pytest.raises(Closing):
+        await room.catch_up()
+    assert (room.closed, room.seq) == (True, 0)
+    again = await hub.open(document.pk, empty)
+    assert (again is room, again.seq) == (False, 3)

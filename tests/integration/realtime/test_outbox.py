@@ -70,10 +70,11 @@ async def test_a_slow_reader_that_types_misses_nothing(no_watch: None, hub: Hub,
         await eve.until(lambda: len(eve.text) == 3 * 50 + 1 + 20 * 50)
 
 
+@pytest.mark.parametrize("limit", [{"CATCH_UP_ROWS_MAX": 10}, {"CATCH_UP_BYTES_MAX": 700}])
 async def test_a_slow_reader_gets_all_where_few_rows_are_read_at_once(
-    no_watch: None, hub: Hub, settings: Settings
+    no_watch: None, hub: Hub, settings: Settings, limit: dict[str, int]
 ) -> None:
-    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 500, "CATCH_UP_ROWS_MAX": 10}
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 500, **limit}
     document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
     async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
         await asyncio.gather(ada.until_synced(), eve.until_synced())
