@@ -128,14 +128,46 @@ async def test_a_cookie_serves_only_pages_of_this_server(hub: Hub) -> None:
     host = (b"host", b"docs.example:8000")
     for origin, code in (
         (b"http://docs.example:8000", None),
+        (b"http://DOCS.example:8000", None),  # host names have no case
         (b"http://docs.example", 4403),
+        (b"http://docs.example:8001", 4403),
         (b"https://docs.example:8000", 4403),
+        (b"ws://docs.example:8000", 4403),
         (b"http://evil.example:8000", 4403),
+        (b"http://docs.example:8000.evil.example", 4403),
+        (b"http://docs.example:8000@evil.example", 4403),
+        (b"http://docs.example:", 4403),
+        (b"docs.example:8000", 4403),
         (b"null", 4403),
+        (b"", 4403),
+        (b"http://[", 4403),
     ):
         async with Socket(document.name, user=people["ada"], headers=[host, (b"origin", origin)]) as socket:
             await socket.until_answered()
             assert socket.closed == code, origin
+
+
+async def test_a_page_of_the_default_port_a_proxy_with_tls_and_trusted_origins_may_use_the_cookie(
+    hub: Hub, settings: Any
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    host, forwarded = (b"host", b"docs.example"), (b"x-forwarded-proto", b"https")
+
+    async def code_of(origin: bytes, *headers: tuple[bytes, bytes]) -> int | None:
+        async with Socket(document.name, user=people["ada"], headers=[*headers, (b"origin", origin)]) as socket:
+            await socket.until_answered()
+            return socket.closed
+
+    assert await code_of(b"http://docs.example:80", host) is None
+    assert await code_of(b"https://docs.example", host, forwarded) == 4403  # anyone can write that header
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert await code_of(b"https://docs.example", host, forwarded) is None
+    assert await code_of(b"https://docs.example:443", host, forwarded) is None
+    assert await code_of(b"http://docs.example", host, forwarded) == 4403
+    settings.CSRF_TRUSTED_ORIGINS = ["https://front.example"]
+    assert await code_of(b"https://front.example", host) is None
+    assert await code_of(b"https://front.example:444", host) == 4403
+    assert await code_of(b"http://docs.example") == 4403  # no Host to compare with
 
 
 async def test_a_ticket_opens_its_document_from_any_page_and_no_other(hub: Hub) -> None:
