@@ -93,3 +93,11 @@ def test_what_looks_like_such_a_number_in_a_text_does_not_count() -> None:
 def test_a_number_that_a_browser_reads_as_infinite_is_not_shown(number: str) -> None:
     assert ADA.stamp(f'{{"a":{number}}}') is None
     assert not bears_stamp(f'{{"user":{{"verified":{number}}}}}')
+
+
+def test_what_y_prosemirror_writes_into_a_state_that_it_sends_on_still_has_place() -> None:
+    bare = len(NOBODY.stamp('{"a":""}') or "")
+    shown = stamped(NOBODY, {"a": "x" * (SHOWN_JSON_BYTES_MAX - bare)})
+    shown["user"] |= {"color": "#ffa500", "name": f"User: {2**53 - 1}"}
+    entry = AwarenessEntry(7, 1, json.dumps(shown))
+    assert decode_awareness_update(encode_awareness_update([entry])) == (entry,)

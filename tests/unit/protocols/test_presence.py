@@ -274,7 +274,8 @@ def test_a_person_who_reconnects_takes_over_from_a_socket_in_another_process_and
 def test_nobodys_client_passes_to_whoever_raises_its_clock() -> None:
     room = AwarenessStates()
     told(room, [shows(1, 5)], owner="a")
-    assert told(room, [shows(1, 5, "relayed")], owner="b") == Changes()
+    for user in ("", "ada"):
+        assert told(room, [shows(1, 5, "relayed")], owner="b", user=user) == Changes()
     assert told(room, [shows(1, 6)], owner="b").updated == (shows(1, 6),)
     assert told(room, [shows(1, 7)], owner="c", user="ada").updated == (shows(1, 7),)
     assert told(room, [shows(1, 8)], owner="a") == Changes()
