@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from realtime.bus import group_of, signed
+from realtime.bus import _parts, group_of, signed
 from realtime.hub import Hub
 from realtime.protocols.awareness import (
     AWARENESS_CLOCK_MAX,
@@ -19,6 +19,7 @@ from realtime.protocols.awareness import (
     encode_claims,
 )
 from realtime.protocols.frames import encode_awareness
+from realtime.rooms import Room
 from tests.integration.realtime.rooms import empty, eventually, shared_document
 from tests.integration.realtime.sockets import Socket
 
@@ -41,6 +42,10 @@ async def ada_and_bob() -> AsyncIterator[tuple[Document, dict[str, Any], Socket,
 
 def cursor_of(socket: Socket, client_id: int) -> object:
     return (socket.state_of(client_id) or {}).get("cursor")
+
+
+def users_in(room: Room) -> dict[int, str]:
+    return {claim.entry.client_id: claim.user for claim in room.awareness.claims(of=lambda owner: True)}
 
 
 def name_of(socket: Socket, client_id: int) -> object:
@@ -128,8 +133,31 @@ async def test_an_answer_too_large_for_one_message_arrives_in_parts(
         await bob.until(lambda: HIS in bob.shown)
         room = await another_process().open(document.pk, empty)
         await eventually(lambda: len(room.awareness) == 2)
-        users = {claim.entry.client_id: claim.user for claim in room.awareness.claims(of=lambda owner: True)}
-        assert users == {HERS: str(people["ada"].pk), HIS: str(people["bob"].pk)}
+        assert users_in(room) == {HERS: str(people["ada"].pk), HIS: str(people["bob"].pk)}
+
+
+async def test_other_processes_are_told_whose_each_client_is(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub]
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    room = await another_process().open(document.pk, empty)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.show(HERS, 1, "{}")
+        await eventually(lambda: users_in(room) == {HERS: str(people["ada"].pk)})
+    await eventually(lambda: users_in(room) == {})
+
+
+@pytest.mark.parametrize(("bytes_max", "lengths"), [(0, [1, 1, 1]), (40, [2, 1]), (1000, [3])])
+def test_what_processes_tell_each_other_is_cut_into_messages_of_a_bounded_size(
+    settings: Settings, bytes_max: int, lengths: list[int]
+) -> None:
+    settings.PALIMPSEST = {"HINT_BYTES_MAX": bytes_max}
+    claims = [Claim("7", AwarenessEntry(client_id, 1, '{"a":"0123"}')) for client_id in (1, 2, 3)]
+    parts = list(_parts(claims))
+    assert [claim for part in parts for claim in part] == claims
+    assert [len(part) for part in parts] == lengths
+    assert list(_parts([])) == []
 
 
 async def test_who_is_here_is_taken_from_our_own_processes_alone(
