@@ -6,6 +6,7 @@ from typing import Any
 from celery import Task, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.auth import get_user_model
+from django.db import InterfaceError, OperationalError
 
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.models import Kind, Via
@@ -14,7 +15,9 @@ from realtime.push import push
 PUSH_SECONDS_MAX = 50
 """Then it is cut off and tried again: far above the seconds after which a busy log gives up by itself."""
 
-RETRIES_MAX = 5
+RETRIES_MAX = 12
+"""With pauses of 1, 2, 4, … seconds (and random shorter ones) a push outlasts some minutes without a database."""
+
 RETRY_SECONDS_MAX = 60
 
 
@@ -24,7 +27,7 @@ RETRY_SECONDS_MAX = 60
     reject_on_worker_lost=True,
     soft_time_limit=PUSH_SECONDS_MAX,
     time_limit=PUSH_SECONDS_MAX + 10,
-    autoretry_for=(LogUnavailable, OutcomeUnknown, SoftTimeLimitExceeded),
+    autoretry_for=(LogUnavailable, OutcomeUnknown, OperationalError, InterfaceError, SoftTimeLimitExceeded),
     max_retries=RETRIES_MAX,
     retry_backoff=True,
     retry_backoff_max=RETRY_SECONDS_MAX,
