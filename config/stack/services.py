@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +46,7 @@ class Service(ABC):
 
     name: str
     wheel: str
+    environment: Mapping[str, str] = SERVER_ENVIRONMENT
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -124,7 +125,7 @@ class Service(ABC):
             self._child = Child(
                 self.name,
                 command,
-                env=SERVER_ENVIRONMENT,
+                env=self.environment,
                 cwd=cwd,
                 account=self.account,
                 stop_signal=stop_signal,

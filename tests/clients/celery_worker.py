@@ -37,6 +37,10 @@ class CeleryWorker:
     def stop(self) -> None:
         self._main.stop()
 
+    def kill(self) -> None:
+        """SIGKILL to the main process and whoever works for it."""
+        self._main.kill()
+
 
 @contextlib.contextmanager
 def celery_worker(stack: Stack, log: Path) -> Iterator[CeleryWorker]:

@@ -1,12 +1,12 @@
 // Hosts real Yjs clients for the tests: the stock WebsocketProvider over `ws`, one JSON command per line on stdin, one JSON
 // answer per line on stdout. driver.py is the only caller and mirrors COMMANDS one to one. Ends when stdin does.
-import { createInterface } from 'node:readline'
 import { isDeepStrictEqual } from 'node:util'
 import * as decoding from 'lib0/decoding'
 import { encodeAwarenessUpdate } from 'y-protocols/awareness'
 import { WebSocket } from 'ws'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
+import { serve } from './commands.mjs'
 import { contentOf, hexOf } from './content.mjs'
 import { applyActions, rootOf } from './edits.mjs'
 import { editEmojiAtRandom } from './emoji_edits.mjs'
@@ -17,9 +17,6 @@ const MESSAGE_SYNC = 0
 const MESSAGE_AWARENESS = 1
 const MESSAGE_AUTH = 2
 const SYNC_UPDATE = 2
-
-// stdout belongs to the answers; the provider warns on the console.
-console.log = console.info = console.warn = console.error
 
 class Client {
   constructor({ url, room, params = {}, headers = {}, protocols = [], connect = true, types = DEFAULT_TYPES, client_id, gc = true,
@@ -313,20 +310,4 @@ const COMMANDS = {
   },
 }
 
-function answer(message) {
-  process.stdout.write(JSON.stringify(message) + '\n')
-}
-
-async function handle(line) {
-  const { id, op, ...input } = JSON.parse(line)
-  try {
-    if (!Object.hasOwn(COMMANDS, op)) throw new Error(`unknown op "${op}"`)
-    answer({ id, ok: true, result: (await COMMANDS[op](input)) ?? null })
-  } catch (error) {
-    answer({ id, ok: false, error: error instanceof Error ? error.message : String(error) })
-  }
-}
-
-createInterface({ input: process.stdin, crlfDelay: Infinity })
-  .on('line', (line) => { if (line.trim() !== '') void handle(line) })
-  .on('close', () => process.exit(0))
+serve(COMMANDS)

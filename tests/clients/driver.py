@@ -240,11 +240,13 @@ class Client:
 
 
 class NodeClients:
-    """A Node process of its own that hosts clients; an async context manager that ends it on exit.
+    """A Node process of its own that hosts clients; an async context manager that ends it on exit. `script` stands in
+    this folder and answers commands (commands.mjs).
 
     Leaving the context cuts all its sockets without a closing handshake, as a killed browser would."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str = "client.mjs") -> None:
+        self._script = script
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -255,7 +257,7 @@ class NodeClients:
         await asyncio.to_thread(install_packages)
         self._process = await asyncio.create_subprocess_exec(
             str(node_binary()),
-            str(HERE / "client.mjs"),
+            str(HERE / self._script),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -41,6 +41,7 @@ def an_editor(cast: Cast, name: str) -> dict[str, str]:
 
 
 def cookie_of(user: User) -> dict[str, str]:
+    """The request header that a browser signed in to this account sends."""
     return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session_of(user)}"}
 
 

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import environ
@@ -24,7 +25,6 @@ from django.db import connections
 from django.db.utils import load_backend
 from psycopg import sql
 from pycrdt import Doc
-from pytest_django import DjangoDbBlocker
 
 from config.stack.configuration import PROJECT, base_environment
 from config.stack.web import WebWorkers
@@ -43,6 +43,12 @@ MANAGE_SECONDS = 60.0
 HTTP_SECONDS = 20.0
 RECONNECT_MS_MAX = 250
 """Stock clients double their pause up to 2.5 s; the tests need not wait so long."""
+
+
+class Unblocking(Protocol):
+    """What lets Django's connections be used: pytest-django's blocker, or nothing where pytest does not run."""
+
+    def unblock(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class LoggedRow:
 class Database:
     """A database of our own on a running server, migrated. `drop` takes it away."""
 
-    def __init__(self, server_url: str, blocker: DjangoDbBlocker) -> None:
+    def __init__(self, server_url: str, blocker: Unblocking) -> None:
         self._server_url = server_url
         self._blocker = blocker
         self.name = f"clients_{secrets.token_hex(6)}"
@@ -252,7 +258,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def migrated_database(server_url: str, blocker: DjangoDbBlocker) -> Iterator[Database]:
+def migrated_database(server_url: str, blocker: Unblocking) -> Iterator[Database]:
     """A fresh database with this project's tables, dropped at the end."""
     database = Database(server_url, blocker)
     try:
