@@ -1,6 +1,7 @@
 """A document folded from its log: newest snapshot, then the tail. All reading of content starts here."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from pycrdt import Doc
 from documents.conf import conf
 from history.crdt.folding import fold
 from history.crdt.splits import with_splits
+from history.crdt.updates import claim, decode_update
 from history.errors import NoSuchSeq
 from history.log import consistent_read, head_of, read_log, read_splits, read_updates, seq_at
 from history.models import Snapshot
@@ -42,20 +44,22 @@ def make_ydoc(document_id: int, *, doc: "Doc[Any] | None" = None) -> Folded:
     Raises: LogHole."""
     served: Doc[Any] = Doc() if doc is None else doc
     if _tail_is_long(document_id):
-        full = full_ydoc(document_id)
-        is_stored = _is_stored(document_id, full)
+        claims: dict[int, int] = {}
+        full = _full_with(claims, document_id)
+        is_stored = _is_stored(document_id, full, claims)
         served.apply_update(full.doc.get_update())
         return replace(full, doc=served, snapshot_seq=full.seq if is_stored else full.snapshot_seq)
     folded = _fold(document_id, until=None, full=False, doc=served)
     if is_due(folded.tail_rows, folded.tail_bytes, folded.snapshot_bytes):
-        _is_stored(document_id, full_ydoc(document_id))
+        claims = {}
+        _is_stored(document_id, _full_with(claims, document_id), claims)
     return folded
 
 
-def _is_stored(document_id: int, full: Folded) -> bool:
+def _is_stored(document_id: int, full: Folded, claims: Mapping[int, int]) -> bool:
     """Store a snapshot where it can be had: it is a cache, and a document opens without."""
     try:
-        store_snapshot(document_id, full.seq, full.doc)
+        store_snapshot(document_id, full.seq, full.doc, claims=claims)
     except (ValueError, DatabaseError):
         logger.exception("no snapshot: document=%s seq=%s", document_id, full.seq)
         return False
@@ -74,11 +78,19 @@ def full_ydoc(document_id: int) -> Folded:
 
 
 def compact(document_id: int) -> Folded:
-    """Store a snapshot at the head; return the full fold that it was made of. Two at once store one."""
-    folded = full_ydoc(document_id)
+    """Store a snapshot at the head; return the full fold that it was made of. Two at once store one.
+
+    Raises: LogHole; ValueError for what must not be stored: see `store_snapshot`."""
+    claims: dict[int, int] = {}
+    folded = _full_with(claims, document_id)
     if folded.tail_rows:
-        store_snapshot(document_id, folded.seq, folded.doc)
+        store_snapshot(document_id, folded.seq, folded.doc, claims=claims)
     return folded
+
+
+def _full_with(claims: dict[int, int], document_id: int) -> Folded:
+    """As `full_ydoc`; `claims` is raised to all that the rows of the tail speak of."""
+    return _fold(document_id, until=None, full=True, doc=Doc(skip_gc=True), claims=claims)
 
 
 def document_at(document_id: int, *, seq: int | None = None, at: datetime | None = None, full: bool = False) -> Folded:
@@ -92,7 +104,14 @@ def document_at(document_id: int, *, seq: int | None = None, at: datetime | None
         return _fold(document_id, until=seq, full=full, doc=doc)
 
 
-def _fold(document_id: int, *, until: int | None, full: bool, doc: "Doc[Any]") -> Folded:
+def _fold(
+    document_id: int,
+    *,
+    until: int | None,
+    full: bool,
+    doc: "Doc[Any]",
+    claims: dict[int, int] | None = None,
+) -> Folded:
     with consistent_read():
         head = head_of(document_id)
         seq = head.seq if until is None else until
@@ -112,6 +131,8 @@ def _fold(document_id: int, *, until: int | None, full: bool, doc: "Doc[Any]") -
             for row in read_updates(document_id, after=start, until=seq, splits=splits):
                 at = row.at
                 tail_bytes += len(row.payload)
+                if claims is not None:
+                    claim(claims, decode_update(row.payload))
                 yield row.payload
 
         tail_rows = fold(doc, tail(), rows_per_transaction=conf().fold_rows_per_transaction)

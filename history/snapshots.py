@@ -1,7 +1,7 @@
 """Snapshots: a cache of folds, so that opening costs a bounded replay. Deleting them all changes nothing but time."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils import timezone
@@ -19,10 +19,17 @@ def is_due(tail_rows: int, tail_bytes: int, snapshot_bytes: int) -> bool:
     return tail_rows > limits.snapshot_rows or tail_bytes > max(limits.snapshot_bytes_min, share)
 
 
-def store_snapshot(document_id: int, seq: int, full: "Doc[Any]") -> None:
-    """Store the fold at `seq` once, and thin the older ones. `full` holds all that was deleted.
+def store_snapshot(document_id: int, seq: int, full: "Doc[Any]", *, claims: Mapping[int, int]) -> None:
+    """Store the fold at `seq` once, and thin the older ones. `full` holds all that was deleted; `claims` is what the
+    rows since the last snapshot speak of (`updates.claim`).
 
-    A state that does not load again to the same state vector is not stored: it would make the document unopenable."""
+    A state that does not load again to the same state vector is not stored: it would make the document unopenable.
+    Nor is one of a document that holds a row back because another is missing before it: the state would be without it.
+    Raises: ValueError in both cases."""
+    known = decode_state_vector(full.get_state())
+    for client, clock in claims.items():
+        if clock > known.get(client, 0):
+            raise ValueError(f"document {document_id}: at {seq} something of client {client} is pending")
     full_state = full.get_update()
     served: Doc[Any] = Doc()
     served.apply_update(full_state)
@@ -30,7 +37,7 @@ def store_snapshot(document_id: int, seq: int, full: "Doc[Any]") -> None:
     reloaded: Doc[Any] = Doc()
     reloaded.apply_update(state)
     # Decoded: pycrdt writes the clients of equal state vectors in any order.
-    if decode_state_vector(reloaded.get_state()) != decode_state_vector(full.get_state()):
+    if decode_state_vector(reloaded.get_state()) != known:
         raise ValueError(f"document {document_id}: the snapshot at {seq} does not load to the same state vector")
     Snapshot.objects.bulk_create(
         [

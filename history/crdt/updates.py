@@ -422,3 +422,12 @@ def advance(known: dict[int, int], update: Update) -> None:
         stop = struct.clock + struct.length
         if stop > known.get(struct.client, 0):
             known[struct.client] = stop
+
+
+def claim(clocks: dict[int, int], update: Update) -> None:
+    """Raise clocks in place to all that an update speaks of, what it deletes included. A document that was given the
+    update and knows less than this holds something back until other updates come, and shows nothing of it."""
+    advance(clocks, update)
+    for client, clock, length in update.deletes:
+        if clock + length > clocks.get(client, 0):
+            clocks[client] = clock + length

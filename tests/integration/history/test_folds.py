@@ -199,9 +199,30 @@ def test_a_document_opens_though_its_snapshot_cannot_be_stored(
     document = make_document()
     append_rows(make_session(document), typed("hello"))
 
-    def refuse(*args: Any) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
         raise ValueError("the snapshot does not load to the same state vector")
 
     monkeypatch.setattr("history.folds.store_snapshot", refuse)
     folded = make_ydoc(document.pk)
     assert (str(folded.doc.get("text", type=Text)), folded.seq, folded.snapshot_seq) == ("hello", 5, 0)
+
+
+@pytest.mark.parametrize("what", ["an insert", "a delete"])
+def test_nothing_is_snapshotted_while_a_row_waits_for_one_that_is_missing(settings: Settings, what: str) -> None:
+    document = make_document()
+    first, missing, third = typed("abc")
+    waiting = third if what == "an insert" else b"\x00\x01\x01\x01\x01\x01"  # the unit that is missing is deleted
+    append_rows(make_session(document), [first, waiting])  # past the gate, which would never take it
+    with pytest.raises(ValueError, match="pending"):
+        compact(document.pk)
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 1}
+    assert text_of(make_ydoc(document.pk).doc) == "a"
+    assert not Snapshot.objects.filter(document=document).exists()
+    append_rows(make_session(document), [missing])
+    compact(document.pk)
+    assert text_of(make_ydoc(document.pk).doc) == ("abc" if what == "an insert" else "a")
+    assert Snapshot.objects.filter(document=document).exists()
+
+
+def text_of(doc: "Doc[Any]") -> str:
+    return str(doc.get("text", type=Text))
