@@ -205,6 +205,17 @@ def test_what_was_said_before_the_split_can_be_restored() -> None:
     assert isinstance(verify_document(document.pk), Verdict)
 
 
+def test_any_moment_of_careless_emoji_editing_can_be_restored(histories: dict[int, list[EmojiRow]]) -> None:
+    for seed in range(1, 13):
+        document = make_document()
+        yjs = write_history(document, histories[seed])
+        for seq in random.Random(seed).sample(range(len(yjs)), 4):
+            restore(make_session(document), seq)
+            said = said_by(document_at(document.pk).doc)
+            assert (said.text, said.delta) == (yjs[seq].text, yjs[seq].delta), (seed, seq)
+        assert isinstance(verify_document(document.pk), Verdict)
+
+
 @pytest.mark.parametrize("damage", ["taken away", "moved", "made up"])
 def test_verify_finds_a_table_of_splits_that_is_not_what_the_log_says(damage: str) -> None:
     document = make_document()
