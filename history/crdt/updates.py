@@ -6,9 +6,11 @@ Source: yjs src/utils/encoding.js, src/structs/Item.js (`readItemContent`), Dele
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from functools import lru_cache
+from heapq import heappop, heappush
 from typing import NamedTuple, TypeAlias
 
 from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader
@@ -353,27 +355,37 @@ def in_causal_order(
 
     `known` is the document's state vector; `reached` is laid over it, starts empty and is raised struct by struct.
     Clients inside one update may depend on each other. Raises: MissingDependency, after what can be yielded."""
-    waiting = structs
-    while waiting:
-        rest: list[Struct] = []
-        needs: list[Id] = []
-        blocked: set[int] = set()
-        for struct in waiting:
-            client = struct[0]
-            need = None if client in blocked else _needed_by(struct, known, reached)
-            if need is None and client not in blocked:
-                next_clock = reached.get(client) or known.get(client, 0)
-                yield struct, next_clock
-                reached[client] = max(next_clock, struct[1] + struct[2])
-                continue
-            if need:
-                needs.append(need)
-            blocked.add(client)
-            rest.append(struct)
-        if len(rest) == len(waiting):
-            # What the update itself holds only waits for something else: name what is really missing.
-            raise MissingDependency(*next((need for need in needs if not _holds(rest, need)), needs[0]))
-        waiting = rest
+    queues: dict[int, list[Struct]] = {}
+    for struct in structs:
+        queues.setdefault(struct[0], []).append(struct)
+    places = dict.fromkeys(queues, 0)
+    # By client, (clock, waiting client) as a heap: who waits is looked at again when that clock is there, not before.
+    # Going over all of them again and again took a minute for 80 KB of clients that build on each other.
+    waiting: dict[int, list[Id]] = {}
+    ready = deque(queues)
+    while ready:
+        client = ready.popleft()
+        queue = queues[client]
+        place = places[client]
+        while place < len(queue):
+            struct = queue[place]
+            need = _needed_by(struct, known, reached)
+            if need is not None:
+                heappush(waiting.setdefault(need[0], []), (need[1], client))
+                break
+            next_clock = reached.get(client) or known.get(client, 0)
+            yield struct, next_clock
+            reached[client] = max(next_clock, struct[1] + struct[2])
+            place += 1
+        places[client] = place
+        waiters = waiting.get(client, ())
+        while waiters and waiters[0][0] < reached.get(client, 0):
+            ready.append(heappop(waiters)[1])
+    rests = {client: queue[places[client] :] for client, queue in queues.items() if places[client] < len(queue)}
+    if rests:
+        needs = [need for rest in rests.values() if (need := _needed_by(rest[0], known, reached))]
+        # What the update itself holds only waits for something else: name what is really missing.
+        raise MissingDependency(*next((need for need in needs if not _holds(rests.get(need[0]), need[1])), needs[0]))
 
 
 def _needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
@@ -390,8 +402,9 @@ def _needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, i
     return None
 
 
-def _holds(structs: list[Struct], unit: Id) -> bool:
-    return any(s.client == unit[0] and s.clock <= unit[1] < s.clock + s.length for s in structs)
+def _holds(rest: list[Struct] | None, clock: int) -> bool:
+    """Whether one client's structs, which have no gap between them, hold its unit `clock`."""
+    return rest is not None and rest[0].clock <= clock < rest[-1].clock + rest[-1].length
 
 
 def check_deletes(deletes: list[DeletedRange], known: Mapping[int, int], reached: Mapping[int, int]) -> None:
