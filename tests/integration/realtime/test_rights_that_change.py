@@ -207,6 +207,27 @@ def _second_browser(person: SignedIn) -> Client:
     return browser
 
 
+async def test_a_session_that_goes_just_after_its_logout_was_told_is_found_by_the_second_look(
+    dead_layer: None, no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "RECHECK_PAUSE_SECONDS": 1.0}
+    document, ada, _ = await two_people()
+    async with ada.socket(document) as socket:
+        await socket.until_synced()
+        has_looked, load = asyncio.Event(), hub.load
+
+        async def noted(read: Callable[..., object], *args: object) -> object:
+            found = await load(read, *args)
+            has_looked.set()
+            return found
+
+        monkeypatch.setattr(hub, "load", noted)
+        hub.rechecks.look_at_accounts_soon(str(ada.user.pk))
+        await has_looked.wait()
+        await sync_to_async(execute)("DELETE FROM django_session WHERE session_key = %s", ada.session_key)
+        await socket.until(lambda: socket.closed == 4401)
+
+
 async def test_a_tickets_socket_ends_with_the_password_and_outlives_the_ticket(
     no_watch: None, hub: Hub, settings: Settings
 ) -> None:
