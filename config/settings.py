@@ -114,6 +114,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+_PURGE_SECONDS = env.float("PURGE_SECONDS", default=3600.0)
 CELERY_BEAT_SCHEDULE = {
     "snapshot-sweep": {
         "task": "history.tasks.sweep_snapshots",
@@ -121,7 +122,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     "squash": {"task": "history.tasks.squash_cold_rows", "schedule": env.float("SQUASH_SECONDS", default=600.0)},
     "verify": {"task": "history.tasks.verify_sample", "schedule": env.float("VERIFY_SECONDS", default=24 * 3600.0)},
-    "purge": {"task": "documents.tasks.purge_deleted", "schedule": env.float("PURGE_SECONDS", default=3600.0)},
+    "purge": {"task": "documents.tasks.purge_deleted", "schedule": _PURGE_SECONDS},
+    "purge-refused": {"task": "history.tasks.purge_refused", "schedule": _PURGE_SECONDS},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -68,6 +68,14 @@ class Conf:
     """Squash packs no more bytes than this into one segment; a single larger row is a segment of its own."""
     squash_after_seconds: int = 24 * 3600
     """Rows younger than this stay as they are."""
+    relays: bool = False
+    """Whether one person's client may bring what another's wrote; it is logged under the one who brought it."""
+    refused_days: int = 30
+    """What the log did not take is kept for its sender and the document's owners for this long."""
+    refused_bytes_max: int = 64 * 1024 * 1024
+    """Refused updates of one person (or of all without an account) that one document keeps; the oldest go first."""
+    refused_waiting_bytes_max: int = 8 * 1024 * 1024
+    """Bytes of refused updates that wait to be kept in one process; above it their senders are read no further."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
 
@@ -99,8 +107,8 @@ class Conf:
     address; behind a proxy all are, unless TRUSTED_PROXIES names it."""
     sockets_per_user_max: int = 500
     """Sockets of one signed-in user, in one process; one more gets 1013."""
-    asks_max: int = 3
-    """How often in a row a client is asked for the updates that its last one builds on; then it gets 1013."""
+    asks_max: int = 16
+    """Missing edits that one socket is asked for; what builds on others is then refused without a question."""
     load_threads: int = 4
     """Threads of one process that read the database for rooms. Appends have one of their own."""
     authenticate_seconds: float = 10.0

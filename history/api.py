@@ -3,42 +3,49 @@
 The session cookie says who asks, the gate (`document_for`) what they may. Errors are `{"error": {"code", "message"}}`;
 a document that does not exist and one that may not be seen answer alike."""
 
+import base64
 import json
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.cache import get_conditional_response, patch_cache_control, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
 
 from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response
 from documents.models import Document, Role
-from documents.roles import document_for
-from history.authors import Author
-from history.models import Via
+from documents.roles import document_for, role_once_recovered
+from history.authors import Author, author_of
+from history.models import Refusal, Via
 from history.parameters import SEQ_DIGITS_MAX, address_of, asked_moment, count_in, seq_in
 from history.problems import PROBLEMS, BadMoment, problem_of
+from history.refusals import refusals_for, updates_of, without_payloads
 from history.timeline import RUNS_PER_PAGE, Place, RunLine, moment_of, place_of, run_page
 from history.writes import restore, write_session
 
 RUNS_MAX = 200
+REFUSALS_MAX = 1000
 REQUEST_KEY_LENGTH_MAX = 100
 
-_View: TypeAlias = Callable[[HttpRequest, Document], HttpResponseBase]
+_View: TypeAlias = Callable[..., HttpResponseBase]
+"""`(request, document, **what the address names besides)`"""
 
 
-def _door(*, method: str, role: Role) -> Callable[[_View], Callable[..., HttpResponseBase]]:
-    """Check method, CSRF and role, hand the document on, and answer every refusal and problem in JSON."""
+def _door(*, method: str, role: Role | None) -> Callable[[_View], Callable[..., HttpResponseBase]]:
+    """Check method, CSRF and role, hand the document on, and answer every refusal and problem in JSON.
+
+    Without a role the view says itself who may ask; it is handed deleted documents too."""
 
     def wrap(view: _View) -> Callable[..., HttpResponseBase]:
         @csrf_exempt  # checked below, so that the refusal is JSON
         @wraps(view)
-        def checked(request: HttpRequest, key: UUID) -> HttpResponseBase:
-            response = _refused(request, method) or _answered(view, request, key, role)
+        def checked(request: HttpRequest, key: UUID, **where: Any) -> HttpResponseBase:
+            response = _refused(request, method) or _answered(partial(view, **where), request, key, role)
             patch_cache_control(response, private=True, no_cache=True)
             patch_vary_headers(response, ["Cookie"])
             return response
@@ -56,9 +63,9 @@ def _refused(request: HttpRequest, method: str) -> HttpResponse | None:
     return csrf_refusal(request) if method == "POST" else None
 
 
-def _answered(view: _View, request: HttpRequest, key: UUID, role: Role) -> HttpResponseBase:
+def _answered(view: _View, request: HttpRequest, key: UUID, role: Role | None) -> HttpResponseBase:
     try:
-        return view(request, document_for(request.user, role=role, key=key))
+        return view(request, _document(request, key, role))
     except Http404 as error:
         if not request.user.is_authenticated:
             return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
@@ -68,6 +75,15 @@ def _answered(view: _View, request: HttpRequest, key: UUID, role: Role) -> HttpR
     except PROBLEMS as error:
         problem = problem_of(error)
         return error_response(problem.status, problem.code, problem.message)
+
+
+def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:
+    if role is not None:
+        return document_for(request.user, role=role, key=key)
+    document = Document.objects.filter(key=key).first()
+    if document is None or not request.user.is_authenticated:
+        raise Http404("There is no such document, or you may not see it.")
+    return document
 
 
 @_door(method="GET", role=Role.VIEWER)
@@ -138,6 +154,47 @@ def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase
         return JsonResponse({**answer, "seq": None, "at": None, "changed": False})
     body = {**answer, "seq": stored.seq, "at": stored.at, "changed": True}
     return JsonResponse(body, status=HTTPStatus.OK if stored.repeated else HTTPStatus.CREATED)
+
+
+@_door(method="GET", role=None)
+def refused(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """What the log did not take: an owner's list of all, anybody else's of their own, the last first, at most
+    REFUSALS_MAX → `{"document", "refused": [{"id", "reason", "author", "first_at", "last_at", "updates", "bytes",
+    "clients"}]}`. It is kept for REFUSED_DAYS; a right that was lost since does not matter. 401, 404."""
+    rows = without_payloads(_refusals(request, document))[:REFUSALS_MAX]
+    return JsonResponse({"document": str(document.key), "refused": [_refusal(row) for row in rows]})
+
+
+@_door(method="GET", role=None)
+def refused_updates(request: HttpRequest, document: Document, session_id: int, reason: str) -> HttpResponseBase:
+    """`{"document", "id", "updates": [base64, …]}`: Yjs updates (v1) as they came, to be applied in their order to a
+    document of one's own. Nothing but their form has been checked. 401, 404."""
+    row = _refusals(request, document).filter(session_id=session_id, reason=reason).first()
+    if row is None:
+        raise Http404("There is nothing refused under that id.")
+    updates = [base64.b64encode(update).decode() for update in updates_of(row)]
+    return JsonResponse({"document": str(document.key), "id": f"{session_id}/{reason}", "updates": updates})
+
+
+def _refusals(request: HttpRequest, document: Document) -> QuerySet[Refusal]:
+    """Raises: Http404 for someone without a role of whom nothing was refused, as for a document that is not there."""
+    rows = refusals_for(request.user, document)
+    if role_once_recovered(request.user, document) is None and not rows.exists():
+        raise Http404("There is no such document, or you may not see it.")
+    return rows
+
+
+def _refusal(row: Any) -> dict[str, Any]:
+    return {
+        "id": f"{row.session_id}/{row.reason}",
+        "reason": row.reason,
+        "author": _author(author_of(row.user)),
+        "first_at": row.first_at,
+        "last_at": row.last_at,
+        "updates": row.updates,
+        "bytes": row.bytes,
+        "clients": row.clients,
+    }
 
 
 def _asked_restore(request: HttpRequest) -> tuple[int, str | None]:

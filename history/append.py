@@ -13,6 +13,7 @@ import psycopg
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection
+from django.db.models import F
 from django.db.utils import DatabaseError, DataError, IntegrityError, InterfaceError, InternalError, OperationalError
 from psycopg.types.json import Jsonb
 
@@ -23,8 +24,8 @@ from documents.roles import admit_again
 from history.crdt.splits import Splits
 from history.errors import LogUnavailable, OutcomeUnknown, WrongIsolation
 from history.fates import Fate, PendingUpdate, Reason, Refused
-from history.models import Request
-from history.sequencer import LockedHead, Rights, Sequencer
+from history.models import Head, Request
+from history.sequencer import ClientKey, LockedHead, Rights, Sequencer, unclaimed
 from history.sessions import WriteSession
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,15 @@ FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[]) AS head 
 WHERE history_head.document_id = head.document_id
 """
 LIMIT_WAITS = "SELECT current_setting('transaction_isolation'), set_config('lock_timeout', %s, true)"
+FIND_OWNERS = """
+SELECT document_id, client_id, actor FROM history_client
+JOIN unnest(%s::bigint[], %s::bigint[]) AS asked (document_id, client_id) USING (document_id, client_id)
+"""
+CLAIM_CLIENTS = """
+INSERT INTO history_client (document_id, client_id, actor) SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[])
+ON CONFLICT (document_id, client_id) DO UPDATE SET actor = EXCLUDED.actor
+"""
+RAISE_EPOCHS = "UPDATE history_head SET epoch = epoch + 1 WHERE document_id = ANY(%s)"
 FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
 FIND_SPLITS = """
 SELECT client, clock FROM history_split
@@ -220,12 +230,23 @@ def _append_on(
         }
         if stale and not refuse_stale:
             raise _RightsChanged(stale)
-        sequencer = Sequencer(heads, held, rights, partial(_find_request, raw), partial(_find_splits, raw))
+        owners = _find_owners(raw, {(item.document_id, client) for item in batch for client in unclaimed(item)})
+        sequencer = Sequencer(
+            heads,
+            held,
+            rights,
+            owners=owners,
+            find_request=partial(_find_request, raw),
+            find_splits=partial(_find_splits, raw),
+        )
         fates = [sequencer.place(item) for item in batch]
         progress.rows_sent = bool(sequencer.rows)
         _insert(raw, sequencer)
-    for session in sequencer.new_sessions.values():
-        session.stored = not connection.in_atomic_block
+    if not connection.in_atomic_block:
+        for session in sequencer.new_sessions.values():
+            session.stored = True
+        for session, clients in sequencer.claimed:
+            session.claims |= clients
     return fates
 
 
@@ -272,9 +293,24 @@ def _find_splits(raw: Connection, item: PendingUpdate) -> Splits:
     return frozenset(_execute(raw, FIND_SPLITS, [item.document_id, list(clients), list(clocks)]).fetchall())
 
 
+def _find_owners(raw: Connection, clients: set[ClientKey]) -> dict[ClientKey, str]:
+    """Whose these client ids are, as far as somebody has written under them. The heads are locked: nobody else binds
+    one of these documents' meanwhile."""
+    if not clients:
+        return {}
+    found = _execute(raw, FIND_OWNERS, [[document for document, _ in clients], [client for _, client in clients]])
+    return {(document_id, client): actor for document_id, client, actor in found.fetchall()}
+
+
 def _insert(raw: Connection, sequencer: Sequencer) -> None:
+    if sequencer.rolled_back:
+        _execute(raw, RAISE_EPOCHS, [list(sequencer.rolled_back)])
     if not sequencer.rows:
         return
+    if claims := sequencer.claims:
+        keys = claims.keys()
+        columns = [[document for document, _ in keys], [client for _, client in keys], list(claims.values())]
+        _execute(raw, CLAIM_CLIENTS, columns)
     for session in sequencer.new_sessions.values():
         _execute(
             raw,
@@ -322,6 +358,12 @@ def _insert(raw: Connection, sequencer: Sequencer) -> None:
         _execute(raw, INSERT_SPLITS, [document_id, clients, clocks, list(splits.values())])
     for name, seq in sequencer.requests.items():
         _execute(raw, INSERT_REQUEST, [*name, seq])
+
+
+def raise_epoch(document_id: int, *, epoch: int, seq: int) -> None:
+    """Begin a new epoch where the log was seen at `seq` in `epoch` and ends before it now: a backup was restored, and
+    nobody may go on from what was there before. Many who notice it raise it once."""
+    Head.objects.filter(document_id=document_id, epoch=epoch, seq__lt=seq).update(epoch=F("epoch") + 1)
 
 
 def requested_seq(session: WriteSession, request_key: str) -> int | None:

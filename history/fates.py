@@ -73,6 +73,9 @@ class Reason(enum.Enum):
     TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
     FULL = "the document is full: it has reached DOCUMENT_BYTES_MAX"
     BEHIND = "an update that this one may build on was refused"
+    NOT_YOURS = "it holds edits under the client id of somebody else"
+    MISSING = "it builds on edits that are not here"
+    ROLLED_BACK = "the log of this document was set back since the update was judged"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,32 @@ from documents.conf import conf
 from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard, Limits
 from history.crdt.lib0 import Malformed
+from history.crdt.parts import part_of
 from history.crdt.splits import NO_SPLITS, Splits, with_splits
+from history.crdt.updates import decode_update
+from history.fates import Reason
 from history.folds import full_ydoc
+from history.models import Client
+from history.sessions import WriteSession
 
 MEASURED_SHARE = 64
 """A document that may be full is measured anew once it has grown by this share of DOCUMENT_BYTES_MAX."""
+
+
+class NotTaken(Exception):
+    """Raised for an update that the document does not take from this session, or not whole: `reason`, and where it is
+    NOT_YOURS the `clients` that are somebody else's."""
+
+    def __init__(self, reason: Reason, *, clients: AbstractSet[int] = frozenset()) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.clients = clients
+
+
+def owners_of(document_id: int) -> dict[int, str]:
+    """By client id of a document, the actor who first wrote under it; empty for nobody. Reads the database."""
+    owners = Client.objects.filter(document_id=document_id).values_list("client_id", "actor")
+    return dict(owners.iterator())
 
 
 def _limits() -> Limits:
@@ -36,10 +57,6 @@ class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
 
 
-class DocumentFull(Exception):
-    """Raised for new content above DOCUMENT_BYTES_MAX; nothing has changed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, and the
@@ -54,10 +71,12 @@ class Taken:
 class Gate:
     """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight.
 
+    `owners`: by client id the actor who first wrote under it, as far as this process has heard; the append decides.
     `state_bytes` is how much the intake holds at most: what was measured, and all that came since."""
 
     intake: "Doc[Any]"
     guard: Guard
+    owners: dict[int, str]
     epoch: int
     seq: int
     state_bytes: int
@@ -68,17 +87,26 @@ class Gate:
         """Build the gate of a document from its log. Reads the database; run it off the event loop."""
         folded = full_ydoc(document_id)
         state = folded.doc.get_update()
-        guard = Guard.of(state, limits=_limits())
-        return cls(folded.doc, guard, folded.epoch, folded.seq, state_bytes=len(state), measured_bytes=len(state))
+        return cls(
+            intake=folded.doc,
+            guard=Guard.of(state, limits=_limits()),
+            owners=owners_of(document_id),
+            epoch=folded.epoch,
+            seq=folded.seq,
+            state_bytes=len(state),
+            measured_bytes=len(state),
+        )
 
-    def take(self, update: bytes, *, reads_bytes_max: int | None = None) -> Taken | None:
-        """Judge and apply one update; return what is to be logged, or None when it says nothing new.
+    def take(self, update: bytes, session: WriteSession, *, reads_bytes_max: int | None = None) -> Taken | None:
+        """Judge and apply one update of a session; return what is to be logged, or None when it says nothing new.
 
         One that cuts a character in two needs a document that reads it so, which takes long where that is large.
-        Raises: Malformed, MissingDependency, TakesLong (nothing has changed), DocumentFull, GateBroken."""
+        Raises: Malformed, MissingDependency, NotTaken, TakesLong (nothing has changed then), GateBroken."""
         verdict = self.guard.check(update)
+        if foreign := self._foreign(verdict.clients, session):
+            raise NotTaken(Reason.NOT_YOURS, clients=foreign)
         if verdict.clients and self._is_full():
-            raise DocumentFull
+            raise NotTaken(Reason.FULL)
         intake = self._intake_with(verdict.splits, reads_bytes_max)
         emitted = _apply(intake, with_splits(update, verdict.own_splits))
         if emitted is None and verdict.splits:
@@ -87,6 +115,21 @@ class Gate:
         self.state_bytes += len(emitted or b"")
         self.guard.commit(verdict)
         return None if emitted is None else Taken(emitted, verdict.clients, verdict.splits)
+
+    def part_of(self, update: bytes, session: WriteSession) -> bytes | None:
+        """What `take` would take of an update that it does not take whole; None for nothing. Raises: Malformed."""
+        clients = {struct.client for struct in decode_update(update).structs}
+        without = clients if self._is_full() else self._foreign(clients, session)
+        return part_of(update, self.guard.known, without=without)
+
+    def claim(self, clients: AbstractSet[int], session: WriteSession) -> None:
+        """Note whose client ids these are: an update under them is in the log."""
+        for client in clients:
+            if session.requires_role and not conf().relays and not self.owners.get(client):
+                self.owners[client] = session.actor
+
+    def _foreign(self, clients: AbstractSet[int], session: WriteSession) -> AbstractSet[int]:
+        return {client for client in clients - session.claims if not session.owns(self.owners.get(client))}
 
     def follow(
         self,

@@ -102,6 +102,45 @@ class Split(models.Model):
         return f"{self.document_id} {self.client}:{self.clock}@{self.seq}"
 
 
+class Client(models.Model):
+    """Whose a Yjs client id is in one document: the first who writes under it owns it, in all processes.
+
+    `actor` is the user's key as text; empty for nobody, from whom the next one takes it over."""
+
+    pk = models.CompositePrimaryKey("document_id", "client_id")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    client_id = models.BigIntegerField()
+    actor = models.CharField(max_length=64, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.document_id} {self.client_id}"
+
+
+class Refusal(models.Model):
+    """What one session sent and the log did not take: kept for a while, because it may be somebody's work.
+
+    One row for each session and reason. `payload` is the updates (v1) one behind the other, each with its length
+    before it (lib0 varBytes), exactly as they came: nothing but their form has been checked."""
+
+    pk = models.CompositePrimaryKey("document_id", "session_id", "reason")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    session_id = models.BigIntegerField()
+    reason = models.CharField(max_length=32)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    ip = models.GenericIPAddressField(null=True)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    updates = models.IntegerField()
+    payload = models.BinaryField()
+    clients = models.JSONField(default=list)
+
+    class Meta:
+        indexes = [models.Index(fields=["last_at"], name="history_refusal_last_at")]
+
+    def __str__(self) -> str:
+        return f"{self.document_id}/{self.session_id} {self.reason}"
+
+
 class Request(models.Model):
     """The name of a server-side act that is in the log: the same act sent twice is stored once."""
 

@@ -1,9 +1,10 @@
 """Numbering: a batch of updates onto locked heads. Who may write is decided here, under the lock, for each of them."""
 
-from collections.abc import Callable, Hashable, Iterable, Set
+from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.db import connection
@@ -17,6 +18,9 @@ from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.models import Kind
 from history.sessions import WriteSession
 from history.times import microseconds
+
+ClientKey: TypeAlias = tuple[int, int]
+"""(document id, Yjs client id)"""
 
 
 @dataclass(slots=True)
@@ -51,7 +55,7 @@ class Rights:
     `doubtful` are sessions whose user's rule failed just now: they may not write, and nothing is said of later."""
 
     def __init__(
-        self, sessions: Iterable[WriteSession], standing: Standing, *, doubtful: Set[WriteSession] = frozenset()
+        self, sessions: Iterable[WriteSession], standing: Standing, *, doubtful: AbstractSet[WriteSession] = frozenset()
     ) -> None:
         self.admissions = {session: session.admission for session in sessions}
         self.standing = standing
@@ -76,12 +80,16 @@ class Sequencer:
         heads: dict[int, LockedHead],
         held: set[int],
         rights: "Rights",
+        *,
+        owners: dict[ClientKey, str],
         find_request: Callable[[PendingUpdate], int | None],
         find_splits: Callable[[PendingUpdate], Splits],
     ) -> None:
+        """`owners` has the actor of every client id of the batch that is bound already; see `unclaimed`."""
         self.heads = heads
         self.rights = rights
         self.held = held
+        self.owners = owners
         self.find_request = find_request
         self.find_splits = find_splits
         self.rows: list[NewRow] = []
@@ -90,6 +98,9 @@ class Sequencer:
         self.requests: dict[tuple[int, str, str], int] = {}
         self.new_sessions: dict[int, WriteSession] = {}
         self.moved: dict[int, LockedHead] = {}
+        self.claims: dict[ClientKey, str] = {}
+        self.claimed: list[tuple[WriteSession, AbstractSet[int]]] = []
+        self.rolled_back: set[int] = set()
         self.broken_chains: set[Hashable] = set()
 
     def place(self, item: PendingUpdate) -> Fate:
@@ -117,13 +128,33 @@ class Sequencer:
         return stored
 
     def _refusal(self, item: PendingUpdate, head: LockedHead) -> Reason | None:
+        if item.base is not None and (item.base.epoch != head.epoch or item.base.seq > head.seq):
+            if item.base.epoch == head.epoch:
+                self.rolled_back.add(head.document_id)
+            return Reason.ROLLED_BACK
         if self.rights.are_stale(item.session, head):
             return Reason.UNAVAILABLE
         if not self.rights.may_write(item.session) or not self._is_known(item.session):
             return Reason.NOT_ALLOWED
         if len(item.payload) > conf().update_bytes_max:
             return Reason.TOO_LARGE
+        if not all(item.session.owns(self._owner_of(item, client)) for client in unclaimed(item)):
+            return Reason.NOT_YOURS
         return None
+
+    def _owner_of(self, item: PendingUpdate, client: int) -> str | None:
+        key = item.document_id, client
+        return self.claims.get(key, self.owners.get(key))
+
+    def _claim(self, item: PendingUpdate) -> None:
+        """Bind the client ids of an update that is stored to its user, for ever; nobody's may pass to somebody."""
+        if not item.session.requires_role:
+            return  # the server's own are fresh for each act
+        for client in unclaimed(item):
+            if not self._owner_of(item, client):
+                self.claims[item.document_id, client] = item.session.actor
+        if item.session.actor:  # nobody's may pass to somebody at any time
+            self.claimed.append((item.session, item.clients))
 
     def _is_known(self, session: WriteSession) -> bool:
         """Whether a new session's account is still there: its row would else fail the COMMIT of everybody's edits."""
@@ -146,6 +177,7 @@ class Sequencer:
 
     def _number(self, item: PendingUpdate, head: LockedHead, *, kind: Kind, payload: bytes) -> None:
         session = item.session
+        self._claim(item)
         head.seq += 1
         head.at = max(head.now, head.at)
         head.hash = row_hash(
@@ -161,6 +193,12 @@ class Sequencer:
         self.moved[head.document_id] = head
         if not session.stored:
             self.new_sessions[session.id] = session
+
+
+def unclaimed(item: PendingUpdate) -> AbstractSet[int]:
+    """The client ids of an update of which it is not known yet that they are its user's. Where clients may relay what
+    others wrote, an id says nothing of who writes under it, and belongs to nobody."""
+    return frozenset() if conf().relays else item.clients - item.session.claims
 
 
 def _hold_account(user: Any) -> bool:

@@ -13,6 +13,7 @@ from documents.models import Document
 from history.errors import HistoryError
 from history.folds import compact
 from history.models import Head
+from history.refusals import purge_refusals
 from history.squash import squash_document
 from history.verify import Difference, verify_document
 
@@ -35,6 +36,8 @@ SQUASH_SEGMENTS_MAX = 500
 VERIFY_DOCUMENTS_MAX = 50
 VERIFY_ROWS_MAX = 2_000_000
 """A run proves random documents until it has proven this many rows; a document is never cut short."""
+
+PURGE_ROWS_MAX = 10_000
 
 # Documents whose tail is due for a snapshot (see snapshots.is_due), the longest first.
 DUE_TAILS = """
@@ -123,6 +126,12 @@ def verify_sample() -> int:
         rows += seq
         differ += _differs(document_id)
     return differ
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
+def purge_refused() -> int:
+    """Delete refused updates older than REFUSED_DAYS; return how many rows."""
+    return purge_refusals(limit=PURGE_ROWS_MAX)
 
 
 def _differs(document_id: int) -> bool:

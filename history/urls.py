@@ -10,4 +10,10 @@ urlpatterns: list[URLPattern] = [
     path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
     path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
     path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
+    path("api/v1/documents/<uuid:key>/refused", api.refused, name="document-refused"),
+    path(
+        "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>",
+        api.refused_updates,
+        name="document-refused-updates",
+    ),
 ]

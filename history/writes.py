@@ -20,7 +20,7 @@ from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
 from history.fates import Base, PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
-from history.gate import DocumentFull, Gate, GateBroken
+from history.gate import Gate, GateBroken, NotTaken
 from history.log import consistent_read, head_of, read_splits, read_updates
 from history.models import Kind, Via
 from history.sessions import WriteSession
@@ -113,11 +113,11 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
     document_id = session.document_id
     try:
         gate = Gate.load(document_id)
-        taken = gate.take(update)
+        taken = gate.take(update, session)
     except MissingDependency as error:
         raise UpdateRefused(document_id, f"the update builds on others that are not in the log: {error}") from error
-    except DocumentFull as error:
-        raise UpdateRefused(document_id, Reason.FULL.value) from error
+    except NotTaken as error:
+        raise UpdateRefused(document_id, error.reason.value) from error
     except (Malformed, GateBroken) as error:
         raise UpdateRefused(document_id, f"this is not an update that can be stored: {error}") from error
     if taken is None:
@@ -133,7 +133,7 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
     )
     (fate,) = append([pending])
     if isinstance(fate, Refused):
-        if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE):
+        if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE, Reason.ROLLED_BACK):
             raise LogUnavailable(f"document {session.document_id}: {fate.reason.value}")
         raise UpdateRefused(session.document_id, fate.reason.value)
     if not fate.repeated:

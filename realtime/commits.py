@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,13 +71,17 @@ class Entry:
     def splits(self) -> Splits:
         return NO_SPLITS.union(*(taken.splits for taken in self.taken))
 
+    @property
+    def clients(self) -> AbstractSet[int]:
+        return frozenset[int]().union(*(taken.clients for taken in self.taken))
+
     def pending(self) -> PendingUpdate:
         return PendingUpdate(
             session=self.session,
             payload=self.payload(),
             kind=self.kind,
             chain=self.gate,
-            clients=frozenset().union(*(taken.clients for taken in self.taken)),
+            clients=self.clients,
             base=Base(self.gate.epoch, self.gate.seq),
             splits=self.splits,
         )

@@ -5,14 +5,16 @@ Knows the messages of y-sync and awareness, not the WebSocket: the consumer brin
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from documents.conf import conf
 from documents.roles import Admission
 from history.crdt.idsets import delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.state_vectors import decode_state_vector
-from history.crdt.updates import decode_update
+from history.crdt.updates import Id, MissingDependency, decode_update
 from history.fates import Reason
+from history.refusals import CLIENTS_NOTED_MAX, RefusedUpdate
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
@@ -34,7 +36,8 @@ from realtime.rooms import Room
 
 logger = logging.getLogger(__name__)
 
-DENIED_REASON = "you may read this document but not write to it"
+ASK_AGAIN_SECONDS = 5.0
+"""A question that a client has not answered for so long is asked again when it sends what builds on the missing."""
 
 
 class Connection:
@@ -55,8 +58,8 @@ class Connection:
         self.session = session
         self.identity = identity_of(session.user)
         self._close = close
-        self._asked = 0
-        self._holds_too_much = False
+        self._asked_for: set[Id] = set()
+        self._asked_at: float | None = None
         now = room.hub.now()
         self._updates_left = TokenBucket(rate=conf().updates_per_second, burst=conf().updates_burst, now=now)
         self._bytes_left = TokenBucket(rate=conf().bytes_per_second, burst=conf().bytes_burst, now=now)
@@ -93,14 +96,10 @@ class Connection:
         """Do what one frame says; return when the next one may be read: later than at once for who sends too fast.
 
         Raises: Malformed, Closing; the socket is to be closed then."""
-        if len(frame) > conf().frame_bytes_max:
-            if len(frame) > conf().sync_frame_bytes_max or not holds_one_update(frame):
-                raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-            if not self._may_write:
-                # Not worth the reading. A close would lock a reader out of a document whose deletions alone, which
-                # every client sends when it comes, are that many.
-                self.denied()
-                return
+        limits = conf()
+        size = len(frame)
+        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not holds_one_update(frame)):
+            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
         messages_max = conf().messages_per_frame_max
         if len(frame) <= conf().off_loop_bytes:
             messages = decode_frame(frame, messages_max=messages_max)
@@ -124,44 +123,58 @@ class Connection:
             case SyncStep1(state_vector):
                 await self.outbox.room_for_answers()
                 self.outbox.offer(self.room.sync_step2(state_vector))
-            case SyncStep2(update) | Update(update):
-                if self._may_write:
-                    await self.room.write(self, update)
-                elif await self._says_something_new(update):
-                    self.denied()
+            case SyncStep2(update):
+                self._asked_at = None
+                await self._write(update, may_ask=False)
+            case Update(update):
+                await self._write(update, may_ask=True)
             case Awareness(entries):
                 self.room.hear(self, entries)
             case QueryAwareness():
                 await self.outbox.room_for_answers()
                 self.show_presence()
 
+    async def _write(self, update: bytes, *, may_ask: bool) -> None:
+        if self._may_write:
+            await self.room.write(self, update, may_ask=may_ask)
+        elif await self._says_something_new(update):
+            self.refuse(update, Reason.NOT_ALLOWED)
+        await self.room.hub.refusals.room_for_more()
+
     def show_presence(self) -> None:
         for message in self.room.presence():
             self.outbox.offer(message)
 
-    def denied(self, reason: str = DENIED_REASON) -> None:
-        """Tell the client that its edit was not taken. It stays: editors emit an update on loading."""
-        self.outbox.offer(SharedMessage(encode_permission_denied(reason)))
+    def refuse(self, update: bytes, reason: Reason, *, clients: AbstractSet[int] = frozenset()) -> None:
+        """Tell the client that an update was not taken, or not whole, and keep it where it can be fetched. The socket
+        stays: editors emit an update on loading. `clients`: those because of whom it was refused."""
+        logger.info(
+            "update refused: document=%s session=%s reason=%s clients=%s",
+            self.session.document_id,
+            self.session.id,
+            reason.name,
+            sorted(clients)[:CLIENTS_NOTED_MAX],
+        )
+        refused = RefusedUpdate(session=self.session, update=update, reason=reason, clients=clients)
+        self.room.hub.refusals.offer(refused, self)
+        self.tell(reason)
 
-    def met_full_document(self) -> None:
-        """The client holds what the document does not take, and whatever it types from here on builds on that."""
-        self._holds_too_much = True
-        self.denied(Reason.FULL.value)
+    def tell(self, reason: Reason) -> None:
+        self.outbox.offer(SharedMessage(encode_permission_denied(reason.value)))
 
-    def ask_for_missing(self, sync_step1: bytes) -> None:
-        """Ask the client for the updates that its last one builds on. One that does not have them is closed with 1013:
-        it keeps its edits and shows that it is not synced, where silence would let it think that they are here."""
-        if self._holds_too_much:
-            self.denied(Reason.FULL.value)
-            return
-        self._asked += 1
-        if self._asked <= conf().asks_max:
-            self.outbox.offer(SharedMessage(sync_step1))
-        else:
-            self.close(Closing(CloseCode.TRY_AGAIN, "your edits build on others that are not here"))
-
-    def has_no_gap(self) -> None:
-        self._asked = 0
+    def ask_for_missing(self, missing: MissingDependency, sync_step1: bytes) -> bool:
+        """Ask the client for what its last update builds on. Whether that, and all that it sends meanwhile, is in the
+        answer to come; False when it has been asked for the same before and did not have it."""
+        now = self.room.hub.now()
+        if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_SECONDS:
+            return True
+        unit = missing.client, missing.clock
+        if unit in self._asked_for or len(self._asked_for) >= conf().asks_max:
+            return False
+        self._asked_for.add(unit)
+        self._asked_at = now
+        self.outbox.offer(SharedMessage(sync_step1))
+        return True
 
     def readmit(self, admission: Admission) -> None:
         """Take over what the user may do now; without any right the socket is closed."""
@@ -171,7 +184,7 @@ class Connection:
         elif admission.role is None:
             self.close(Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document"))
         elif could_write and not admission.may_write:
-            self.denied()
+            self.tell(Reason.NOT_ALLOWED)
 
     @property
     def _may_write(self) -> bool:

@@ -25,6 +25,7 @@ from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.folds import Folded, compact, make_ydoc
 from history.models import Head, Kind, Via
+from history.refusals import keep_refused
 from history.signals import document_changed, tell_of_change
 from history.writes import write_session
 from realtime.bus import Bus
@@ -33,6 +34,7 @@ from realtime.commits import Entry, GroupCommit
 from realtime.limits import SocketCounts
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
+from realtime.refusals import RefusalKeeper
 from realtime.rooms import Committed, MakeDoc, Room
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Hub:
         self.rechecks = Rechecks(self)
         self.bus = Bus(self)
         self.sockets = SocketCounts()
+        self.refusals = RefusalKeeper(lambda refused: self.load(keep_refused, refused))
         self.draining = False
         self._changed: dict[int, tuple[int, Any]] = {}
         self._telling = False
@@ -186,6 +189,7 @@ class Hub:
         room = Room(self, document_id=document_id, doc=doc, folded=folded, make_doc=make_doc)
         self.rooms[document_id] = room
         room.catch_up_soon()
+        self.spawn(room.learn_owners())
         self.bus.ask_for_presence(document_id)
         return room
 
@@ -309,6 +313,7 @@ class Hub:
             logger.error("not all edits were stored in time: their editors keep them and sync again")
         await self._let_go(deadline)
         await self.commits.close()
+        await self.refusals.flushed()
         await self.bus.stop()
         for task in list(self._tasks):
             task.cancel()

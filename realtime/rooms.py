@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pycrdt import Doc
 
 from documents.conf import conf
+from history.append import raise_epoch
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS, Splits, decode_splits
@@ -21,7 +22,7 @@ from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
-from history.gate import DocumentFull, Gate, GateBroken, Taken, TakesLong
+from history.gate import Gate, GateBroken, NotTaken, Taken, TakesLong, owners_of
 from history.log import LogRow, consistent_read, head_of, read_log
 from history.models import Kind
 from history.sessions import WriteSession
@@ -45,6 +46,11 @@ logger = logging.getLogger(__name__)
 
 MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]]"
 """Makes the empty document that a room folds its log into, with whatever observers it is to have."""
+
+
+_LOG_IS_NOT_THERE = (Reason.UNAVAILABLE, Reason.GONE, Reason.ROLLED_BACK)
+_JUDGED_AGAIN = (Reason.BEHIND, Reason.NOT_YOURS)
+"""The gate that is built next knows more: whose the client ids are, and what was not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,7 @@ class Room:
         )
         self.closed = False
         self.idle_since = hub.now()
+        self._owners: dict[int, str] = {}
         self._gate: Gate | None = None
         self._gate_loading: asyncio.Task[None] | None = None
         self._judging = asyncio.Lock()
@@ -171,24 +178,38 @@ class Room:
 
     # Writing
 
-    async def write(self, connection: "Connection", update: bytes) -> None:
-        """Take an update of a client: through the gate, then in line for the log.
-
-        Returns before COMMIT. Raises: Malformed, Closing; the socket is to be closed then."""
+    async def write(self, connection: "Connection", update: bytes, *, may_ask: bool) -> None:
+        """Take an update of a client: through the gate, then in line for the log. What builds on edits that are not
+        here is asked for, if it may be; what then is missing, or is under another's client id, is refused, and the rest
+        taken. Returns before COMMIT. Raises: Malformed, Closing; the socket is to be closed then."""
         if len(update) > conf().update_bytes_max:
             raise Closing(CloseCode.TOO_LARGE, "the update is too large")
         await self.hub.commits.room_for_more()
-        try:
-            taken = await self._take(update)
-        except DocumentFull:
-            connection.met_full_document()
-            return
-        except MissingDependency:
-            connection.ask_for_missing(encode_sync_step1(self.doc.get_state()))
-            return
-        connection.has_no_gap()
+        taken = await self._take_for(connection, connection.session, update, may_ask=may_ask)
         if taken is not None:
             self.hub.commits.submit(self, connection.session, *taken, origin=connection)
+
+    async def _take_for(
+        self, connection: "Connection | None", session: WriteSession, update: bytes, *, may_ask: bool
+    ) -> tuple[Taken, Gate] | None:
+        """As `_take`; what cannot be taken is asked for or refused, and its sender told."""
+        try:
+            return await self._take(session, update)
+        except (NotTaken, MissingDependency) as error:
+            if connection is None:
+                raise
+            if isinstance(error, NotTaken):
+                connection.refuse(update, error.reason, clients=error.clients)
+            elif may_ask and connection.ask_for_missing(error, encode_sync_step1(self.doc.get_state())):
+                return None
+            else:
+                connection.refuse(update, Reason.MISSING)
+        gate = await self._ready_gate()
+        if len(update) > conf().off_loop_bytes:
+            part = await self.hub.compute(gate.part_of, update, session)
+        else:
+            part = gate.part_of(update, session)
+        return None if part is None else await self._take(session, part)
 
     async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
         """Take an update that no socket sent; return its fate once others may see it, or None if it says nothing new.
@@ -196,21 +217,21 @@ class Room:
         Raises: Malformed, MissingDependency, Closing."""
         await self.hub.commits.room_for_more()
         try:
-            taken = await self._take(update)
-        except DocumentFull:
-            return Refused(Reason.FULL)
+            taken = await self._take(session, update)
+        except NotTaken as error:
+            return Refused(error.reason)
         if taken is None:
             return None
         future: asyncio.Future[Fate | None] = asyncio.get_running_loop().create_future()
         self.hub.commits.submit(self, session, *taken, origin=None, kind=kind, future=future)
         return await future
 
-    async def _take(self, update: bytes) -> tuple[Taken, Gate] | None:
+    async def _take(self, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
         """What the gate makes of an update, and which gate; None if it says nothing new. One whose dependencies are not
-        here is tried again after a look at the log. Raises: Malformed, MissingDependency, Closing."""
+        here is tried again after a look at the log. Raises: Malformed, MissingDependency, NotTaken, Closing."""
         for attempt in ("first", "last"):
             try:
-                return await self._judge(update)
+                return await self._judge(session, update)
             except MissingDependency:
                 if attempt == "last":
                     raise
@@ -220,16 +241,16 @@ class Room:
                 raise Closing(CloseCode.MALFORMED, "malformed update") from error
         raise AssertionError("unreachable")
 
-    async def _judge(self, update: bytes) -> tuple[Taken, Gate] | None:
+    async def _judge(self, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
         """Put one update through the gate, in the order of these calls; large ones on a thread, where those that come
         meanwhile wait their turn. Nothing is awaited between a gate's answer and the caller's next step: what a gate
         took is lined up for the log before the gate takes anything else.
 
-        Raises: Malformed, MissingDependency, GateBroken, Closing."""
+        Raises: Malformed, MissingDependency, NotTaken, GateBroken, Closing."""
         is_large = len(update) > conf().off_loop_bytes
         if not (is_large or self._in_line or self._gate is None or self.closed):
             with suppress(TakesLong):
-                return self._taken_here(self._gate, update)
+                return self._taken_here(self._gate, session, update)
             is_large = True
         self._in_line += 1
         try:
@@ -238,27 +259,27 @@ class Room:
                     gate = await self._ready_gate()
                     if not is_large:
                         with suppress(TakesLong):
-                            return self._taken_here(gate, update)
-                    taken = await self._taken_off_loop(gate, update)
+                            return self._taken_here(gate, session, update)
+                    taken = await self._taken_off_loop(gate, session, update)
                     if gate is self._gate and not self.closed:  # else what it took is gone with it
                         return None if taken is None else (taken, gate)
         finally:
             self._in_line -= 1
 
-    def _taken_here(self, gate: Gate, update: bytes) -> tuple[Taken, Gate] | None:
+    def _taken_here(self, gate: Gate, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
         try:
-            taken = gate.take(update, reads_bytes_max=conf().off_loop_bytes)
+            taken = gate.take(update, session, reads_bytes_max=conf().off_loop_bytes)
         except GateBroken:
             self._gate = None
             raise
         return None if taken is None else (taken, gate)
 
-    async def _taken_off_loop(self, gate: Gate, update: bytes) -> Taken | None:
+    async def _taken_off_loop(self, gate: Gate, session: WriteSession, update: bytes) -> Taken | None:
         """While the thread has the gate, committed rows wait to be followed."""
         self._is_judged_off_loop = True
         try:
-            return await self.hub.compute(gate.take, update)
-        except (MissingDependency, Malformed, DocumentFull):
+            return await self.hub.compute(gate.take, update, session)
+        except (MissingDependency, NotTaken, Malformed):
             raise  # the gate is as it was
         except BaseException:
             # Broken; or this task was cancelled, and the thread still has the gate: nobody else may.
@@ -284,6 +305,9 @@ class Room:
     async def _load_gate(self) -> None:
         try:
             gate = await self.hub.load(Gate.load, self.document_id)
+            if gate.epoch != self.epoch:
+                self.drop("the document has to be loaded again")
+                raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
             while gate.seq < self.seq:
                 tail = await self.hub.load(_read_tail, self.document_id, gate.seq)
                 if not tail.rows:  # what this room shows is in the log no more: a backup was restored
@@ -301,6 +325,7 @@ class Room:
         rows: list[Committed] = []
         for entry, payload, fate in settled:
             if isinstance(fate, Stored):
+                entry.gate.claim(entry.clients, entry.session)
                 rows.append(
                     Committed(
                         first_seq=fate.first_seq,
@@ -312,7 +337,7 @@ class Room:
                     )
                 )
                 self._not_shown.append((entry, fate))
-            elif not _is_behind(fate):
+            elif not (isinstance(fate, Refused) and fate.reason in _JUDGED_AGAIN):
                 entry.resolve(fate)
         if rows:
             if not self.closed:
@@ -335,18 +360,18 @@ class Room:
     def _turn_back(self, refused: Sequence[tuple[Entry, Reason]]) -> None:
         """What was refused is in the intake: a new one is built, and what stands in line behind it is judged again, so
         that no other session's edits fail with it and nothing is logged that builds on what is not there."""
-        if any(reason in (Reason.UNAVAILABLE, Reason.GONE) for _, reason in refused):
+        if any(reason in _LOG_IS_NOT_THERE for _, reason in refused):
             # What stands in line builds on what is not in the log: clients hold it and sync it again.
             for entry in (*(entry for entry, _ in refused), *self.hub.commits.withdraw(self)):
                 entry.fail(OutcomeUnknown("the room was dropped"))
             self.drop("its log could not be written")
             return
         self._gate = None
-        behind = [entry for entry, reason in refused if reason is Reason.BEHIND]
+        again = [entry for entry, reason in refused if reason in _JUDGED_AGAIN]
         for entry, reason in refused:
-            if reason is not Reason.BEHIND and entry.origin is not None:
-                entry.origin.denied()
-        waiting = [*behind, *self.hub.commits.withdraw(self)]
+            if reason not in _JUDGED_AGAIN and entry.origin is not None:
+                entry.origin.refuse(entry.payload(), reason)
+        waiting = [*again, *self.hub.commits.withdraw(self)]
         self.hub.rechecks.look_at_room_soon(self)
         if waiting:
             self.hub.spawn(self._judge_again(waiting))
@@ -364,15 +389,11 @@ class Room:
         for entry in entries:
             for earlier in entry.taken:
                 try:
-                    taken = await self._take(earlier.update)
-                except DocumentFull:
-                    if entry.origin is not None:
-                        entry.origin.met_full_document()
-                    entry.resolve(Refused(Reason.FULL))
+                    taken = await self._take_for(entry.origin, entry.session, earlier.update, may_ask=True)
+                except NotTaken as error:
+                    entry.resolve(Refused(error.reason))
                     continue
                 except (MissingDependency, Closing, Malformed) as error:
-                    if entry.origin is not None:
-                        entry.origin.ask_for_missing(encode_sync_step1(self.doc.get_state()))
                     entry.fail(error)
                     continue
                 if taken is None:
@@ -479,6 +500,8 @@ class Room:
     async def _tail_after(self, after: int) -> _Tail:
         """Raises: Closing where the log does not go on from there, the room dropped."""
         tail = await self.hub.load(_read_tail, self.document_id, after)
+        if tail.head_seq < after:  # what this room shows is in the log no more: a backup was restored
+            await self.hub.load(raise_epoch, self.document_id, epoch=self.epoch, seq=after)
         if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
             self.drop("the document has to be loaded again")
         if self.closed:
@@ -503,9 +526,14 @@ class Room:
 
     # Presence
 
+    async def learn_owners(self) -> None:
+        """Before anybody writes here: so that nobody is shown under a client id that is somebody else's."""
+        self._owners = await self.hub.load(owners_of, self.document_id)
+
     def bound_user(self, client_id: int) -> str | None:
         """The user, as text, who has written under a client id; None where that is not known here."""
-        return None
+        owners = self._owners if self._gate is None else self._gate.owners
+        return owners.get(client_id) or None
 
     def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
         """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""
@@ -541,10 +569,6 @@ class Room:
 def _follow_all(gate: Gate, rows: Sequence[Committed]) -> None:
     for row in rows:
         gate.follow(row.last_seq, row.update, known=False, splits=row.splits)
-
-
-def _is_behind(fate: Fate) -> bool:
-    return isinstance(fate, Refused) and fate.reason is Reason.BEHIND
 
 
 def _read_tail(document_id: int, after: int) -> _Tail:

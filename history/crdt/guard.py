@@ -4,7 +4,7 @@ What it lets through neither crashes nor hangs yrs, leaves nothing pending, and 
 it began as. `check` changes nothing; `commit` takes a verdict over once pycrdt has taken the update."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -166,6 +166,11 @@ class Guard:
         for update in (state_update, *later):
             guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(decode_update(update)))
         return guard
+
+    @property
+    def known(self) -> Mapping[int, int]:
+        """The document's state vector."""
+        return self._facts.known
 
     def roots(self) -> dict[str, Holds | None]:
         """Return what each root's sequence holds: NOTHING if it has keys alone, None where nothing can be told."""

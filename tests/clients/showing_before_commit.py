@@ -15,11 +15,11 @@ __all__ = ["application"]
 _write = Room.write
 
 
-async def _show_and_write(self: Room, writer: Any, update: bytes) -> None:
+async def _show_and_write(self: Room, writer: Any, update: bytes, *, may_ask: bool) -> None:
     for connection in self.connections:
         if connection is not writer:
             connection.deliver(SharedMessage(encode_update(update)), seq=self.seq)
-    await _write(self, writer, update)
+    await _write(self, writer, update, may_ask=may_ask)
 
 
 patch.object(Room, "write", _show_and_write).start()

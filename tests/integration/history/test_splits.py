@@ -52,10 +52,10 @@ class TwoProcesses:
     def write(self, row: EmojiRow) -> Stored | None:
         """Write as the person of the row, who is on the process of an odd or of an even number."""
         mine, other = self.gates[row.user % 2], self.gates[1 - row.user % 2]
-        taken = mine.take(row.update)
+        session = self.sessions.setdefault(row.user, make_session(self.document))
+        taken = mine.take(row.update, session)
         if taken is None:
             return None
-        session = self.sessions.setdefault(row.user, make_session(self.document))
         (fate,) = append([PendingUpdate(session=session, payload=taken.update, splits=taken.splits)])
         assert isinstance(fate, Stored)
         mine.follow(fate.seq, taken.update, known=True)
@@ -130,7 +130,7 @@ def test_without_the_splits_the_log_folds_to_something_else(
 
 
 def _write(document: Document, update: bytes, **fields: Any) -> Stored:
-    taken = Gate.load(document.pk).take(update)
+    taken = Gate.load(document.pk).take(update, make_session(document))
     assert taken is not None
     pending = PendingUpdate(session=make_session(document), payload=taken.update, splits=taken.splits, **fields)
     (fate,) = append([pending])
@@ -162,7 +162,10 @@ def test_a_split_that_two_processes_find_at_the_same_moment_is_recorded_once(in_
     document = make_document()
     _write(document, EMOJI)
     gates = Gate.load(document.pk), Gate.load(document.pk)
-    found = [gate.take(update) for gate, update in zip(gates, (BETWEEN, SECOND_HALF_GONE), strict=True)]
+    found = [
+        gate.take(update, make_session(document))
+        for gate, update in zip(gates, (BETWEEN, SECOND_HALF_GONE), strict=True)
+    ]
     pending = [
         PendingUpdate(session=make_session(document), payload=taken.update, splits=taken.splits)
         for taken in found
@@ -177,7 +180,7 @@ def test_a_split_that_two_processes_find_at_the_same_moment_is_recorded_once(in_
 def test_what_a_refused_edit_would_have_split_stays_whole() -> None:
     document = make_document()
     _write(document, EMOJI)
-    taken = Gate.load(document.pk).take(BETWEEN)
+    taken = Gate.load(document.pk).take(BETWEEN, make_session(document))
     assert taken is not None
     append([PendingUpdate(session=make_session(document), payload=taken.update, splits=taken.splits, expected_seq=7)])
     assert not Split.objects.filter(document=document).exists()
@@ -189,8 +192,8 @@ def test_an_edit_that_says_nothing_new_splits_nothing() -> None:
     _write(document, EMOJI)
     _write(document, b"\x00\x01\x01\x01\x01\x02")  # all of it is deleted
     gate = Gate.load(document.pk)
-    assert gate.take(SECOND_HALF_GONE) is None
-    taken = gate.take(BETWEEN)
+    assert gate.take(SECOND_HALF_GONE, make_session(document)) is None
+    taken = gate.take(BETWEEN, make_session(document))
     assert taken is not None and taken.splits == {(1, 2)}
 
 

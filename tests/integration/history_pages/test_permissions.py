@@ -120,7 +120,8 @@ def test_a_get_restores_nothing(shared: Shared) -> None:
 
 
 def test_a_role_rule_of_the_host_project_decides_here_too(shared: Shared, settings: Settings) -> None:
-    settings.PALIMPSEST = {"ROLE_FOR": "tests.integration.history_pages.test_permissions.nobody_but_the_viewer"}
+    rule = "tests.integration.history_pages.test_permissions.nobody_but_the_viewer"
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROLE_FOR": rule}
     assert signed_in(shared.owner).get(shared.urls()["page"]).status_code == 404
     assert signed_in(shared.viewer).get(shared.urls()["page"]).status_code == 200
 

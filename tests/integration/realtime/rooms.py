@@ -10,7 +10,8 @@ from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
 from history.folds import document_at
-from history.models import Head, Session, Update
+from history.models import Head, Refusal, Session, Update
+from history.refusals import updates_of
 from realtime.hub import Hub
 from tests.builders import make_document, make_user
 
@@ -31,6 +32,13 @@ def rows_of(document: Document) -> list[tuple[int, Any, bytes]]:
     authors = dict(Session.objects.filter(document=document).values_list("id", "user_id"))
     rows = Update.objects.filter(document=document).order_by("seq").values_list("seq", "session_id", "payload")
     return [(seq, authors[session_id], bytes(payload)) for seq, session_id, payload in rows]
+
+
+@sync_to_async
+def refused_of(document: Document) -> list[tuple[Any, str, list[bytes]]]:
+    """(user id, reason, updates) of what was refused and kept."""
+    rows = Refusal.objects.filter(document=document).order_by("first_at")
+    return [(row.user_id, row.reason, updates_of(row)) for row in rows]
 
 
 @sync_to_async

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from pycrdt import Doc, Text
 
 from documents.conf import conf
@@ -13,8 +14,10 @@ from documents.models import Role
 from history.crdt.updates import MissingDependency
 from history.fates import Reason
 from history.gate import Gate, GateBroken
+from history.sessions import WriteSession
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_sync_step2, encode_update
+from tests.builders import admitted_session
 from tests.integration.realtime.rooms import (
     eventually,
     folded_text,
@@ -41,7 +44,7 @@ class HeldTake:
         self.inside_max = 0
         take, follow = Gate.take, Gate.follow
 
-        def held(gate: Gate, update: bytes, **limits: Any) -> Any:
+        def held(gate: Gate, update: bytes, session: WriteSession, **limits: Any) -> Any:
             self.inside += 1
             self.inside_max = max(self.inside, self.inside_max)
             try:
@@ -49,7 +52,7 @@ class HeldTake:
                     self.threads.append(threading.current_thread().name)
                     self.under_way.set()
                     assert self.may_go_on.wait(10)
-                return take(gate, update, **limits)
+                return take(gate, update, session, **limits)
             finally:
                 self.inside -= 1
 
@@ -187,7 +190,8 @@ async def test_a_gate_that_a_cancelled_task_left_to_its_thread_is_used_by_nobody
         ada.type("a")
         await stored(hub, document, 1)
         room = hub.rooms[document.pk]
-        task = asyncio.create_task(room._take(update_that_types(LARGE, client_id=9)))
+        session = await sync_to_async(admitted_session)(document, people["ada"])
+        task = asyncio.create_task(room._take(session, update_that_types(LARGE, client_id=9)))
         await eventually(held.under_way.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -213,8 +217,9 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
         text.insert(0, "a")
         known = editor.get_state()
         text.insert(1, LARGE)
+        session = await sync_to_async(admitted_session)(document, people["ada"])
         with pytest.raises(MissingDependency):
-            await room._take(editor.get_update(known))
+            await room._take(session, editor.get_update(known))
         assert room._gate is gate
         monkeypatch.setattr("history.gate._apply", _panic)
         ada.type(LARGE)

@@ -19,6 +19,7 @@ from realtime.protocols.frames import encode_update
 from tests.integration.realtime.rooms import (
     empty,
     folded_text,
+    refused_of,
     rows_of,
     shared_document,
     stored,
@@ -110,7 +111,7 @@ async def test_an_update_that_builds_on_what_is_missing_is_asked_for_and_never_l
     assert await folded_text(document) == "ab"
 
 
-async def test_a_client_that_does_not_have_what_is_missing_is_not_left_to_think_that_it_is_synced(hub: Hub) -> None:
+async def test_what_builds_on_edits_that_nobody_has_is_refused_and_kept(hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     offline: Doc[Any] = Doc(client_id=9)
     text = offline.get("text", type=Text)
@@ -119,10 +120,15 @@ async def test_a_client_that_does_not_have_what_is_missing_is_not_left_to_think_
     text.insert(1, "b")
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
-        for _ in range(4):
-            ada.send(encode_update(offline.get_update(known)))
-        await ada.until(lambda: ada.closed == 1013)
+        questions = len(ada.received)
+        ada.send(encode_update(offline.get_update(known)))
+        await ada.until(lambda: any(payload[:2] == b"\x00\x00" for payload in ada.received[questions:]))
+        ada.send(encode_update(offline.get_update(known)))  # its answer did not have it either
+        await ada.until(lambda: ada.denied == 1)
+        await hub.refusals.flushed()
+        assert ada.closed is None
     assert await rows_of(document) == []
+    assert await refused_of(document) == [(people["ada"].pk, "missing", [offline.get_update(known)])]
 
 
 async def test_one_session_that_is_refused_fails_nobody_elses_edits_in_the_same_batch(hub: Hub) -> None:

@@ -1,0 +1,123 @@
+"""What the log did not take is kept for its sender and the document's owners, within bounds, for a while."""
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client as Browser
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import Settings
+
+from documents.models import Document, Membership, Role
+from history.fates import Reason
+from history.models import Refusal
+from history.refusals import RefusedUpdate, keep_refused, updates_of
+from history.sessions import WriteSession
+from history.tasks import purge_refused
+from tests.builders import admitted_session, make_document, make_session, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def _refuse(session: WriteSession, *updates: bytes, reason: Reason = Reason.NOT_ALLOWED) -> None:
+    keep_refused([RefusedUpdate(session=session, update=update, reason=reason) for update in updates])
+
+
+def _kept(document: Document) -> list[list[bytes]]:
+    return [updates_of(row) for row in Refusal.objects.filter(document=document).order_by("first_at")]
+
+
+def _shared() -> tuple[Document, Any, Any, Any]:
+    ada, bob, eve = make_user(), make_user(), make_user()
+    return (
+        make_document(ada=(ada, Role.OWNER), bob=(bob, Role.VIEWER), eve=(eve, Role.VIEWER)),
+        ada,
+        bob,
+        eve,
+    )
+
+
+def _browser(user: Any | None) -> Browser:
+    browser = Browser()
+    if user is not None:
+        browser.force_login(user)
+    return browser
+
+
+def test_one_sessions_refused_updates_are_one_row_in_the_order_in_which_they_came() -> None:
+    document, _, bob, _ = _shared()
+    session = admitted_session(document, bob)
+    _refuse(session, b"one", b"two")
+    _refuse(session, b"three")
+    _refuse(session, b"other", reason=Reason.MISSING)
+    assert _kept(document) == [[b"one", b"two", b"three"], [b"other"]]
+    assert Refusal.objects.get(document=document, reason="not_allowed").updates == 3
+
+
+def test_the_oldest_go_when_one_person_has_too_many_and_nobody_elses(settings: Settings) -> None:
+    settings.PALIMPSEST = {"REFUSED_BYTES_MAX": 100}
+    document, _, bob, eve = _shared()
+    _refuse(admitted_session(document, eve), b"e" * 60)
+    for letter in (b"1", b"2", b"3"):
+        _refuse(admitted_session(document, bob), letter * 60)
+    assert _kept(document) == [[b"e" * 60], [b"3" * 60]]
+
+
+def test_an_update_of_a_document_that_was_purged_meanwhile_is_nobodys_trouble() -> None:
+    document, _, bob, _ = _shared()
+    other = make_document(bob=(bob, Role.VIEWER))
+    gone, stays = admitted_session(document, bob), admitted_session(other, bob)
+    document.delete()
+    keep_refused([RefusedUpdate(session=each, update=b"u", reason=Reason.NOT_ALLOWED) for each in (gone, stays)])
+    assert _kept(other) == [[b"u"]]
+
+
+def test_it_is_kept_for_so_many_days(settings: Settings) -> None:
+    settings.PALIMPSEST = {"REFUSED_DAYS": 30}
+    document, _, bob, _ = _shared()
+    for days in (29, 31):
+        session = admitted_session(document, bob)
+        _refuse(session, str(days).encode())
+        Refusal.objects.filter(session_id=session.id).update(last_at=timezone.now() - timedelta(days=days))
+    assert purge_refused() == 1
+    assert _kept(document) == [[b"29"]]
+
+
+def test_a_sender_fetches_their_own_and_an_owner_everybodys() -> None:
+    document, ada, bob, eve = _shared()
+    _refuse(admitted_session(document, bob), b"bob's", b"work")
+    _refuse(admitted_session(document, eve), b"eve's")
+    address = reverse("document-refused", args=[document.key])
+    listed = {
+        who: [row["author"] for row in _browser(user).get(address).json()["refused"]]
+        for who, user in (("ada", ada), ("bob", bob), ("eve", eve))
+    }
+    assert listed == {"ada": [eve.username, bob.username], "bob": [bob.username], "eve": [eve.username]}
+    (row,) = _browser(bob).get(address).json()["refused"]
+    assert (row["reason"], row["updates"]) == ("not_allowed", 2)
+    updates = _browser(bob).get(f"{address}/{row['id']}").json()["updates"]
+    assert [base64.b64decode(update) for update in updates] == [b"bob's", b"work"]
+    assert _browser(eve).get(f"{address}/{row['id']}").status_code == 404
+    assert _browser(ada).get(f"{address}/{row['id']}").status_code == 200
+
+
+def test_who_has_lost_the_right_still_fetches_what_was_not_taken_because_of_it() -> None:
+    document, _, bob, eve = _shared()
+    _refuse(admitted_session(document, bob), b"offline work")
+    Membership.objects.filter(document=document, user__in=[bob, eve]).delete()
+    address = reverse("document-refused", args=[document.key])
+    assert len(_browser(bob).get(address).json()["refused"]) == 1
+    assert _browser(eve).get(address).status_code == 404
+    assert _browser(make_user()).get(address).status_code == 404
+    assert _browser(None).get(address).status_code == 401
+
+
+def test_what_nobodys_account_sent_is_for_the_owners_alone() -> None:
+    document, ada, bob, _ = _shared()
+    nobody = make_session(document)
+    _refuse(nobody, b"anonymous")
+    address = reverse("document-refused", args=[document.key])
+    assert [row["author"] for row in _browser(ada).get(address).json()["refused"]] == [None]
+    assert _browser(bob).get(address).json()["refused"] == []

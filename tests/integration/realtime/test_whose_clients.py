@@ -1,0 +1,202 @@
+"""Client ids: each belongs to the person who first wrote under it, in every process."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pycrdt import Doc, Text
+from pytest_django import Settings
+
+from documents.models import Document, Role
+from history.models import Client
+from realtime.hub import Hub
+from realtime.protocols.frames import encode_sync_step2, encode_update
+from tests.integration.realtime.rooms import (
+    eventually,
+    folded_text,
+    refused_of,
+    rows_of,
+    shared_document,
+    stored,
+    take_role_by_sql,
+)
+from tests.integration.realtime.sockets import Socket
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+def forged(socket: Socket, *, client_id: int, text: str) -> bytes:
+    """What somebody who has the document that `socket` shows would write under another's client id."""
+    doc: Doc[Any] = Doc(client_id=client_id)
+    doc.apply_update(socket.doc.get_update())
+    known = doc.get_state()
+    doc.get("text", type=Text).insert(0, text)
+    return doc.get_update(known)
+
+
+async def owners_of(document: Document) -> dict[int, str]:
+    return {row.client_id: row.actor async for row in Client.objects.filter(document=document)}
+
+
+async def test_nobody_writes_under_the_client_id_of_somebody_else(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("ada")
+        await bob.until(lambda: bob.text == "ada")
+        forgery = forged(bob, client_id=ada.doc.client_id, text="not ada: ")
+        bob.send(encode_update(forgery))
+        await bob.until(lambda: bob.denied == 1)
+        ada.type(" writes", at=3)
+        bob.type("bob and ")
+        await ada.until(lambda: ada.text == "bob and ada writes")
+        await hub.refusals.flushed()
+        assert (ada.closed, bob.closed) == (None, None)
+    assert await owners_of(document) == {
+        ada.doc.client_id: str(people["ada"].pk),
+        bob.doc.client_id: str(people["bob"].pk),
+    }
+    assert await refused_of(document) == [(people["bob"].pk, "not_yours", [forgery])]
+    assert await folded_text(document) == "bob and ada writes"
+
+
+async def test_another_process_knows_whose_a_client_id_is(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub]
+) -> None:
+    """The room's own process has not heard who wrote: the append, under the lock, has the last word."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        await bob.until_synced()
+        bob.type("b")  # builds the gate
+        await stored(hub, document, 1)
+        gate = hub.rooms[document.pk]._gate
+        assert gate is not None
+        await Client.objects.acreate(document=document, client_id=7, actor=str(people["ada"].pk))
+        bob.send(encode_update(forged(bob, client_id=7, text="not ada: ")))
+        bob.type("ob", at=1)
+        await bob.until(lambda: bob.denied == 1)
+        await stored(hub, document, 2)
+        assert bob.closed is None
+    assert await folded_text(document) == "bob"
+
+
+async def test_of_an_update_that_brings_anothers_edits_too_the_senders_own_are_taken(hub: Hub) -> None:
+    """As when two people have worked offline in one browser."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("0")
+        await bob.until(lambda: bob.text == "0")
+        offline: Doc[Any] = Doc(client_id=bob.doc.client_id)
+        offline.apply_update(bob.doc.get_update())
+        known = offline.get_state()
+        offline.get("text", type=Text).insert(1, " bob")
+        offline.apply_update(forged(ada, client_id=ada.doc.client_id, text="ada offline "))
+        offline.get("text", type=Text).insert(0, "on it: ")  # builds on what is refused
+        both = offline.get_update(known)
+        bob.send(encode_sync_step2(both))
+        await ada.until(lambda: ada.text == "0 bob")
+        await bob.until(lambda: bob.denied == 1)
+        await hub.refusals.flushed()
+        assert bob.closed is None
+    assert await refused_of(document) == [(people["bob"].pk, "not_yours", [both])]
+
+
+async def test_relays_are_let_in_by_a_setting_and_logged_under_who_brought_them(
+    no_watch: None, settings: Settings, hub: Hub
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "RELAYS": True}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("ada")
+        await bob.until(lambda: bob.text == "ada")
+        bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="relayed: ")))
+        await ada.until(lambda: ada.text == "relayed: ada")
+    assert [user for _, user, _ in await rows_of(document)] == [people["ada"].pk, people["bob"].pk]
+    assert await owners_of(document) == {}  # an id says nothing there
+
+
+async def test_one_persons_tabs_share_their_client_ids(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as one, Socket(document.name, user=people["ada"]) as two:
+        await asyncio.gather(one.until_synced(), two.until_synced())
+        one.type("a")
+        await two.until(lambda: two.text == "a")
+        two.send(encode_update(forged(two, client_id=one.doc.client_id, text="tab ")))
+        await one.until(lambda: one.text == "tab a")
+        assert two.denied == 0
+
+
+async def test_a_client_id_that_was_nobodys_passes_to_who_writes_under_it_next_and_no_further(
+    settings: Settings, hub: Hub
+) -> None:
+    settings.PALIMPSEST = {"OPEN_ROOMS": True}
+    _, people = await shared_document(ada=Role.OWNER)
+    async with Socket("open") as nobody:
+        await nobody.until_synced()
+        nobody.type("a")
+        document = await Document.objects.aget(name="open")
+        await stored(hub, document, 1)
+        assert await owners_of(document) == {nobody.doc.client_id: ""}
+        async with Socket("open", user=people["ada"]) as ada:  # has signed in, in the same editor
+            await ada.until(lambda: ada.text == "a")
+            ada.send(encode_update(forged(ada, client_id=nobody.doc.client_id, text="signed in ")))
+            await nobody.until(lambda: nobody.text == "signed in a")
+            assert await owners_of(document) == {nobody.doc.client_id: str(people["ada"].pk)}
+            nobody.send(encode_update(forged(nobody, client_id=nobody.doc.client_id, text="signed out ")))
+            await nobody.until(lambda: nobody.denied == 1)
+    assert await folded_text(document) == "signed in a"
+
+
+async def test_a_readers_edit_is_kept_for_them(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    async with Socket(document.name, user=people["eve"]) as eve:
+        await eve.until_synced()
+        first, second = eve.type("offline"), eve.type(" work", at=7)
+        await eve.until(lambda: eve.denied == 2)
+        await hub.refusals.flushed()
+        assert eve.closed is None
+        assert not any(payload[:2] == b"\x00\x00" for payload in eve.received[1:])  # never asked for more
+    assert await rows_of(document) == []
+    assert await refused_of(document) == [(people["eve"].pk, "not_allowed", [first, second])]
+
+
+async def test_edits_that_were_in_line_when_the_right_was_taken_are_kept_too(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        await bob.until_synced()
+        bob.type("0")
+        await stored(hub, document, 1)
+        await take_role_by_sql(document, people["bob"])
+        late = bob.type("late ")
+        await bob.until(lambda: bob.closed == 4403)
+        await hub.refusals.flushed()
+    assert await refused_of(document) == [(people["bob"].pk, "not_allowed", [late])]
+
+
+async def test_refused_updates_that_cannot_be_kept_close_the_socket_so_that_its_client_brings_them_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(eve=Role.VIEWER)
+    async with Socket(document.name, user=people["eve"]) as eve:
+        await eve.until_synced()
+        monkeypatch.setattr("history.refusals.KEEP", "SELECT nothing")
+        eve.type("offline")
+        await eve.until(lambda: eve.closed == 1013)
+
+
+async def test_who_has_written_is_known_in_a_process_where_nobody_has(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    await Client.objects.acreate(document=document, client_id=7, actor=str(people["ada"].pk))
+    async with Socket(document.name, user=people["eve"]) as eve, Socket(document.name, user=people["ada"]) as ada:
+        await asyncio.gather(eve.until_synced(), ada.until_synced())
+        room = hub.rooms[document.pk]
+        await eventually(lambda: room.bound_user(7) == str(people["ada"].pk))
+        eve.show(7, 1, '{"user": {"name": "ada"}}')
+        eve.show(8, 1, '{"user": {"name": "eve"}}')
+        await ada.until(lambda: 8 in ada.shown)
+        assert 7 not in ada.shown
