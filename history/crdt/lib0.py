@@ -15,6 +15,9 @@ SAFE_INTEGER_MAX = (1 << 53) - 1
 AnyValue: TypeAlias = bool | int | float | str | bytes | list["AnyValue"] | dict[str, "AnyValue"] | None
 
 
+_CONSTANTS = {127: None, 126: None, 121: False, 120: True}
+
+
 class Malformed(ValueError):
     """Raised when bytes are not what the protocol says: cut short, too long, unknown or not canonical."""
 
@@ -53,10 +56,18 @@ class Reader:
 
         A longer form of the same number (`80 00` for 0) is refused: one value has one encoding, and an endless run
         of `ff` must not be read in quadratic time."""
-        data, position = self.data, self.position
-        value = shift = 0
+        data, position, end = self.data, self.position, self.end
+        if position >= end:
+            raise Malformed("the input ends in the middle of an integer")
+        value = data[position]
+        position += 1
+        if value < 0x80:
+            self.position = position
+            return value
+        value &= 0x7F
+        shift = 7
         while True:
-            if position >= self.end:
+            if position >= end:
                 raise Malformed("the input ends in the middle of an integer")
             byte = data[position]
             position += 1
@@ -66,7 +77,7 @@ class Reader:
             shift += 7
             if shift > 49:
                 raise Malformed("an integer is longer than 53 bits")
-        if byte == 0 and shift:
+        if byte == 0:
             raise Malformed("an integer is not in its shortest form")
         if value > SAFE_INTEGER_MAX:
             raise Malformed("an integer is longer than 53 bits")
@@ -90,10 +101,16 @@ class Reader:
         return self.take(self.var_uint())
 
     def var_string(self) -> str:
+        length = self.var_uint()
+        stop = self.position + length
+        if stop > self.end:
+            raise Malformed("a length reaches past the end of the input")
         try:
-            return self.var_bytes().decode()
+            text = self.data[self.position : stop].decode()
         except UnicodeDecodeError:
             raise Malformed("a string is not UTF-8") from None
+        self.position = stop
+        return text
 
     def count(self, *, item_bytes_min: int = 1) -> int:
         """Read how many items follow; more than the remaining bytes could hold is refused."""
@@ -106,31 +123,26 @@ class Reader:
         """Read one tagged value (lib0 `Any`); `undefined` and `null` both become None."""
         if depth > ANY_DEPTH_MAX:
             raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
-        match self.byte():
-            case 127 | 126:
-                return None
-            case 125:
-                return self.var_int()
-            case 124:
-                return float(struct.unpack(">f", self.take(4))[0])
-            case 123:
-                return float(struct.unpack(">d", self.take(8))[0])
-            case 122:
-                return int(struct.unpack(">q", self.take(8))[0])
-            case 121:
-                return False
-            case 120:
-                return True
-            case 119:
-                return self.var_string()
-            case 118:
-                return {self.var_string(): self.any(depth + 1) for _ in range(self.count(item_bytes_min=2))}
-            case 117:
-                return [self.any(depth + 1) for _ in range(self.count())]
-            case 116:
-                return self.var_bytes()
-            case tag:
-                raise Malformed(f"unknown tag {tag} of a value")
+        tag = self.byte()
+        if tag == 119:
+            return self.var_string()
+        if tag == 125:
+            return self.var_int()
+        if tag == 118:
+            return {self.var_string(): self.any(depth + 1) for _ in range(self.count(item_bytes_min=2))}
+        if tag == 117:
+            return [self.any(depth + 1) for _ in range(self.count())]
+        if tag in _CONSTANTS:
+            return _CONSTANTS[tag]
+        if tag == 124:
+            return float(struct.unpack(">f", self.take(4))[0])
+        if tag == 123:
+            return float(struct.unpack(">d", self.take(8))[0])
+        if tag == 122:
+            return int(struct.unpack(">q", self.take(8))[0])
+        if tag == 116:
+            return self.var_bytes()
+        raise Malformed(f"unknown tag {tag} of a value")
 
     def finish(self) -> None:
         """Raises: Malformed when bytes are left over."""

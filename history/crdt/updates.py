@@ -9,8 +9,9 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import heappop, heappush
+from math import isfinite
 from typing import NamedTuple, TypeAlias
 
 from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader
@@ -123,18 +124,37 @@ class Update(NamedTuple):
 
 
 # Bound once: looking a member up on its enum class costs more than reading the struct's integers.
-_GC, _DELETED, _STRING = Kind.GC, Kind.DELETED, Kind.STRING
+_GC, _DELETED, _BINARY, _STRING = Kind.GC, Kind.DELETED, Kind.BINARY, Kind.STRING
+_EMBED, _FORMAT, _TYPE, _ANY = Kind.EMBED, Kind.FORMAT, Kind.TYPE, Kind.ANY
 _HAS_ORIGIN, _HAS_RIGHT_ORIGIN, _HAS_PARENT_KEY, _KIND_BITS = 0x80, 0x40, 0x20, 0x1F
 # One struct, no deletes; a var_uint of up to 42 bits in its shortest form; info byte, origin, perhaps a right origin.
 _VAR_UINT = rb"([\x00-\x7f]|[\x80-\xff]{1,5}[\x01-\x7f])"
 _ORIGINS = b"(?:\x84" + _VAR_UINT * 2 + b"|\xc4" + _VAR_UINT * 4 + b")"
 _KEYSTROKE = re.compile(b"\x01\x01" + _VAR_UINT * 2 + _ORIGINS + _VAR_UINT + rb"([\x00-\x7f]+)\x00")
 _TYPE_REFS = tuple(TypeRef)
+_XML_ELEMENT, _XML_HOOK = TypeRef.XML_ELEMENT, TypeRef.XML_HOOK
+_NAMELESS_TYPES = tuple(TypeContent(ref, None) for ref in TypeRef)
+_PLAIN_JSON = frozenset({"null", "true", "false", "0", "1", '""', "{}", "[]"})
+_struct = partial(tuple.__new__, Struct)  # a named tuple's own constructor takes twice as long
 _REFUSED_KINDS = {
     2: "the update holds JSON content of an old Yjs, which yrs reads wrongly",
     9: "the update holds a subdocument",
     10: "the update skips over structs that it does not hold",
 }
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def utf16_length(text: str) -> int:
@@ -206,7 +226,7 @@ def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
         clock = reader.var_uint()
         for _ in range(struct_count):
             struct = read_struct(reader, client, clock)
-            clock += struct.length
+            clock += struct[2]
             if clock > CLOCK_MAX:
                 raise Malformed("a clock is larger than 31 bits")
             structs.append(struct)
@@ -238,18 +258,16 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
     """Read one struct of a client, whose first unit has this clock. Raises: Malformed, RefusedUpdate."""
     info = reader.byte()
     ref = info & _KIND_BITS
-    if ref in _REFUSED_KINDS:
-        raise RefusedUpdate(_REFUSED_KINDS[ref])
     if ref == _GC:
         # Yjs looks at the low bits only, yrs at the whole byte: with flags they would read different updates.
         if info:
             raise Malformed("a collected struct carries flags")
-        return Struct(client, clock, _deleted_length(reader), _GC, None, None, None, None, None)
+        return _struct((client, clock, _deleted_length(reader), _GC, None, None, None, None, None))
+    if ref in _REFUSED_KINDS:
+        raise RefusedUpdate(_REFUSED_KINDS[ref])
     var_uint = reader.var_uint
     origin = (var_uint(), var_uint()) if info & _HAS_ORIGIN else None
     right_origin = (var_uint(), var_uint()) if info & _HAS_RIGHT_ORIGIN else None
-    if origin is not None and origin == right_origin:
-        raise Malformed("a struct stands before and behind the same unit")
     parent: str | Id | None = None
     parent_key = None
     if origin is None and right_origin is None:
@@ -257,25 +275,24 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
         # With an origin the flag may be set too, but then no key follows: it is inherited like the parent.
         if info & _HAS_PARENT_KEY:
             parent_key = reader.var_string()
+    elif origin == right_origin:
+        raise Malformed("a struct stands before and behind the same unit")
     if ref == _STRING:
         text = reader.var_string()
         if not text:
             raise Malformed("a struct is empty")
-        return Struct(client, clock, utf16_length(text), _STRING, origin, right_origin, parent, parent_key, text)
-    if ref == _DELETED:
-        return Struct(client, clock, _deleted_length(reader), _DELETED, origin, right_origin, parent, parent_key, None)
+        return _struct((client, clock, utf16_length(text), _STRING, origin, right_origin, parent, parent_key, text))
     kind, length, content = _read_content(reader, ref)
-    return Struct(client, clock, length, kind, origin, right_origin, parent, parent_key, content)
+    return _struct((client, clock, length, kind, origin, right_origin, parent, parent_key, content))
 
 
 def _read_parent(reader: Reader) -> str | Id:
-    match reader.var_uint():
-        case 1:
-            return reader.var_string()
-        case 0:
-            return reader.var_uint(), reader.var_uint()
-        case flag:
-            raise Malformed(f"unknown kind {flag} of a parent")
+    flag = reader.var_uint()
+    if flag == 1:
+        return reader.var_string()
+    if flag == 0:
+        return reader.var_uint(), reader.var_uint()
+    raise Malformed(f"unknown kind {flag} of a parent")
 
 
 def _deleted_length(reader: Reader) -> int:
@@ -288,49 +305,49 @@ def _deleted_length(reader: Reader) -> int:
 
 
 def _read_content(reader: Reader, ref: int) -> tuple[Kind, int, Content]:
-    match ref:
-        case Kind.ANY:
-            length = reader.count()
-            if length == 0:
-                raise Malformed("a struct is empty")
-            return Kind.ANY, length, [reader.any() for _ in range(length)]
-        case Kind.TYPE:
-            return Kind.TYPE, 1, _read_type(reader)
-        case Kind.FORMAT:
-            return Kind.FORMAT, 1, FormatContent(reader.var_string(), _read_json(reader))
-        case Kind.EMBED:
-            return Kind.EMBED, 1, _read_json(reader)
-        case Kind.BINARY:
-            return Kind.BINARY, 1, reader.var_bytes()
-        case _:
-            raise Malformed(f"unknown kind {ref} of content")
+    # In the order of how often they come; members of the enum are bound above, for a `match` looks each of them up.
+    if ref == _ANY:
+        length = reader.count()
+        if length == 0:
+            raise Malformed("a struct is empty")
+        return _ANY, length, [reader.any() for _ in range(length)]
+    if ref == _DELETED:
+        return _DELETED, _deleted_length(reader), None
+    if ref == _TYPE:
+        return _TYPE, 1, _read_type(reader)
+    if ref == _FORMAT:
+        return _FORMAT, 1, FormatContent(reader.var_string(), _read_json(reader))
+    if ref == _EMBED:
+        return _EMBED, 1, _read_json(reader)
+    if ref == _BINARY:
+        return _BINARY, 1, reader.var_bytes()
+    raise Malformed(f"unknown kind {ref} of content")
 
 
 def _read_type(reader: Reader) -> TypeContent:
     ref = reader.var_uint()
-    if ref == TypeRef.XML_HOOK:
+    if ref == _XML_HOOK:
         raise RefusedUpdate("the update holds an XML hook, whose name yrs reads as what comes after it")
     if ref == 7:
         raise RefusedUpdate("the update holds a weak link")
     if ref >= len(_TYPE_REFS):
         raise Malformed(f"unknown shared type {ref}")
-    type_ref = _TYPE_REFS[ref]
-    return TypeContent(type_ref, reader.var_string() if type_ref is TypeRef.XML_ELEMENT else None)
+    return TypeContent(_TYPE_REFS[ref], reader.var_string()) if ref == _XML_ELEMENT else _NAMELESS_TYPES[ref]
 
 
 def _read_json(reader: Reader) -> str:
     text = reader.var_string()
+    if text in _PLAIN_JSON:
+        return text
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _JSON.decode(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # yrs does not read half a surrogate pair
     except (ValueError, RecursionError):
         raise Malformed("an embed or a format is not JSON") from None
     if text[:1] in ("{", "["):
         _check_depth(value)
     return text
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 def _check_depth(value: object) -> None:

@@ -198,7 +198,7 @@ def test_deleting_what_is_unknown_is_a_missing_dependency() -> None:
     [
         pytest.param(b"\x01\x01\x02\x00\x84\x01\x01\x01x\x00", id="an insert"),
         pytest.param(b"\x00\x01\x01\x01\x02\x01", id="a delete"),
-        pytest.param(b"\x01\x01\x02\x00\x44\x01\x02\x01x\x00", id="an insert before the second half"),
+        pytest.param(b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00", id="an insert before the second half"),
     ],
 )
 def test_an_update_that_splits_an_emoji_says_where(update: bytes) -> None:
@@ -284,3 +284,53 @@ def typed_by(client_id: int, shared: Doc[Any]) -> bytes:
     text = doc.get("text", type=Text)
     text.insert(len(str(text)), "y")
     return doc.get_update(before)
+
+
+@pytest.mark.parametrize(("info", "content"), [(b"\x24", b"\x01a"), (b"\x25", b"\x011"), (b"\x26", b"\x01b\x011")])
+def test_what_is_no_value_under_a_key_is_refused_because_yrs_and_yjs_read_different_ones(
+    info: bytes, content: bytes
+) -> None:
+    with pytest.raises(RefusedUpdate, match="under a key"):
+        Guard().check(b"\x01\x01\x01\x00" + info + b"\x01\x01m\x01k" + content + b"\x00")
+
+
+def test_a_value_before_another_one_of_its_key_is_refused() -> None:
+    guard = guard_of(b"\x01\x01\x01\x00\x28\x01\x01m\x01k\x01\x7e\x00")
+    guard.check(b"\x01\x01\x02\x00\xa8\x01\x00\x01\x7e\x00")
+    with pytest.raises(RefusedUpdate, match="before another one of its key"):
+        guard.check(b"\x01\x01\x02\x00\x68\x01\x00\x01\x7e\x00")
+
+
+def test_an_insert_between_what_was_collected_and_what_is_there_is_refused_because_yjs_drops_it() -> None:
+    guard = guard_of(b"\x01\x02\x01\x00\x00\x01\x04\x01\x01t\x01a\x00")
+    with pytest.raises(RefusedUpdate, match="was collected"):
+        guard.check(b"\x01\x01\x02\x00\xc4\x01\x00\x01\x01\x01x\x00")
+
+
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        pytest.param(b"\xc4\x01\x02\x01\x00\x01x", id="to the left"),
+        pytest.param(b"\xc4\x01\x02\x01\x01\x01x", id="next to the left"),
+        pytest.param(b"\x44\x01\x01\x01x", id="not first, from the start"),
+        pytest.param(b"\xc4\x01\x00\x01\x02\x01x", id="with one in between"),
+        pytest.param(b"\xc4\x03\x00\x02\x00\x01x", id="among concurrent ones, the wrong way round"),
+    ],
+)
+def test_an_insert_whose_right_neighbour_is_elsewhere_is_refused(misplaced: bytes) -> None:
+    guard = guard_of(
+        one_struct(var_string("abc"), kind=4),
+        b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01y\x00",
+        b"\x01\x01\x03\x00\xc4\x01\x01\x01\x02\x01z\x00",
+    )
+    guard.check(b"\x01\x01\x04\x00\xc4\x02\x00\x01\x02\x01x\x00")
+    with pytest.raises(RefusedUpdate, match="right neighbour"):
+        guard.check(b"\x01\x01\x04\x00" + misplaced + b"\x00")
+    with pytest.raises(RefusedUpdate, match="right neighbour"):
+        Guard.of(guard_state()).check(b"\x01\x01\x04\x00" + misplaced + b"\x00")
+
+
+def guard_state() -> bytes:
+    """The whole state of a document with `abc` and two concurrent inserts before `c`."""
+    update = b"\x03\x01\x03\x00\xc4\x01\x01\x01\x02\x01z\x01\x02\x00\xc4\x01\x01\x01\x02\x01y"
+    return update + b"\x01\x01\x00\x04\x01\x01r\x03abc\x00"

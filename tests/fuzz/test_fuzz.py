@@ -1,0 +1,137 @@
+"""A short fuzz with a fixed seed, and what shows that the fuzz would find something. The long one is `make fuzz`."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from history.crdt.updates import decode_update
+from tests.fuzz.encoding import encode_update
+from tests.fuzz.episodes import EPISODE_CASES, Episode, Tally, disagreement
+from tests.fuzz.hostile import BULK_BYTES, BULK_SHAPES, HOSTILE_FRAMES, HOSTILE_UPDATES_AFTER
+from tests.fuzz.rooms import Fate, Room
+from tests.fuzz.running import Run, honest_failures, record_corpus, run
+from tests.fuzz.yjs import History, Yjs
+
+SEED = 20
+EPISODES = 60
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[History]:
+    return record_corpus(SEED)
+
+
+def test_no_honest_update_is_refused_and_yjs_reads_the_same(corpus: list[History]) -> None:
+    assert honest_failures(corpus) == []
+
+
+@pytest.mark.timeout(300)
+def test_no_input_kills_hangs_or_misleads_and_yjs_reads_what_was_accepted_the_same(corpus: list[History]) -> None:
+    tally = run(Run(seed=SEED, first=0, stop=EPISODES), corpus)
+    # What an input costs is measured by the long form alone: here others may have the processor.
+    assert [failure for failure in tally.failures if "of CPU" not in failure.what] == []
+    assert tally.cases == EPISODES * EPISODE_CASES
+    fates = {fate for (_, fate), count in tally.fates.items() if count}
+    assert fates >= {Fate.ACCEPTED, Fate.REFUSED, Fate.MALFORMED, Fate.MISSING}
+    assert tally.compared > 0 and tally.judged > 0
+
+
+def test_the_same_seed_makes_the_same_cases(corpus: list[History]) -> None:
+    def made() -> list[bytes]:
+        episode = Episode(3, seed=SEED, corpus=corpus)
+        frames = []
+        for _, case in episode.cases():
+            frames.append(case.frame)
+            episode.room.hear(case.frame, owner=case.owner)
+        return frames
+
+    assert made() == made()
+
+
+def fuzz(arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *arguments.split()],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stdout
+
+
+def test_without_the_guard_the_fuzz_goes_on_behind_each_death_and_one_case_is_repeated_exactly() -> None:
+    written = fuzz("--seed 1 --cases 40 --without-guard --way hostile_class --hang-seconds 5")
+    deaths = re.findall(r"^FAILED case (\d+): the process died: exit code -11$", written, re.MULTILINE)
+    assert deaths
+    again = fuzz(f"--seed 1 --without-guard --way hostile_class --hang-seconds 5 --only {deaths[0]}")
+    assert f"FAILED case {deaths[0]}: the process died: exit code -11" in again
+    assert f"case {deaths[0]}, hostile_class, " in again
+
+
+def test_without_the_guard_panics_and_unreadable_documents_are_found() -> None:
+    written = fuzz("--seed 1 --cases 120 --without-guard --way fresh_structs")
+    assert "PanicException" in written
+    assert "after the episode: reading: " in written
+
+
+def test_a_guard_that_changes_when_it_refuses_is_found(corpus: list[History], monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(room: Room, update: bytes) -> Fate:
+        room.gate.guard._facts.roots.add(str(len(room.gate.guard._facts.roots)))
+        return Fate.REFUSED
+
+    monkeypatch.setattr(Room, "take", take)
+    with pytest.raises(Exception, match="and yet it changed something"):
+        for number in range(20):
+            Episode(number, seed=SEED, corpus=corpus).run(Tally())
+
+
+@pytest.mark.parametrize("wrong", ["trees", "state_vector", "error"])
+def test_a_difference_from_yjs_is_found(corpus: list[History], wrong: str) -> None:
+    room = Room()
+    for row in corpus[0].rows:
+        room.take(row)
+    reading = room.reading()
+    with Yjs() as yjs:
+        [answer] = yjs.judge([reading["told"]])
+    assert disagreement(reading, answer) is None
+    broken: dict[str, Any] = {
+        "trees": {**answer, "loaded": {**answer["loaded"], "trees": {}}},
+        "state_vector": {**answer, "live": {**answer["live"], "state_vector": "00"}},
+        "error": {"error": "TypeError: contentRefs[(info & binary.BITS5)] is not a function"},
+    }
+    assert disagreement(reading, broken[wrong]) is not None
+
+
+def test_what_is_decoded_is_encoded_again_to_the_same(corpus: list[History]) -> None:
+    for history in corpus:
+        for row in history.rows:
+            decoded = decode_update(row)
+            assert decode_update(encode_update(decoded)) == decoded or "nan" in str(decoded)
+
+
+@pytest.mark.parametrize("frame", HOSTILE_FRAMES.values(), ids=HOSTILE_FRAMES.keys())
+def test_every_hostile_class_is_refused_and_changes_nothing(frame: bytes) -> None:
+    room = Room()
+    before = room.fingerprint()
+    assert room.hear(frame, owner=1) in (Fate.MALFORMED, Fate.REFUSED)
+    assert room.fingerprint() == before
+
+
+@pytest.mark.parametrize(("honest", "hostile"), HOSTILE_UPDATES_AFTER.values(), ids=HOSTILE_UPDATES_AFTER.keys())
+def test_every_hostile_class_that_builds_on_content_is_refused(honest: bytes, hostile: bytes) -> None:
+    room = Room()
+    assert room.take(honest) is Fate.ACCEPTED
+    assert room.take(hostile) is Fate.REFUSED
+
+
+@pytest.mark.parametrize("shape", BULK_SHAPES.values(), ids=BULK_SHAPES.keys())
+def test_large_inputs_are_large_and_legal(shape: Any) -> None:
+    frame = shape(3)
+    assert len(frame) < 2 * BULK_BYTES
+    assert Room().hear(frame, owner=1) in (Fate.ACCEPTED, Fate.NOTHING_NEW, Fate.MISSING, Fate.REFUSED)
