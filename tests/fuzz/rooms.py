@@ -1,6 +1,7 @@
 """A room without sockets and without a log: one input goes through it in the product's own order."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -16,6 +17,8 @@ from history.crdt.splits import with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id, MissingDependency, RefusedUpdate, Struct, decode_update
 from history.gate import Gate, GateBroken, Taken
+from history.models import Via
+from history.sessions import WriteSession
 from realtime.protocols import frames
 from realtime.protocols.identities import Identity
 from realtime.protocols.presence import AwarenessStates
@@ -31,6 +34,12 @@ class Fate(Enum):
     REFUSED = "refused"
     MISSING = "missing dependency"
     BROKEN = "broken: an ordinary exception of pycrdt, after which the gate is built anew"
+
+
+# Whose client ids those are is asked elsewhere: here everybody may write under all of them.
+_NOBODY = WriteSession(
+    document_id=1, user=None, via=Via.WEBSOCKET, opened_at=datetime(2026, 1, 1, tzinfo=UTC), requires_role=False
+)
 
 
 class WrongError(Exception):
@@ -57,7 +66,8 @@ class Room:
         for row in self.rows:
             self._call("a row", intake.apply_update, with_splits(row, self.splits))
         state = intake.get_update()
-        return Gate(intake, Guard.of(state), epoch=1, seq=0, state_bytes=len(state), measured_bytes=len(state))
+        guard = Guard.of(state)
+        return Gate(intake, guard, owners={}, epoch=1, seq=0, state_bytes=len(state), measured_bytes=len(state))
 
     @property
     def known(self) -> dict[int, int]:
@@ -100,7 +110,7 @@ class Room:
                 raise _wrong("apply", error) from None
             return Fate.NOTHING_NEW if emitted is None else self._serve(Taken(emitted, frozenset()))
         try:
-            taken = self._call("the gate", self.gate.take, update)
+            taken = self._call("the gate", self.gate.take, update, _NOBODY)
         except RefusedUpdate:
             return Fate.REFUSED
         except Malformed:
