@@ -110,7 +110,7 @@ class _Runs:
 class _Facts:
     """What the guard remembers of a document, or of one update on top of it."""
 
-    __slots__ = ("branches", "collected", "depths", "known", "low_surrogates", "places", "roots", "sequences")
+    __slots__ = ("branches", "collected", "depths", "keyed", "known", "low_surrogates", "places", "roots", "sequences")
 
     def __init__(self) -> None:
         self.known: dict[int, int] = {}
@@ -127,9 +127,12 @@ class _Facts:
         """By client, the clocks of the second halves of characters beyond U+FFFF."""
         self.roots: set[str] = set()
         self.branches = Branches()
+        self.keyed: set[tuple[int, Place]] = set()
+        """Which client has written which key."""
 
     def absorb(self, newer: "_Facts") -> None:
         self.branches.absorb(newer.branches)
+        self.keyed |= newer.keyed
         self.known.update(newer.known)
         self.sequences.update(newer.sequences)
         self.depths.update(newer.depths)
@@ -331,7 +334,7 @@ class _Pass:
         parent, key = place
         self._check_parent(parent)
         if key is not None:
-            self._check_keyed(struct)
+            self._check_keyed(struct, place)
             return
         self._check_content(parent, struct)
         if struct.kind is not _TYPE:
@@ -394,13 +397,18 @@ class _Pass:
         elif held is not fits and not (kind is _TYPE and _may_hold_type(held, struct.content)):
             raise RefusedUpdate(f"{kind.name.lower()} content in a parent that holds {held.value}")
 
-    def _check_keyed(self, struct: Struct) -> None:
+    def _check_keyed(self, struct: Struct, place: Place) -> None:
         # Of text, formats and embeds under a key yrs and Yjs read different values, or none although the key is there.
         if struct.kind not in _KEYED_KINDS:
             self._refuse(f"{struct.kind.name.lower()} content under a key")
         # A value is overwritten by one behind it; before another, the order in which they arrive would decide.
         if struct.right_origin is not None:
             self._refuse("a value stands before another one of its key")
+        # Nobody forgets what they wrote themselves: values that all stand first cost yrs quadratic time.
+        written = struct.client, place
+        if struct.origin is None and (written in self.new.keyed or written in self.base.keyed):
+            self._refuse("a client writes a key as if it never had")
+        self.new.keyed.add(written)
 
     def _take_type(self, unit: Id, content: object, place: Place | None) -> None:
         assert isinstance(content, TypeContent)

@@ -161,6 +161,7 @@ class Room:
             {client: list(spans) for client, spans in facts.collected.items()},
             {client: set(clocks) for client, clocks in facts.low_surrogates.items()},
             set(facts.roots),
+            set(facts.keyed),
             {client: list(starts) for client, (starts, _) in facts.branches.by_client.items()},
             {unit: list(children) for unit, children in facts.branches.children.items()},
         )

@@ -334,3 +334,11 @@ def guard_state() -> bytes:
     """The whole state of a document with `abc` and two concurrent inserts before `c`."""
     update = b"\x03\x01\x03\x00\xc4\x01\x01\x01\x02\x01z\x01\x02\x00\xc4\x01\x01\x01\x02\x01y"
     return update + b"\x01\x01\x00\x04\x01\x01r\x03abc\x00"
+
+
+def test_a_client_that_writes_a_key_as_if_it_never_had_is_refused_because_that_costs_quadratic_time() -> None:
+    guard = guard_of(b"\x01\x01\x01\x00\x28\x01\x01m\x01k\x01\x7e\x00")
+    guard.check(b"\x01\x01\x02\x00\x28\x01\x01m\x01k\x01\x7e\x00")
+    guard.check(b"\x01\x01\x01\x01\xa8\x01\x00\x01\x7e\x00")
+    with pytest.raises(RefusedUpdate, match="as if it never had"):
+        guard.check(b"\x01\x01\x01\x01\x28\x01\x01m\x01k\x01\x7e\x00")
