@@ -30,7 +30,8 @@ from realtime.rechecks import EVERYONE
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
-    from realtime.rooms import Committed, Room
+    from realtime.rooms import Room
+    from realtime.tails import Committed
 
 logger = logging.getLogger(__name__)
 

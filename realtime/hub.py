@@ -35,7 +35,8 @@ from realtime.limits import SocketCounts
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
 from realtime.refusals import RefusalKeeper
-from realtime.rooms import Committed, MakeDoc, Room
+from realtime.rooms import MakeDoc, Room
+from realtime.tails import Committed
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
@@ -189,7 +190,7 @@ class Hub:
         room = Room(self, document_id=document_id, doc=doc, folded=folded, make_doc=make_doc)
         self.rooms[document_id] = room
         room.catch_up_soon()
-        self.spawn(room.learn_owners())
+        self.spawn(room.judge.learn_owners())
         self.bus.ask_for_presence(document_id)
         return room
 

@@ -6,8 +6,6 @@ a crash could take back is never in it. The intake document behind the gate runs
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pycrdt import Doc
@@ -16,19 +14,18 @@ from documents.conf import conf
 from history.append import raise_epoch
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
-from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS, Splits, decode_splits
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.crdt.updates import MissingDependency
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
-from history.gate import Gate, GateBroken, NotTaken, Taken, TakesLong, owners_of
-from history.log import LogRow, consistent_read, head_of, read_log
+from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry
 from realtime.frames import SharedMessage
+from realtime.judging import Judge
 from realtime.protocols.awareness import AwarenessEntry, Claim
 from realtime.protocols.frames import (
     encode_awareness_frames,
@@ -37,6 +34,7 @@ from realtime.protocols.frames import (
     encode_update,
 )
 from realtime.protocols.presence import AwarenessStates
+from realtime.tails import Committed, Tail, read_tail
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
@@ -51,29 +49,6 @@ MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]]"
 _LOG_IS_NOT_THERE = (Reason.UNAVAILABLE, Reason.GONE, Reason.ROLLED_BACK)
 _JUDGED_AGAIN = (Reason.BEHIND, Reason.NOT_YOURS)
 """The gate that is built next knows more: whose the client ids are, and what was not stored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """Committed rows first_seq..last_seq (both inclusive) as one update.
-
-    `splits` are the characters that it cuts in two: it can be applied to a document that reads them so, and to no
-    other. `gate` is the one whose intake holds it already; `origin` is the socket that sent all of it and does not
-    need it."""
-
-    first_seq: int
-    last_seq: int
-    update: bytes
-    splits: Splits = NO_SPLITS
-    gate: Gate | None = None
-    origin: "Connection | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    epoch: int
-    head_seq: int
-    rows: list[Committed]
 
 
 class Room:
@@ -97,13 +72,7 @@ class Room:
         )
         self.closed = False
         self.idle_since = hub.now()
-        self._owners: dict[int, str] = {}
-        self._gate: Gate | None = None
-        self._gate_loading: asyncio.Task[None] | None = None
-        self._judging = asyncio.Lock()
-        self._in_line = 0
-        self._is_judged_off_loop = False
-        self._unfollowed: list[Committed] = []
+        self.judge = Judge(self)
         self._whole: tuple[int, SharedMessage] | None = None
         self._catch_up_lock = asyncio.Lock()
         self._catch_up_due = False
@@ -126,7 +95,7 @@ class Room:
     @property
     def is_idle(self) -> bool:
         """Whether nobody is in the room and nothing of it is on its way to the log."""
-        return not (self.connections or self._in_line or self.hub.commits.has_more_for(self))
+        return not (self.connections or self.judge.is_busy or self.hub.commits.has_more_for(self))
 
     def drop(self, reason: str, *, code: CloseCode = CloseCode.TRY_AGAIN) -> None:
         """End this copy: close its sockets; the next who comes loads the document from the log."""
@@ -171,7 +140,7 @@ class Room:
         if upto == seq:
             return None, seq
         if upto - seq <= min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
-            rows = (await self.hub.load(_read_tail, self.document_id, seq)).rows
+            rows = (await self.hub.load(read_tail, self.document_id, seq)).rows
             if rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
                 return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
         return SharedMessage(encode_update(self.doc.get_update())), self.seq
@@ -204,11 +173,7 @@ class Room:
                 return None
             else:
                 connection.refuse(update, Reason.MISSING)
-        gate = await self._ready_gate()
-        if len(update) > conf().off_loop_bytes:
-            part = await self.hub.compute(gate.part_of, update, session)
-        else:
-            part = gate.part_of(update, session)
+        part = await self.judge.part_of(session, update)
         return None if part is None else await self._take(session, part)
 
     async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
@@ -231,7 +196,7 @@ class Room:
         here is tried again after a look at the log. Raises: Malformed, MissingDependency, NotTaken, Closing."""
         for attempt in ("first", "last"):
             try:
-                return await self._judge(session, update)
+                return await self.judge.take(session, update)
             except MissingDependency:
                 if attempt == "last":
                     raise
@@ -240,83 +205,6 @@ class Room:
                 logger.warning("gate broken: document=%s: %s", self.document_id, error)
                 raise Closing(CloseCode.MALFORMED, "malformed update") from error
         raise AssertionError("unreachable")
-
-    async def _judge(self, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
-        """Put one update through the gate, in the order of these calls; large ones on a thread, where those that come
-        meanwhile wait their turn. Nothing is awaited between a gate's answer and the caller's next step: what a gate
-        took is lined up for the log before the gate takes anything else.
-
-        Raises: Malformed, MissingDependency, NotTaken, GateBroken, Closing."""
-        is_large = len(update) > conf().off_loop_bytes
-        if not (is_large or self._in_line or self._gate is None or self.closed):
-            with suppress(TakesLong):
-                return self._taken_here(self._gate, session, update)
-            is_large = True
-        self._in_line += 1
-        try:
-            async with self._judging:
-                while True:
-                    gate = await self._ready_gate()
-                    if not is_large:
-                        with suppress(TakesLong):
-                            return self._taken_here(gate, session, update)
-                    taken = await self._taken_off_loop(gate, session, update)
-                    if gate is self._gate and not self.closed:  # else what it took is gone with it
-                        return None if taken is None else (taken, gate)
-        finally:
-            self._in_line -= 1
-
-    def _taken_here(self, gate: Gate, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
-        try:
-            taken = gate.take(update, session, reads_bytes_max=conf().off_loop_bytes)
-        except GateBroken:
-            self._gate = None
-            raise
-        return None if taken is None else (taken, gate)
-
-    async def _taken_off_loop(self, gate: Gate, session: WriteSession, update: bytes) -> Taken | None:
-        """While the thread has the gate, committed rows wait to be followed."""
-        self._is_judged_off_loop = True
-        try:
-            return await self.hub.compute(gate.take, update, session)
-        except (MissingDependency, NotTaken, Malformed):
-            raise  # the gate is as it was
-        except BaseException:
-            # Broken; or this task was cancelled, and the thread still has the gate: nobody else may.
-            if self._gate is gate:
-                self._gate = None
-            raise
-        finally:
-            self._is_judged_off_loop = False
-            unfollowed, self._unfollowed = self._unfollowed, []
-            for row in unfollowed:
-                self._follow(row)
-
-    async def _ready_gate(self) -> Gate:
-        # Looked at again after each wait: meanwhile the room may have ended, or the gate been thrown away.
-        while not self.closed:
-            if self._gate is not None:
-                return self._gate
-            if self._gate_loading is None:
-                self._gate_loading = asyncio.create_task(self._load_gate())
-            await asyncio.shield(self._gate_loading)
-        raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
-
-    async def _load_gate(self) -> None:
-        try:
-            gate = await self.hub.load(Gate.load, self.document_id)
-            if gate.epoch != self.epoch:
-                self.drop("the document has to be loaded again")
-                raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
-            while gate.seq < self.seq:
-                tail = await self.hub.load(_read_tail, self.document_id, gate.seq)
-                if not tail.rows:  # what this room shows is in the log no more: a backup was restored
-                    self.drop("the document has to be loaded again")
-                    raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
-                await self.hub.compute(_follow_all, gate, tail.rows)
-            self._gate = gate
-        finally:
-            self._gate_loading = None
 
     # What became of it
 
@@ -366,7 +254,7 @@ class Room:
                 entry.fail(OutcomeUnknown("the room was dropped"))
             self.drop("its log could not be written")
             return
-        self._gate = None
+        self.judge.start_anew()
         again = [entry for entry, reason in refused if reason in _JUDGED_AGAIN]
         for entry, reason in refused:
             if reason not in _JUDGED_AGAIN and entry.origin is not None:
@@ -415,7 +303,7 @@ class Room:
                 break
             try:
                 self._apply(row)
-                self._follow(row)
+                self.judge.follow(row)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
@@ -442,23 +330,6 @@ class Room:
             # Observers that `make_ydoc` attached: pycrdt calls them after the fact, the update is applied.
             names = ", ".join(type(error).__name__ for error in errors.exceptions)
             logger.error("document=%s seq=%s: an observer raised %s", self.document_id, row.last_seq, names)
-
-    def _follow(self, row: Committed) -> None:
-        if self._is_judged_off_loop:
-            self._unfollowed.append(row)
-        elif self._gate is not None and row.gate is not self._gate and len(row.update) > conf().off_loop_bytes:
-            self._gate = None  # the next write builds it from the log, on a thread
-        elif self._gate is not None:
-            try:
-                self._gate.follow(
-                    row.last_seq,
-                    row.update,
-                    known=row.gate is self._gate,
-                    splits=row.splits,
-                    reads_bytes_max=conf().off_loop_bytes,
-                )
-            except (GateBroken, MissingDependency, TakesLong):
-                self._gate = None  # the next write builds it from the log
 
     def _broadcast(self, rows: Sequence[Committed]) -> None:
         message = SharedMessage(encode_update(merged([row.update for row in rows])))
@@ -497,9 +368,9 @@ class Room:
             self._catch_ups_done = covers
             self.advance(tail.rows)
 
-    async def _tail_after(self, after: int) -> _Tail:
+    async def _tail_after(self, after: int) -> Tail:
         """Raises: Closing where the log does not go on from there, the room dropped."""
-        tail = await self.hub.load(_read_tail, self.document_id, after)
+        tail = await self.hub.load(read_tail, self.document_id, after)
         if tail.head_seq < after:  # what this room shows is in the log no more: a backup was restored
             await self.hub.load(raise_epoch, self.document_id, epoch=self.epoch, seq=after)
         if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
@@ -508,7 +379,7 @@ class Room:
             raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
         return tail
 
-    def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: _Tail) -> None:
+    def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: Tail) -> None:
         """Serve another fold of the same log, at `folded.seq`, and show what it has and the last one had not: clients
         split their own copies as they apply it. `tail` are the rows after some seq that both have."""
         if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head_seq:
@@ -516,7 +387,7 @@ class Room:
             raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
         rows = [row for row in tail.rows if self.seq < row.last_seq <= folded.seq]
         for row in rows:
-            self._follow(row)
+            self.judge.follow(row)
         self.doc, self._whole = doc, None
         self.seq, self.snapshot_seq = folded.seq, folded.snapshot_seq
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
@@ -526,14 +397,9 @@ class Room:
 
     # Presence
 
-    async def learn_owners(self) -> None:
-        """Before anybody writes here: so that nobody is shown under a client id that is somebody else's."""
-        self._owners = await self.hub.load(owners_of, self.document_id)
-
     def bound_user(self, client_id: int) -> str | None:
         """The user, as text, who has written under a client id; None where that is not known here."""
-        owners = self._owners if self._gate is None else self._gate.owners
-        return owners.get(client_id) or None
+        return self.judge.owner_of(client_id)
 
     def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
         """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""
@@ -564,29 +430,3 @@ class Room:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
         for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
             yield SharedMessage(frame)
-
-
-def _follow_all(gate: Gate, rows: Sequence[Committed]) -> None:
-    for row in rows:
-        gate.follow(row.last_seq, row.update, known=False, splits=row.splits)
-
-
-def _read_tail(document_id: int, after: int) -> _Tail:
-    """Rows after `after`, at most CATCH_UP_ROWS_MAX and about CATCH_UP_BYTES_MAX. Reads the database."""
-    with consistent_read():
-        head = head_of(document_id)
-        until = min(head.seq, after + conf().catch_up_rows_max)
-        rows: list[Committed] = []
-        bytes_left = conf().catch_up_bytes_max
-        for row in read_log(document_id, after=after, until=until):
-            rows.append(_committed(row))
-            bytes_left -= len(row.payload)
-            if bytes_left < 0:
-                break
-    return _Tail(head.epoch, head.seq, rows)
-
-
-def _committed(row: LogRow) -> Committed:
-    if row.kind == Kind.SPLIT:
-        return Committed(first_seq=row.seq, last_seq=row.seq, update=EMPTY_UPDATE, splits=decode_splits(row.payload))
-    return Committed(first_seq=row.seq, last_seq=row.seq, update=row.payload)

@@ -211,7 +211,7 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
         ada.type("a")
         await stored(hub, document, 1)
         room = hub.rooms[document.pk]
-        gate = room._gate
+        gate = room.judge._gate
         editor: Doc[Any] = Doc(client_id=9)
         text = editor.get("text", type=Text)
         text.insert(0, "a")
@@ -220,11 +220,11 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
         session = await sync_to_async(admitted_session)(document, people["ada"])
         with pytest.raises(MissingDependency):
             await room._take(session, editor.get_update(known))
-        assert room._gate is gate
+        assert room.judge._gate is gate
         monkeypatch.setattr("history.gate._apply", _panic)
         ada.type(LARGE)
         await ada.until(lambda: ada.closed == 1008)
-        assert room._gate is None
+        assert room.judge._gate is None
         monkeypatch.undo()
         async with Socket(document.name, user=people["ada"]) as again:
             await again.until_synced()

@@ -70,7 +70,7 @@ async def test_another_process_knows_whose_a_client_id_is(
         await bob.until_synced()
         bob.type("b")  # builds the gate
         await stored(hub, document, 1)
-        gate = hub.rooms[document.pk]._gate
+        gate = hub.rooms[document.pk].judge._gate
         assert gate is not None
         await Client.objects.acreate(document=document, client_id=7, actor=str(people["ada"].pk))
         bob.send(encode_update(forged(bob, client_id=7, text="not ada: ")))

@@ -1,0 +1,59 @@
+"""What is committed to a document's log, as a room takes it over: from its own commits, hints, or the log itself."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from documents.conf import conf
+from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS, Splits, decode_splits
+from history.gate import Gate
+from history.log import LogRow, consistent_read, head_of, read_log
+from history.models import Kind
+
+if TYPE_CHECKING:
+    from realtime.connections import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """Committed rows first_seq..last_seq (both inclusive) as one update.
+
+    `splits` are the characters that it cuts in two: it can be applied to a document that reads them so, and to no
+    other. `gate` is the one whose intake holds it already; `origin` is the socket that sent all of it and does not
+    need it."""
+
+    first_seq: int
+    last_seq: int
+    update: bytes
+    splits: Splits = NO_SPLITS
+    gate: Gate | None = None
+    origin: "Connection | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where the log ends, and its rows after some seq: all, or as many as one look takes."""
+
+    epoch: int
+    head_seq: int
+    rows: list[Committed]
+
+
+def read_tail(document_id: int, after: int) -> Tail:
+    """Rows after `after`, at most CATCH_UP_ROWS_MAX and about CATCH_UP_BYTES_MAX. Reads the database."""
+    with consistent_read():
+        head = head_of(document_id)
+        until = min(head.seq, after + conf().catch_up_rows_max)
+        rows: list[Committed] = []
+        bytes_left = conf().catch_up_bytes_max
+        for row in read_log(document_id, after=after, until=until):
+            rows.append(_committed(row))
+            bytes_left -= len(row.payload)
+            if bytes_left < 0:
+                break
+    return Tail(head.epoch, head.seq, rows)
+
+
+def _committed(row: LogRow) -> Committed:
+    if row.kind == Kind.SPLIT:
+        return Committed(first_seq=row.seq, last_seq=row.seq, update=EMPTY_UPDATE, splits=decode_splits(row.payload))
+    return Committed(first_seq=row.seq, last_seq=row.seq, update=row.payload)
