@@ -4,7 +4,7 @@ RUN = $(PYTHON) config/bootstrap.py run
 DEV = $(PYTHON) config/bootstrap.py dev
 ARGS ?=
 
-.PHONY: run test lint imports types check bench faults fuzz manage services clean
+.PHONY: run test lint imports types check bench faults fuzz soak manage services clean
 
 run:  ## the whole stack, until Ctrl-C; honours HOST, PORT, WEB_WORKERS, DATABASE_URL, REDIS_URL, DATA_DIR
 	@exec $(RUN) -m config.stack run
@@ -33,6 +33,9 @@ faults:  ## everything breaks while people type, up to 25 minutes: make faults A
 
 fuzz:  ## a million hostile inputs: make fuzz ARGS="--seed 7 --cases 20000"; ARGS="--seed 7 --only 1234" repeats one
 	@exec $(DEV) -m tests.fuzz $(ARGS)
+
+soak:  ## an hour of people coming and going: does it hold ever more? make soak ARGS="--minutes 5"
+	@exec $(DEV) -m config.stack scratch -- -m tests.soak $(ARGS)
 
 manage:  ## manage.py on the stack that runs: make manage ARGS="verify_history"
 	@exec $(RUN) -m config.stack manage -- $(ARGS)

@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"` or `ARGS=fan-out`: measurements on services of their own."""
+"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled or openings: measurements on services of their own."""
 
 import argparse
 import os
@@ -17,19 +17,38 @@ def main() -> None:
     readers.add_argument("--writers", type=int, default=10)
     readers.add_argument("--readers", type=int, default=300)
     readers.add_argument("--seconds", type=float, default=10)
+    stalled = commands.add_parser("stalled", help="the same with readers that never read, and without, by turns")
+    stalled.add_argument("--writers", type=int, default=10)
+    stalled.add_argument("--readers", type=int, default=50)
+    stalled.add_argument("--stalled", type=int, default=50)
+    stalled.add_argument("--seconds", type=float, default=10)
+    stalled.add_argument("--rounds", type=int, default=3)
+    openings = commands.add_parser("openings", help="many open one cold document at the same moment")
+    openings.add_argument("--openings", type=int, default=10_000)
+    openings.add_argument("--characters", type=int, default=100_000)
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from benchmarks import editing_trace, fan_out
+    from benchmarks import editing_trace, fan_out, openings_at_once, stalled_readers
 
     match arguments.command:
         case "trace":
             editing_trace.run(arguments.path, processes=arguments.processes)
         case "fan-out":
             fan_out.run(writers=arguments.writers, readers=arguments.readers, seconds=arguments.seconds)
+        case "stalled":
+            stalled_readers.run(
+                writers=arguments.writers,
+                readers=arguments.readers,
+                stalled=arguments.stalled,
+                seconds=arguments.seconds,
+                rounds=arguments.rounds,
+            )
+        case "openings":
+            openings_at_once.run(openings=arguments.openings, characters=arguments.characters)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,16 @@ EDITS_PER_SECOND = 10
 SENT_AT = re.compile(rb"@(\d{19})@")
 
 
-async def _read(socket: ClientConnection, delays: list[float]) -> None:
+async def read_delays(socket: ClientConnection, delays: list[float]) -> None:
+    """Add to `delays` how many milliseconds each edit took from its writer to here, until the socket ends."""
     async for message in socket:
         now = time.time_ns()
         if isinstance(message, bytes):
             delays.extend((now - int(sent)) / 1e6 for sent in SENT_AT.findall(message))
 
 
-async def _write(socket: ClientConnection, seconds: float, *, offset: float) -> int:
+async def write_stamped(socket: ClientConnection, seconds: float, *, offset: float) -> int:
+    """Make edits that hold the time of their making; return how many."""
     await asyncio.sleep(offset)  # people do not type in step
     doc: Doc[Any] = Doc()
     text = doc.get("text", type=Text)
@@ -42,15 +44,15 @@ async def _write(socket: ClientConnection, seconds: float, *, offset: float) -> 
 async def _measure(url: str, *, writers: int, readers: int, seconds: float, pid: int) -> None:
     delays: list[float] = []
     sockets = [await connect(url, compression=None, max_size=None) for _ in range(writers + readers)]
-    reading = [asyncio.create_task(_read(socket, delays)) for socket in sockets]
-    cpu = _cpu_seconds(pid)
+    reading = [asyncio.create_task(read_delays(socket, delays)) for socket in sockets]
+    cpu = cpu_seconds(pid)
     counts = await asyncio.gather(
         *(
-            _write(socket, seconds, offset=place / writers / EDITS_PER_SECOND)
+            write_stamped(socket, seconds, offset=place / writers / EDITS_PER_SECOND)
             for place, socket in enumerate(sockets[:writers])
         )
     )
-    cpu = _cpu_seconds(pid) - cpu
+    cpu = cpu_seconds(pid) - cpu
     await asyncio.sleep(1)
     for socket in sockets:
         await socket.close()
@@ -63,7 +65,7 @@ async def _measure(url: str, *, writers: int, readers: int, seconds: float, pid:
     )
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / 100

@@ -1,0 +1,64 @@
+"""A database that stands still: nobody is shown what is not stored, sockets are told to come again, and all goes on."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.stack.services import Postgres
+from tests.clients.driver import NodeClients
+from tests.clients.stack import Stack, a_room, assert_log_holds
+from tests.conftest import BreakableGround
+
+RECOVERY_SECONDS = 10.0
+
+
+@pytest.fixture
+def impatient_stack(breakable_ground: BreakableGround) -> Iterator[Stack]:
+    ground = breakable_ground
+    with Stack(
+        database=ground.database,
+        redis_url=ground.valkey.url,
+        DEBUG="true",
+        OPEN_ROOMS="true",
+        APPEND_SECONDS_MAX="1",
+        DATABASE_SILENCE_SECONDS="2",
+    ) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def standing_still(postgres: Postgres) -> Iterator[None]:
+    """The server and all its sessions are stopped: they take what is sent to them, and answer nothing (Linux)."""
+    children = Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
+    pids = [postgres.pid, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_database_that_stands_still_ends_sockets_and_loses_nothing(
+    impatient_stack: Stack, breakable_ground: BreakableGround, node: NodeClients
+) -> None:
+    room = a_room("standing still")
+    ann = await impatient_stack.join(node, "ann", room, on=0)
+    ben = await impatient_stack.join(node, "ben", room, on=0)
+    await ann.type("before ")
+    await ben.wait_seen("before ")
+    with standing_still(breakable_ground.postgres):
+        await ann.type("meanwhile")
+        # Both are told: what is stored and what is not has to be found out.
+        assert (await ann.wait_event("close"))["code"] == 1013
+        assert (await ben.wait_event("close"))["code"] == 1013
+        assert await ben.seen() == "before "
+    await ben.watch("meanwhile", timeout_seconds=RECOVERY_SECONDS)
+    await ben.type(" and after")
+    await ann.watch("and after", timeout_seconds=RECOVERY_SECONDS)
+    await assert_log_holds(impatient_stack, node, room, ann, ben)
