@@ -56,3 +56,18 @@ def test_every_edit_of_the_writers_is_delivered_to_everybody(ground: Ground) -> 
     assert delivered is not None, said
     # To four others each; a writer's own come back to them where one frame holds those of both.
     assert 40 <= int(delivered[1]) <= 50
+
+
+def test_readers_that_never_read_are_measured_beside_the_same_room_without_them(ground: Ground) -> None:
+    said = bench(
+        ground, "stalled", *("--writers", "2", "--readers", "3", "--stalled", "2", "--seconds", "1", "--rounds", "1")
+    )
+
+    assert re.search(r"without stalled readers: [1-9]\d* delivered, p50 ", said), said
+    assert re.search(r"with 2 stalled readers: [1-9]\d* delivered, p50 ", said), said
+
+
+def test_many_openings_of_one_document_load_it_once(ground: Ground) -> None:
+    said = bench(ground, "openings", "--openings", "40", "--characters", "1000")
+
+    assert "40 openings of 1,000 characters at once: 1 loads of the log, 0 failed, " in said, said

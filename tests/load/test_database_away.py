@@ -1,5 +1,6 @@
 """A database that stands still: nobody is shown what is not stored, sockets are told to come again, and all goes on."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -7,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pycrdt import Doc, Text
+from websockets.asyncio.client import connect
 
 from config.stack.services import Postgres
+from realtime.protocols.frames import encode_update
 from tests.clients.driver import NodeClients
-from tests.clients.stack import Stack, a_room, assert_log_holds
+from tests.clients.stack import Stack, a_room, assert_log_holds, until
 from tests.conftest import BreakableGround
+from tests.load.peers import open_socket
+from tests.load.test_vanished_peers import until_ended
 
 RECOVERY_SECONDS = 10.0
 
@@ -62,3 +68,31 @@ async def test_a_database_that_stands_still_ends_sockets_and_loses_nothing(
     await ben.type(" and after")
     await ann.watch("and after", timeout_seconds=RECOVERY_SECONDS)
     await assert_log_holds(impatient_stack, node, room, ann, ben)
+
+
+async def test_a_writer_that_is_not_read_while_the_database_is_slow_is_not_taken_for_one_that_has_vanished(
+    narrow_stack: Stack,
+) -> None:
+    room = a_room("unread")
+    doc: Doc[Text] = Doc()
+    text = doc.get("t", type=Text)
+    emitted: list[bytes] = []
+    subscription = doc.observe(lambda event: emitted.append(event.update))
+    for _ in range(20):
+        text += "x" * 500
+    doc.unobserve(subscription)
+    async with connect(f"{narrow_stack.url}/{room}", compression=None, ping_interval=None) as writer:
+        await writer.send(encode_update(emitted[0]))
+        await until("the first edit is stored", lambda: narrow_stack.database.head_seq(room) == 1)
+        with narrow_stack.database.connect() as holding:
+            holding.execute("BEGIN")
+            holding.execute("SELECT * FROM history_head FOR UPDATE")
+            for update in emitted[1:]:
+                await writer.send(encode_update(update))
+            # Two who answer no ping are let go meanwhile, one after the other: the writer's pings are as old.
+            for _ in range(2):
+                with await asyncio.to_thread(open_socket, narrow_stack.http_url, a_room("silent")) as silent:
+                    await asyncio.to_thread(until_ended, silent)
+            holding.execute("ROLLBACK")
+        await until("all is stored", lambda: sum(narrow_stack.database.clocks(room).values()) == 20 * 500)
+        await (await writer.ping())
