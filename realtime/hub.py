@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from pycrdt import Doc
 
 from documents.conf import conf
@@ -68,7 +68,7 @@ async def warm_up() -> None:
     to come does not wait for it. A service that is away is no reason not to start."""
     hub = current_hub()
     try:
-        await asyncio.gather(hub.commits.warm_up(), hub.load(_read_heads, []), hub.bus.ready())
+        await hub.warm_up()
     except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
         logger.warning("not warm yet: %s: %s", type(error).__name__, error)
 
@@ -130,6 +130,11 @@ class Hub:
         """Run pure work that takes long off the event loop, on threads that never wait for the database."""
         run = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._compute_threads, run)
+
+    async def warm_up(self) -> None:
+        """Connect each thread to the database, and the bus to the channel layer. Raises what these raise."""
+        loads = [self.load(_connect) for _ in self._threads]  # at the same moment: one on each thread
+        await asyncio.gather(self.commits.warm_up(), self.bus.ready(), *loads)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work of a room in the background; it ends with the hub."""
@@ -341,6 +346,10 @@ class Hub:
             async with asyncio.timeout_at(deadline):
                 await connection.outbox.written()
         connection.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
+
+
+def _connect() -> None:
+    connections[DEFAULT_DB_ALIAS].ensure_connection()
 
 
 def _seed(document_id: int, content: bytes) -> bool:
