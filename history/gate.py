@@ -3,6 +3,7 @@
 Nothing reaches the log but through `take`, whoever made it. An apply that raises leaves the intake changed: the gate
 is then thrown away and built anew from the log."""
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,10 @@ class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
 
 
+def _nobody_is_present(client_id: int) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, and the
@@ -72,6 +77,7 @@ class Gate:
     """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight.
 
     `owners`: by client id the actor who first wrote under it, as far as this process has heard; the append decides.
+    `present` tells whose an id is under which nobody has written yet: of who is here with it, nobody else writes first.
     `state_bytes` is how much the intake holds at most: what was measured, and all that came since."""
 
     intake: "Doc[Any]"
@@ -81,6 +87,7 @@ class Gate:
     seq: int
     state_bytes: int
     measured_bytes: int
+    present: Callable[[int], str | None] = _nobody_is_present
 
     @classmethod
     def load(cls, document_id: int) -> "Gate":
@@ -129,7 +136,8 @@ class Gate:
                 self.owners[client] = session.actor
 
     def _foreign(self, clients: AbstractSet[int], session: WriteSession) -> AbstractSet[int]:
-        return {client for client in clients - session.claims if not session.owns(self.owners.get(client))}
+        foreign = clients - session.claims
+        return {client for client in foreign if not session.owns(self.owners.get(client) or self.present(client))}
 
     def follow(
         self,

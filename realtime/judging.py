@@ -151,6 +151,7 @@ class Judge:
                     room.drop("the document has to be loaded again")
                     raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
                 await self._hub.compute(_follow_all, gate, tail.rows)
+            gate.present = room.awareness.user_of
             self._gate = gate
         finally:
             self._loading = None

@@ -102,6 +102,11 @@ class AwarenessStates:
         shown = self._shown.get(client_id)
         return None if shown is None else shown.owner
 
+    def user_of(self, client_id: int) -> str | None:
+        """Whose a client is that is shown now; None for one that is not shown, or that is nobody's."""
+        shown = self._shown.get(client_id)
+        return None if shown is None else shown.user or None
+
     def hear(
         self,
         entries: Iterable[AwarenessEntry],

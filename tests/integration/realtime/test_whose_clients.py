@@ -200,3 +200,17 @@ async def test_who_has_written_is_known_in_a_process_where_nobody_has(
         eve.show(8, 1, '{"user": {"name": "eve"}}')
         await ada.until(lambda: 8 in ada.shown)
         assert 7 not in ada.shown
+
+
+async def test_nobody_is_quicker_than_who_is_here_with_a_client_id(hub: Hub) -> None:
+    """Else whoever reads an id off a cursor could take it before its owner has typed anything."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.show(ada.doc.client_id, 1, '{"user": {}}')
+        await bob.until(lambda: ada.doc.client_id in bob.shown)
+        bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="first!")))
+        await bob.until(lambda: bob.denied == 1)
+        ada.type("mine")
+        await bob.until(lambda: bob.text == "mine")
+    assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
