@@ -27,16 +27,19 @@ TAIL_BLOCK_ROWS = 5000
 SEGMENT_BLOCK = 10
 """Segments whose runs one query reads."""
 
-# The runs of one block of live rows, in no order.
-RUNS_OF_ROWS = """
-WITH marked AS (
-    SELECT seq, session_id, kind, at, octet_length(payload) AS bytes,
-           (kind IS DISTINCT FROM LAG(kind) OVER own
-            OR at - LAG(at) OVER own > make_interval(secs => %(gap_seconds)s))::int AS opens
+# The runs of one block of live rows, in no order. A `split` row belongs to the edit right behind it.
+RUNS_OF_ROWS = f"""
+WITH acts AS (
+    SELECT seq, session_id, at, octet_length(payload) AS bytes,
+           CASE kind WHEN {Kind.SPLIT.value} THEN COALESCE(LEAD(kind) OVER own, {Kind.SYNC.value}) ELSE kind END AS kind
     FROM history_update
     WHERE document_id = %(document_id)s AND seq BETWEEN %(first_seq)s AND %(last_seq)s
       AND (%(session_ids)s::bigint[] IS NULL OR session_id = ANY(%(session_ids)s::bigint[]))
     WINDOW own AS (PARTITION BY session_id ORDER BY seq)
+), marked AS (
+    SELECT *, (kind IS DISTINCT FROM LAG(kind) OVER own
+               OR at - LAG(at) OVER own > make_interval(secs => %(gap_seconds)s))::int AS opens
+    FROM acts WINDOW own AS (PARTITION BY session_id ORDER BY seq)
 ), numbered AS (
     SELECT *, SUM(opens) OVER (PARTITION BY session_id ORDER BY seq) AS number FROM marked
 )

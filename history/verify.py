@@ -263,7 +263,15 @@ def _compare_runs(document_id: int, rows: Sequence[LogRow], place: str) -> None:
         bytes_ += run.bytes
         for seq, at in ((run.first_seq, run.first_at), (run.last_seq, run.last_at)):
             row = rows[seq - first] if seq <= last else None
-            if row is None or (row.session_id, row.kind, row.at) != (run.session_id, run.kind, at):
+            if (
+                row is None
+                or (row.session_id, row.at) != (run.session_id, at)
+                or row.kind
+                not in (
+                    run.kind,
+                    Kind.SPLIT,  # belongs to the edit right behind it
+                )
+            ):
                 raise _Found(seq, f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say")
     if (updates, bytes_) != (len(rows), sum(len(row.payload) for row in rows)):
         raise _Found(first, f"the runs of {place} do not hold exactly its rows")

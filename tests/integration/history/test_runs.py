@@ -107,6 +107,21 @@ def test_pages_hold_each_run_once(seed: int, squashed: bool) -> None:
     assert runs_of(document.pk, until=0) == []
 
 
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_split_emoji_does_not_cut_the_run_of_who_split_it(squashed: bool, settings: Settings) -> None:
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2, "SEGMENT_ROWS_MAX": 100}
+    document = make_document()
+    session = make_session(document)
+    for place, update in enumerate(typed("abc")):
+        splits = frozenset({(1, 1)}) if place == 1 else frozenset[tuple[int, int]]()
+        append([PendingUpdate(session=session, payload=update, splits=splits)])
+    if squashed:
+        squash_document(document.pk, older_than=NEVER_WARM)
+    (run,) = runs_of(document.pk, limit=10)
+    assert (run.first_seq, run.last_seq, run.updates, run.kind) == (1, 4, 4, Kind.SYNC)
+    assert isinstance(verify_document(document.pk), Verdict)
+
+
 def test_two_people_who_type_at_once_have_one_run_each() -> None:
     document = make_document()
     ada, bob = make_user("ada"), make_user("bob")
