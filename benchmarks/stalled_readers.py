@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.editing_trace import environment
 from benchmarks.fan_out import EDITS_PER_SECOND, read_delays, write_stamped
+from benchmarks.openings_at_once import HEADER
 from config.stack.web import WebWorkers
 from realtime.protocols.frames import encode_update
 
@@ -26,13 +27,14 @@ PASTED_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.25
 
 
-async def _open_stalled(url: str) -> ClientConnection:
-    """A socket that takes a few kilobytes and then no more."""
+def _open_stalled(url: str) -> socket.socket:
+    """A socket that takes a few kilobytes and then no more: a client library would read a message to its end."""
     parts = urlsplit(url)
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     plain.connect((parts.hostname, parts.port))
-    return await connect(url, sock=plain, compression=None, max_size=None, max_queue=1, ping_interval=None)
+    plain.sendall(HEADER.format(name=parts.path.removeprefix("/ws/")).encode())
+    return plain
 
 
 async def _paste(sockets: Sequence[ClientConnection]) -> None:
@@ -68,7 +70,7 @@ async def _measure(
     (pid,) = [pid for pid in workers.pids if pid is not None]
     url = f"ws://127.0.0.1:{workers.port}/ws/stalled-{uuid.uuid4().hex}"
     sockets = [await connect(url, compression=None, max_size=None) for _ in range(writers + readers)]
-    silent = [await _open_stalled(url) for _ in range(stalled)]
+    silent = [await asyncio.to_thread(_open_stalled, url) for _ in range(stalled)]
     await _paste(sockets)
     delays: list[float] = []
     reading = [asyncio.create_task(read_delays(each, delays)) for each in sockets]
@@ -81,7 +83,7 @@ async def _measure(
     )
     await asyncio.sleep(1)
     for each in silent:
-        each.transport.abort()
+        each.close()
     await asyncio.gather(*(each.close() for each in sockets))
     await asyncio.gather(*reading)
     return delays, await watching
