@@ -111,7 +111,7 @@ class Conf:
     """Missing edits that one socket is asked for; what builds on others is then refused without a question."""
     load_threads: int = 4
     """Threads of one process that read the database for rooms. Appends have one of their own."""
-    authenticate_seconds: float = 10.0
+    authenticate_seconds: float = 30.0
     """A socket that is not in its room by then, because the database is slow, gets 1013. 0 is no limit."""
     messages_per_frame_max: int = 256
     """Messages that one frame may hold; stock clients send one."""
