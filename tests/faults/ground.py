@@ -4,6 +4,7 @@ Everything is ended and removed on exit. Processes are started from the event lo
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -28,6 +29,7 @@ DISK_BYTES = 256 * 1024 * 1024
 FELT_SECONDS_MAX = 20.0
 STEP_SECONDS_MAX = 60.0
 """How near a stepped clock must be to where it was sent."""
+FAILED_PUSH = re.compile(r"push_document_update\[.*\] raised unexpected")
 FULL = "No space left on device"
 SLEEP_ON_COMMIT = """
 CREATE FUNCTION faults_slow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -150,6 +152,10 @@ class FaultyGround:
 
     def start_celery(self) -> None:
         self.celery = CeleryWorker(self.stack, self.folder / "celery.log")
+
+    def failed_pushes(self) -> list[str]:
+        """Pushes that ended in an error that is not tried again, in Celery's words."""
+        return [line for line in self.celery.log.splitlines() if FAILED_PUSH.search(line)]
 
     def slow_commits(self, *, slow: bool) -> None:
         """Put a wait of 500 ms before each COMMIT that stores rows, or take it away."""

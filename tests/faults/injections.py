@@ -8,6 +8,9 @@ from tests.faults.line import EVERYBODY, Break, Line
 from tests.faults.plan import Fault, Planned
 
 CLOCK_SECONDS = 3600
+CLOCK_FELT_SECONDS = 2.5
+"""Until every backend has felt a step: libfaketime looks once a second. A `pg_sleep` of ours that began before a step
+back would last an hour."""
 
 Compare = Callable[[], Awaitable[None]]
 """Everything that others have seen so far must be in the log. The database answers, and no worker moves."""
@@ -92,6 +95,7 @@ class Injector:
         await asyncio.to_thread(self._ground.step_clock, off)
         await asyncio.sleep(planned.hold_seconds)
         await asyncio.to_thread(self._ground.step_clock, 0)
+        await asyncio.sleep(CLOCK_FELT_SECONDS)
 
 
 INJECTIONS: Mapping[Fault, Callable[[Injector, Planned], Awaitable[None]]] = {

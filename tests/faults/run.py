@@ -26,7 +26,7 @@ from tests.faults.plan import Fault, Planned
 from tests.faults.pushes import Pushes
 
 PUSHED_SECONDS = 90.0
-"""What a killed Celery worker had in hand comes back after 15 s (tests/faults/settings.py)."""
+"""Above twice LOST_SECONDS of pushes.py."""
 KEEP_UP_SECONDS = 7.0
 LOOK_SECONDS = 0.5
 
@@ -60,6 +60,7 @@ class Result:
     rows: int = 0
     copied_structs: int = 0
     pushed: int = 0
+    resent: int = 0
     documents: int = 0
     comparisons: int = 0
     seconds: float = 0.0
@@ -72,6 +73,7 @@ class Result:
         """The summary for a person to read."""
         yield f"seed {self.seed}: {self.seconds:.0f} s, {self.documents} documents, {self.rows} rows in the log"
         yield f"{self.seen} edits seen by others ({self.seen / max(self.seconds, 1):.0f}/s), {self.pushed} by Celery"
+        yield f"tasks that the broker lost, sent again under their own id: {self.resent}"
         for fault in Fault:
             reason = self.left_out.get(fault)
             yield f"  {self.faults.get(fault, 0):4d} × {fault.value}{f' (left out: {reason})' if reason else ''}"
@@ -128,6 +130,8 @@ class FaultRun:
         await self._come_to_rest()
         self.result.closes = await self.crowd.closes()
         await self._compare_everything()
+        self.ledger.wrong += self.ground.failed_pushes()
+        self.pushes.close()
         return self._summary()
 
     async def compare(self) -> None:
@@ -176,11 +180,13 @@ class FaultRun:
         await self.crowd.close_room(room)
 
     async def _until_pushed(self, room: str) -> None:
-        """Each edit that the broker took for a room is seen there. Raises: TimeoutError."""
+        """Each edit that Celery was asked for in a room is seen there. Raises: TimeoutError."""
         deadline = time.monotonic() + PUSHED_SECONDS
-        while missing := self.pushes.tokens.get(room, set()) - self.ledger.seen[room]:
+        while missing := self.pushes.missing(room, self.ledger.seen[room]):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"edits that Celery was asked for were never seen: {sorted(missing)}")
+                tokens = [push.token for push in missing]
+                raise TimeoutError(f"edits that Celery was asked for were never seen: {tokens}")
+            await self.pushes.send_lost_again(missing)
             await asyncio.sleep(LOOK_SECONDS)
             await self._look(replace=False)
 
@@ -236,7 +242,7 @@ class FaultRun:
         self.result.seen = self.ledger.seen_count
         self.result.rows = sum(log.rows for log in logs)
         self.result.copied_structs = sum(log.copied_structs for log in logs)
-        self.result.pushed = sum(len(tokens) for tokens in self.pushes.tokens.values())
+        self.result.pushed, self.result.resent = self.pushes.count, self.pushes.resent
         self.result.documents = len(self.ledger.logs)
         self.result.faults = self.injector.done
         self.result.left_out = self.injector.left_out
