@@ -34,6 +34,10 @@ class CeleryWorker:
         threads = Path(f"/proc/{self._main.pid}/task").iterdir()  # each thread has the children that it started
         return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
 
+    @property
+    def running(self) -> bool:
+        return self._main.running
+
     def stop(self) -> None:
         self._main.stop()
 

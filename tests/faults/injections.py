@@ -23,6 +23,8 @@ class Injector:
         self._ground = ground
         self._compare = compare
         self.done: dict[Fault, int] = {}
+        self.holds_celery = False
+        """Whether the Celery worker is dead and shall be."""
         self.left_out: dict[Fault, str] = {}
 
     async def inject(self, planned: Planned) -> None:
@@ -64,9 +66,11 @@ class Injector:
         self._ground.valkey.start()
 
     async def kill_celery(self, planned: Planned) -> None:
+        self.holds_celery = True
         self._ground.celery.kill()
         await asyncio.sleep(planned.hold_seconds)
         self._ground.start_celery()
+        self.holds_celery = False
 
     async def break_line(self, line: Line, how: Break, planned: Planned) -> None:
         """To one worker or to all; half the black holes end with a hang-up, the others with a late answer."""

@@ -113,7 +113,7 @@ class FaultRun:
         for _ in range(self.size.rooms):
             await self._open_room()
         pushing = asyncio.create_task(self._push())
-        async with _in_background(self._look_for_ever(), self._keep_up_for_ever()):
+        async with _in_background(self._look_for_ever(), self._keep_up_for_ever(), self._tend_celery()):
             for place, planned in enumerate(plan, 1):
                 await asyncio.sleep(planned.pause_seconds)
                 self._say(f"{time.monotonic() - begun:6.1f} s  {place}/{len(plan)}  {planned.fault.value}")
@@ -215,6 +215,13 @@ class FaultRun:
             await self.pushes.push(self._rng.choice(self._open))
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def _tend_celery(self) -> None:
+        """The supervisor's part: a worker whose broker dies under it may end with an error of its own."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self.ground.celery.running and not self.injector.holds_celery:
+                self.ground.start_celery()
+
     async def _keep_up_for_ever(self) -> None:
         while True:
             await asyncio.sleep(KEEP_UP_SECONDS)
@@ -224,7 +231,9 @@ class FaultRun:
 
     async def _come_to_rest(self) -> None:
         self.ground.replace_dead_workers()
+        looking = asyncio.create_task(self._tend_celery())
         await asyncio.gather(*self._finishing, *(self._finish(room) for room in self._open))
+        looking.cancel()
 
     async def _compare_everything(self) -> None:
         await self.ledger.compare(list(self.ledger.logs))
