@@ -311,8 +311,8 @@ class _Pass:
             self.order.pass_over(client, start)
             return
         place = self._place(struct)
-        if start > clock and place is not None and self._place_of((client, start - 1)) not in (place, None):
-            # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is.
+        if start > clock and self._place_of((client, start - 1)) != place:
+            # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is, collected or not.
             self._refuse("a struct goes on in another place than its known part")
         if place is not None and (place is not self.checked_place or kind is not self.checked_kind):
             self._check_fits(place, struct)
@@ -392,7 +392,9 @@ class _Pass:
             if decides:
                 self.new.sequences[parent] = fits
         elif not self.judging:
-            if isinstance(parent, str) and decides and held is not _TEXT:
+            # No client has put another type among XML nodes: what is there are values of an array, some of them XML.
+            outweighs = held is not _TEXT if decides else held is Holds.XML and fits is Holds.TYPES
+            if isinstance(parent, str) and outweighs:
                 self.new.sequences[parent] = fits
         elif held is not fits and not (kind is _TYPE and _may_hold_type(held, struct.content)):
             raise RefusedUpdate(f"{kind.name.lower()} content in a parent that holds {held.value}")

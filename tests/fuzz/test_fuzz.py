@@ -108,6 +108,21 @@ def test_a_difference_from_yjs_is_found(corpus: list[History], wrong: str) -> No
     assert disagreement(reading, broken[wrong]) is not None
 
 
+def test_formats_that_mark_nothing_are_left_as_told() -> None:
+    room = Room()
+    for row in (
+        b"\1\2\2\0\7\1\1x\6\4\0\2\0\3abc\0",  # in an XML text: then `a` in bold, `a` away, `x` of who still saw it
+        b"\1\2\1\0\x46\2\1\1b\11\xc6\2\1\2\2\1b\4null\0",
+        b"\0\1\2\1\1\1",
+        b"\1\1\3\0\xc4\1\0\2\1\1x\0",
+    ):
+        assert room.take(row) is Fate.ACCEPTED
+    reading = room.reading()
+    with Yjs() as yjs:
+        [answer] = yjs.judge([reading["told"]])
+    assert disagreement(reading, answer) is None
+
+
 def test_what_is_decoded_is_encoded_again_to_the_same(corpus: list[History]) -> None:
     for history in corpus:
         for row in history.rows:

@@ -232,6 +232,20 @@ def test_a_struct_that_goes_on_elsewhere_than_its_known_part_is_refused() -> Non
         guard.check(b"\x01\x01\x01\x01\x84\x01\x00\x02xy\x00")
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(b"\x01\x01\x01\x00\x00\x02\x00", id="was collected"),
+        pytest.param(b"\x02\x01\x02\x00\x00\x01\x01\x01\x00\x84\x02\x00\x02xy\x00", id="was behind it"),
+    ],
+)
+def test_a_struct_that_goes_on_where_its_known_part_is_gone_is_refused_because_a_reload_drops_it(known: bytes) -> None:
+    for guard in (guard_of(known), Guard.of(known)):
+        with pytest.raises(RefusedUpdate, match="goes on"):
+            guard.check(one_struct(var_string("xyz"), kind=4))
+        guard.check(b"\x01\x01\x01\x00\x00\x03\x00")
+
+
 def test_a_rebuild_judges_nothing_or_nobody_could_write_to_the_document_again() -> None:
     texts = b"\x01\x02\x01\x00\x04\x01\x01a\x01a\x04\x01\x01b\x01b\x00"
     assert known_to(Guard.of(texts, b"\x01\x01\x02\x00\xc4\x01\x00\x01\x01\x01x\x00")) == {1: 2, 2: 1}
@@ -262,6 +276,13 @@ def test_an_array_of_types_takes_no_text() -> None:
     for guard in (guard_of(doc.get_update()), Guard.of(doc.get_update())):
         with pytest.raises(RefusedUpdate, match="string content"):
             guard.check(b"\x01\x01\x02\x00\x84\x01\x00\x01x\x00")
+
+
+def test_an_array_of_types_stays_one_after_a_rebuild_that_meets_its_xml_first() -> None:
+    array, xml = b"\x01\x07\x00\x07\x01\x01r\x00", b"\x01\x08\x00\x07\x01\x01r\x03\x01p"
+    live = guard_of(b"\x01" + array + b"\x00", b"\x01" + xml + b"\x00")
+    assert live.roots() == {"r": Holds.VALUES}
+    assert Guard.of(b"\x02" + xml + array + b"\x00").roots() == live.roots()
 
 
 def test_a_document_has_no_more_clients_than_its_state_vector_may_name() -> None:
