@@ -111,10 +111,10 @@ def test_a_difference_from_yjs_is_found(corpus: list[History], wrong: str) -> No
 def test_formats_that_mark_nothing_are_left_as_told() -> None:
     room = Room()
     for row in (
-        b"\1\2\2\0\7\1\1x\6\4\0\2\0\3abc\0",  # in an XML text: then `a` in bold, `a` away, `x` of who still saw it
-        b"\1\2\1\0\x46\2\1\1b\11\xc6\2\1\2\2\1b\4null\0",
-        b"\0\1\2\1\1\1",
-        b"\1\1\3\0\xc4\1\0\2\1\1x\0",
+        b"\x01\x02\x02\x00\x07\x01\x01x\x06\x04\x00\x02\x00\x03abc\x00",  # then `a` bold, `a` away, `x` of who saw it still
+        b"\x01\x02\x01\x00\x46\x02\x01\x01b\x011\xc6\x02\x01\x02\x02\x01b\x04null\x00",
+        b"\x00\x01\x02\x01\x01\x01",
+        b"\x01\x01\x03\x00\xc4\x01\x00\x02\x01\x01x\x00",
     ):
         assert room.take(row) is Fate.ACCEPTED
     reading = room.reading()
