@@ -111,7 +111,7 @@ def test_a_difference_from_yjs_is_found(corpus: list[History], wrong: str) -> No
 def test_formats_that_mark_nothing_are_left_as_told() -> None:
     room = Room()
     for row in (
-        b"\x01\x02\x02\x00\x07\x01\x01x\x06\x04\x00\x02\x00\x03abc\x00",  # then `a` bold, `a` away, `x` of who saw it still
+        b"\x01\x02\x02\x00\x07\x01\x01x\x06\x04\x00\x02\x00\x03abc\x00",  # then a bold, a away, x of who still saw it
         b"\x01\x02\x01\x00\x46\x02\x01\x01b\x011\xc6\x02\x01\x02\x02\x01b\x04null\x00",
         b"\x00\x01\x02\x01\x01\x01",
         b"\x01\x01\x03\x00\xc4\x01\x00\x02\x01\x01x\x00",
