@@ -179,17 +179,17 @@ class GroupCommit:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                self._in_flight = batch = self._next_batch()
+                self._in_flight = self._next_batch()
                 try:
-                    await self._commit(batch)
+                    await self._commit(self._in_flight)
                 except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
                     raise
                 # pyo3's PanicException is no Exception, and without this task nothing is ever stored again.
                 except BaseException:
-                    logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(batch))
-                    self._settled(batch)
-                    self._give_up(batch)
-                self._in_flight = []
+                    logger.exception("a batch of %d rows failed in a way that nothing foresaw", len(self._in_flight))
+                    self._settled(self._in_flight)
+                    self._give_up(self._in_flight)
+                self._in_flight = []  # and no name here for the batch, which would keep its rooms until the next one
             if not self._parked:
                 self._idle.set()
 

@@ -228,6 +228,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
             if self._seats is not None:
                 self._seats.give_back()
             await self.disconnect(code)
+            self.connection = None  # what a socket leaves behind waits for the garbage, and shall not hold its room
 
     async def _connect(self) -> None:
         try:

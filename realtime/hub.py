@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -48,6 +49,9 @@ CLOSED_AT_ONCE = 50
 
 SPREAD_SHARE = 0.8
 """Of DRAIN_SECONDS: the rest is for readers that are behind, also for those whose turn is last."""
+
+START_SECONDS_MAX = 10.0
+"""For the threads that compute to be there."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -132,9 +136,13 @@ class Hub:
         return await asyncio.get_running_loop().run_in_executor(self._compute_threads, run)
 
     async def warm_up(self) -> None:
-        """Connect each thread to the database, and the bus to the channel layer. Raises what these raise."""
+        """Start each thread, connect those that read and write to the database, and the bus to the channel layer.
+        Raises what these raise."""
         loads = [self.load(_connect) for _ in self._threads]  # at the same moment: one on each thread
-        await asyncio.gather(self.commits.warm_up(), self.bus.ready(), *loads)
+        count = max(conf().compute_threads, 1)
+        all_there = Barrier(count)
+        computes = [self.compute(all_there.wait, START_SECONDS_MAX) for _ in range(count)]
+        await asyncio.gather(self.commits.warm_up(), self.bus.ready(), *loads, *computes)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work of a room in the background; it ends with the hub."""

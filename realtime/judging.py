@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from documents.conf import conf
 from history.crdt.lib0 import Malformed
@@ -24,7 +25,7 @@ class Judge:
     """The judge of one room. All methods run on the event loop."""
 
     def __init__(self, room: "Room") -> None:
-        self._room = room
+        self._room_there = ref(room)  # the room has the judge; held both ways, it would outlast its end
         self._hub = room.hub
         self._gate: Gate | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -33,6 +34,13 @@ class Judge:
         self._is_off_loop = False
         self._unfollowed: list[Committed] = []
         self._owners: dict[int, str] = {}
+
+    @property
+    def _room(self) -> "Room":
+        room = self._room_there()
+        if room is None:
+            raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
+        return room
 
     @property
     def is_busy(self) -> bool:
@@ -152,7 +160,8 @@ class Judge:
                     raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
                 await self._hub.compute(_follow_all, gate, tail.rows)
             gate.present = room.awareness.user_of
-            self._gate = gate
+            if not room.closed:
+                self._gate = gate
         finally:
             self._loading = None
 

@@ -65,14 +65,14 @@ class Room:
         """How large the document is at most: what it was when last encoded whole, and the rows since."""
         self._make_doc = make_doc
         self.connections: set[Connection] = set()
+        self.judge = Judge(self)
         self.awareness = AwarenessStates(
             states_max=conf().awareness_states_max,
             clock_jump_max=conf().awareness_clock_jump_max,
-            bound_user=self.bound_user,
+            bound_user=self.judge.owner_of,
         )
         self.closed = False
         self.idle_since = hub.now()
-        self.judge = Judge(self)
         self._whole: tuple[int, SharedMessage] | None = None
         self._catch_up_lock = asyncio.Lock()
         self._catch_up_due = False
@@ -89,8 +89,9 @@ class Room:
     def leave(self, connection: "Connection") -> None:
         self.connections.discard(connection)
         self.idle_since = self.hub.now()
+        gone = self.awareness.remove_owner(connection)
         if not self.closed:
-            self.show(self.awareness.remove_owner(connection), as_user=connection.identity.user)
+            self.show(gone, as_user=connection.identity.user)
 
     @property
     def is_idle(self) -> bool:
@@ -109,6 +110,7 @@ class Room:
         self._tell_who_waits()
         for connection in list(self.connections):
             connection.close(Closing(code, reason))
+        self.judge.start_anew()  # without its gate nothing holds the room in a circle: its documents are free at once
 
     # Reading
 
@@ -396,10 +398,6 @@ class Room:
         self._tell_who_waits()
 
     # Presence
-
-    def bound_user(self, client_id: int) -> str | None:
-        """The user, as text, who has written under a client id; None where that is not known here."""
-        return self.judge.owner_of(client_id)
 
     def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
         """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""

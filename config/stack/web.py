@@ -22,6 +22,9 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_SPARE = 5.0
 """What a worker may take to end beyond DRAIN_SECONDS, and CLOSE_SECONDS for clients and again for requests."""
 BACKLOG = 2048
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
+"""glibc keeps a heap for each thread, and documents that one thread folds are freed by another: each heap keeps pages
+that are nearly empty. A worker's own thread does most; two are enough. What the environment says goes first."""
 # A supervisor that was killed takes its workers with it, but the kernel needs a moment to free the port.
 BIND_SECONDS_MAX = 1.0
 
@@ -63,7 +66,7 @@ class WebWorkers:
         listener: socket.socket | None = None,
     ) -> None:
         """Port 0 takes a free one. `listener` is a socket that `listen` has made already."""
-        self.env = {**env, "PYTHONUNBUFFERED": "1"}
+        self.env = {**ALLOCATOR, **env, "PYTHONUNBUFFERED": "1"}
         self.count = count
         self.application = application
         self.listener = listener or listen(host, port)

@@ -30,16 +30,18 @@ class Branch:
         self.right = right
         self.parent = parent
         self.depth: int = 0 if parent is None else parent.depth + 1
-        # Myers' skew-binary jumps: an ancestor at any depth is found in logarithmic time.
-        self.jump: Branch = self
-        if parent is not None:
-            twice = parent.depth - parent.jump.depth == parent.jump.depth - parent.jump.jump.depth
-            self.jump = parent.jump.jump if twice else parent
+        # Myers' skew-binary jumps: an ancestor at any depth is found in logarithmic time. The first of all has none, not
+        # one to itself, which would keep it until garbage is collected.
+        self.jump: Branch | None = parent
+        if parent is not None and (once := parent.jump) is not None:
+            twice = once.jump or once
+            if parent.depth - once.depth == once.depth - twice.depth:
+                self.jump = twice
 
     def ancestor_at(self, depth: int) -> "Branch":
         branch = self
         while branch.depth > depth:
-            if branch.jump.depth >= depth and branch.jump is not branch:
+            if branch.jump is not None and branch.jump.depth >= depth:
                 branch = branch.jump
             else:
                 assert branch.parent is not None

@@ -1,6 +1,9 @@
 """How many rooms a process keeps and how large they are together, and how large one document may become."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +29,13 @@ from tests.integration.realtime.rooms import (
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def documents(count: int) -> list[Document]:
@@ -145,3 +155,36 @@ async def test_a_document_is_full_by_what_it_holds_and_not_by_how_many_keystroke
         await eventually(lambda: str(hub.rooms[document.pk].doc.get("text", type=Text)) == "x" * 200)
         assert ada.denied == 0
     assert sum(len(payload) for _, _, payload in await rows_of(document)) > 1000
+
+
+@pytest.mark.usefixtures("no_watch", "without_garbage_collection")
+@pytest.mark.parametrize("people_inside", [False, True])
+async def test_a_room_that_has_ended_is_free_with_its_documents_and_sockets(hub: Hub, people_inside: bool) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.show(ada.doc.client_id, 1, "{}")
+        ada.type("kept")
+        await bob.until(lambda: bob.text == "kept" and bool(bob.shown))
+        held = everything_of(hub, document)
+        if people_inside:
+            hub.rooms[document.pk].drop("the document has to be loaded again")
+    if not people_inside:
+        hub.rooms[document.pk].drop("idle")
+    await eventually(lambda: [name for name, each in held.items() if each() is not None] == [])
+
+
+def everything_of(hub: Hub, document: Document) -> dict[str, "weakref.ref[Any]"]:
+    """By name what a room holds of its own, without holding it."""
+    room = hub.rooms[document.pk]
+    gate = room.judge._gate
+    assert gate is not None
+    held: dict[str, Any] = {
+        "room": room,
+        "judge": room.judge,
+        "awareness": room.awareness,
+        "served document": room.doc,
+        "intake": gate.intake,
+    }
+    held |= {f"connection {number}": connection for number, connection in enumerate(room.connections)}
+    return {name: weakref.ref(each) for name, each in held.items()}

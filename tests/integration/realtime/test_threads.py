@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from documents.conf import conf
 from documents.models import Role
 from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
@@ -63,3 +64,13 @@ async def test_rooms_open_and_edits_are_stored_while_djangos_shared_thread_is_he
     finally:
         may_go.set()
         await holding
+
+
+async def test_all_threads_are_there_before_anyone_comes(no_watch: None, hub: Hub) -> None:
+    await hub.warm_up()
+    threads = set(threading.enumerate())
+    together = threading.Barrier(conf().compute_threads + conf().load_threads)
+    computes = [hub.compute(together.wait, 10) for _ in range(conf().compute_threads)]
+    loads = [hub.load(together.wait, 10) for _ in range(conf().load_threads)]
+    await asyncio.gather(*computes, *loads)
+    assert set(threading.enumerate()) <= threads

@@ -195,7 +195,7 @@ async def test_who_has_written_is_known_in_a_process_where_nobody_has(
     async with Socket(document.name, user=people["eve"]) as eve, Socket(document.name, user=people["ada"]) as ada:
         await asyncio.gather(eve.until_synced(), ada.until_synced())
         room = hub.rooms[document.pk]
-        await eventually(lambda: room.bound_user(7) == str(people["ada"].pk))
+        await eventually(lambda: room.judge.owner_of(7) == str(people["ada"].pk))
         eve.show(7, 1, '{"user": {"name": "ada"}}')
         eve.show(8, 1, '{"user": {"name": "eve"}}')
         await ada.until(lambda: 8 in ada.shown)
