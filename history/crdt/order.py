@@ -30,8 +30,8 @@ class Branch:
         self.right = right
         self.parent = parent
         self.depth: int = 0 if parent is None else parent.depth + 1
-        # Myers' skew-binary jumps: an ancestor at any depth is found in logarithmic time. The first of all has none, not
-        # one to itself, which would keep it until garbage is collected.
+        # Myers' skew-binary jumps: an ancestor at any depth is found in logarithmic time. The first of all has none;
+        # one to itself would keep it until garbage is collected.
         self.jump: Branch | None = parent
         if parent is not None and (once := parent.jump) is not None:
             twice = once.jump or once

@@ -40,10 +40,11 @@ def main() -> int:
         asdict(outcome.rested[0]), zip(*(asdict(each).values() for each in outcome.rested), strict=True), strict=True
     ):
         print(f"at rest, {name.replace('_', ' ')}: {before} before, {after} after")
+    print(f"threads at rest: {', '.join(outcome.thread_names)}")
     for worker, drift in enumerate(outcome.drift_percent):
         megabytes = [sample.memory_bytes[worker] / 2**20 for sample in outcome.samples]
         print(
-            f"memory of worker {worker + 1}: {megabytes[0]:.1f} MiB at first, {max(megabytes):.1f} at most, "
+            f"own memory of worker {worker + 1}: {megabytes[0]:.1f} MiB at first, {max(megabytes):.1f} at most, "
             f"{megabytes[-1]:.1f} at last; drift {drift:+.1f}% (first tenth to last tenth, medians)"
         )
     print("passed" if outcome.passes else f"FAILED: grown at rest: {outcome.grown}")

@@ -34,6 +34,7 @@ async def _tell(folder: Path) -> None:
         counts = {
             "tasks": len(asyncio.all_tasks()),
             "threads": threading.active_count(),
+            "thread_names": [thread.name for thread in threading.enumerate()],
             "rooms": len(rooms),
             "sockets": sum(len(room.connections) for room in rooms),
         }

@@ -1,10 +1,12 @@
 """What a stack holds at one moment, and the judgement on a run: what has grown, and how memory has drifted.
 
 Counts are compared at rest, when everyone has left and all rooms are closed: then they are exact. Memory is compared
-under load, by the medians of the first and the last tenth of a run."""
+under load, by the medians of the first and the last tenth of a run: the worker's own, without the pages of files, which
+the kernel takes and brings back as the whole machine needs."""
 
 import json
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ import redis
 from config.stack.web import WebWorkers
 
 DRIFT_PERCENT_MAX = 5.0
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+OWN_MEMORY = re.compile(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`memory_bytes` are the resident ones of each worker."""
+    """`memory_bytes` are each worker's own, resident or swapped."""
 
     counts: Counts
     memory_bytes: tuple[int, ...]
@@ -62,12 +64,21 @@ class Window:
             postgres_connections=0 if found is None else int(found[0]),
             valkey_keys=cast(int, self._valkey.dbsize()),
         )
-        memory = tuple(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES for pid in pids)
-        return Sample(counts=counts, memory_bytes=memory)
+        return Sample(counts=counts, memory_bytes=tuple(own_memory_bytes(pid) for pid in pids))
+
+    def thread_names(self) -> tuple[str, ...]:
+        """Of all workers, to say which one is new."""
+        told = [json.loads((self._folder / f"{pid}.json").read_text()) for pid in self._workers.pids if pid is not None]
+        return tuple(sorted(name for each in told for name in each["thread_names"]))
 
     def close(self) -> None:
         self._database.close()
         self._valkey.close()
+
+
+def own_memory_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(int(kilobytes) * 1024 for kilobytes in OWN_MEMORY.findall(status))
 
 
 def least(samples: Sequence[Sample]) -> Counts:

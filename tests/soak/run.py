@@ -32,12 +32,14 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """`rested` are the counts at rest before and after; `samples` were taken in between, under load."""
+    """`rested` are the counts at rest before and after, `thread_names` are of the latter; `samples` were taken in
+    between, under load."""
 
     edits: int
     scenes: int
     rested: tuple[Counts, Counts]
     samples: list[Sample]
+    thread_names: tuple[str, ...] = ()
 
     @property
     def grown(self) -> dict[str, tuple[int, int]]:
@@ -98,7 +100,13 @@ class Soak:
                     await asyncio.sleep(look_every_seconds)
                     samples.append(await asyncio.to_thread(self._window.look))
             after = await self._rest(before)
-        return Outcome(edits=self._edits, scenes=self._scenes, rested=(before, after), samples=samples)
+        return Outcome(
+            edits=self._edits,
+            scenes=self._scenes,
+            rested=(before, after),
+            samples=samples,
+            thread_names=self._window.thread_names(),
+        )
 
     @contextlib.asynccontextmanager
     async def _playing(self, node: NodeClients, seconds: float) -> AsyncIterator[Callable[[], bool]]:
