@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 from celery import Task, shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError
 
@@ -21,7 +21,19 @@ RETRIES_MAX = 12
 RETRY_SECONDS_MAX = 60
 
 
+class Push(Task):  # type: ignore[misc]
+    """A task that is not given up where the broker is away too, when it is to be tried again: the broker has it still,
+    and gives it out anew after its visibility timeout. Celery would tell it to throw the task away."""
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().retry(*args, **kwargs)
+        except Reject as unsent:
+            raise Reject(unsent.reason, requeue=True) from unsent
+
+
 @shared_task(
+    base=Push,
     bind=True,
     acks_late=True,
     reject_on_worker_lost=True,

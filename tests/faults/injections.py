@@ -82,7 +82,7 @@ class Injector:
         line.mend()
 
     async def slow_commits(self, planned: Planned) -> None:
-        self._ground.slow_commits(slow=True)
+        await asyncio.to_thread(self._ground.slow_commits, slow=True)
         await asyncio.sleep(planned.hold_seconds)
         await asyncio.to_thread(self._ground.slow_commits, slow=False)
 

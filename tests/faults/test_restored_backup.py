@@ -54,7 +54,7 @@ async def three(stack: Stack, node: NodeClients, room: str) -> list[Client]:
     ]
 
 
-@pytest.mark.parametrize("edits_after_the_restore", [0], ids=["nobody types"])
+@pytest.mark.parametrize("edits_after_the_restore", [0, 30], ids=["nobody types", "people type on"])
 @pytest.mark.parametrize("rows_more", [1, 40], ids=["one edit lost", "many edits lost"])
 async def test_a_restored_backup_drops_rooms_and_mixes_nothing(
     breakable_ground: BreakableGround,
@@ -72,6 +72,7 @@ async def test_a_restored_backup_drops_rooms_and_mixes_nothing(
     await ben.random(seed=rows_more, count=rows_more)
     await cem.type("after it ")
     await node.converged(*clients)
+    held = await ann.seen_structs()
     marks = [len(await client.events()) for client in clients]
 
     backup.restore()
@@ -82,4 +83,5 @@ async def test_a_restored_backup_drops_rooms_and_mixes_nothing(
         assert (await client.wait_event("close", after=mark))["code"] == 1013
     await node.converged(*clients, timeout_seconds=CONVERGE_SECONDS)
     await assert_log_holds(stack, node, room, *clients)
-    assert "after it" in await ann.seen()
+    clocks = stack.database.clocks(room)
+    assert all(clocks[client_id] >= clock for client_id, clock in held.items())
