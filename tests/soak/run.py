@@ -17,6 +17,7 @@ from tests.soak.counted import FOLDER_VARIABLE
 from tests.soak.counts import DRIFT_PERCENT_MAX, Counts, Sample, Window, drift_percent, grown, least
 from tests.soak.scenes import (
     HEAD_CHECK_SECONDS,
+    PAUSE_SECONDS,
     ROOM_IDLE_SECONDS,
     SCENE_SECONDS_MAX,
     look_at_a_page,
@@ -80,11 +81,14 @@ def soaked_workers(
 class Soak:
     """One run. `stages` is how many scenes are played at the same time; `seed` decides what happens in them."""
 
-    def __init__(self, workers: WebWorkers, window: Window, *, stages: int, seed: int) -> None:
+    def __init__(
+        self, workers: WebWorkers, window: Window, *, stages: int, seed: int, pause_seconds: float = PAUSE_SECONDS
+    ) -> None:
         self._url = f"{workers.url.replace('http', 'ws', 1)}/ws"
         self._http_url = workers.url
         self._window = window
         self._stages = stages
+        self._pause_seconds = pause_seconds
         self._rng = random.Random(seed)
         self._edits = self._scenes = 0
 
@@ -113,9 +117,15 @@ class Soak:
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             for _ in range(self._stages):
-                group.create_task(self._play(until, lambda room: scene(self._url, room, self._rng)))
-            group.create_task(self._play(until, lambda room: scene_of_yjs(node, self._url, room)))
+                group.create_task(self._play(until, self._scene))
+            group.create_task(self._play(until, lambda room: self._scene_of_yjs(node, room)))
             yield lambda: time.monotonic() < until
+
+    async def _scene(self, room: str) -> int:
+        return await scene(self._url, room, self._rng, pause_seconds=self._pause_seconds)
+
+    async def _scene_of_yjs(self, node: NodeClients, room: str) -> int:
+        return await scene_of_yjs(node, self._url, room, pause_seconds=self._pause_seconds)
 
     async def _play(self, until: float, play: Callable[[str], Awaitable[int]]) -> None:
         while True:
@@ -148,11 +158,12 @@ def soak(
     seconds: float,
     look_every_seconds: float,
     seed: int,
+    pause_seconds: float = PAUSE_SECONDS,
     application: str = "tests.soak.counted:application",
 ) -> Outcome:
     """Run one soak on the services that `env` (else this process's environment) names, whose database is migrated."""
     with soaked_workers(os.environ if env is None else env, application=application) as (workers, window):
-        run = Soak(workers, window, stages=stages, seed=seed).run(
+        run = Soak(workers, window, stages=stages, seed=seed, pause_seconds=pause_seconds).run(
             warm_up_seconds=warm_up_seconds, seconds=seconds, look_every_seconds=look_every_seconds
         )
         return asyncio.run(run)

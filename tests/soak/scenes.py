@@ -19,8 +19,9 @@ PEOPLE_MIN, PEOPLE_MAX = 3, 6
 EDITS_EACH = 30
 CHARACTERS_MAX = 200
 PAUSE_SECONDS = 0.4
-REST_SECONDS = 3.0
-ROOM_IDLE_SECONDS = 3.0
+"""Between two edits of one person."""
+REST_SECONDS = 2.0
+ROOM_IDLE_SECONDS = 2.0
 HEAD_CHECK_SECONDS = 1.0
 SCENE_SECONDS_MAX = 120.0
 LETTERS_OF_YJS = 40
@@ -53,7 +54,7 @@ class Person:
         state = f'{{"cursor":{self._rng.randrange(1000)}}}'
         await self._socket.send(encode_awareness([AwarenessEntry(self._doc.client_id, self._clock, state)]))
 
-    async def type(self, edits: int) -> None:
+    async def type(self, edits: int, *, pause_seconds: float) -> None:
         for number in range(edits):
             if len(self._text) > CHARACTERS_MAX:
                 del self._text[: CHARACTERS_MAX // 2]
@@ -64,7 +65,7 @@ class Person:
             self._emitted.clear()
             if number % 5 == 0:
                 await self.point()
-            await asyncio.sleep(self._rng.uniform(0, 2 * PAUSE_SECONDS))
+            await asyncio.sleep(self._rng.uniform(0, 2 * pause_seconds))
 
     async def leave(self) -> None:
         """Half of them say so."""
@@ -77,30 +78,30 @@ class Person:
         self._doc.unobserve(self._subscription)
 
 
-async def scene(url: str, room: str, rng: random.Random) -> int:
+async def scene(url: str, room: str, rng: random.Random, *, pause_seconds: float) -> int:
     """Play one scene; return how many edits were made."""
     count = rng.randint(PEOPLE_MIN, PEOPLE_MAX)
     people = [Person(await connect(f"{url}/{room}", compression=None), rng) for _ in range(count)]
     await asyncio.gather(*(person.arrive() for person in people))
-    await asyncio.gather(*(person.type(EDITS_EACH) for person in people))
+    await asyncio.gather(*(person.type(EDITS_EACH, pause_seconds=pause_seconds) for person in people))
     await asyncio.sleep(REST_SECONDS)
     await asyncio.gather(*(person.leave() for person in people))
     await asyncio.sleep(ROOM_IDLE_SECONDS + 2 * HEAD_CHECK_SECONDS)
     last = Person(await connect(f"{url}/{room}", compression=None), rng)
     await last.arrive()
-    await last.type(1)
+    await last.type(1, pause_seconds=0)
     await last.leave()
     return count * EDITS_EACH + 1
 
 
-async def scene_of_yjs(node: NodeClients, url: str, room: str) -> int:
+async def scene_of_yjs(node: NodeClients, url: str, room: str, *, pause_seconds: float) -> int:
     """The same with stock Yjs clients: they type, one loses its network, all come to the same document."""
     clients = [await node.open(f"{name} in {room}", url=url, room=room) for name in ("ann", "ben", "cem")]
     try:
         for client in clients:
             await client.wait_synced()
         await asyncio.gather(
-            *(client.type("y" * LETTERS_OF_YJS, interval_ms=PAUSE_SECONDS * 1000) for client in clients),
+            *(client.type("y" * LETTERS_OF_YJS, interval_ms=pause_seconds * 1000) for client in clients),
             clients[0].drop(),
         )
         await node.converged(*clients)

@@ -23,7 +23,16 @@ def short_soak(ground: Ground, *, application: str = "tests.soak.counted:applica
         "REDIS_URL": ground.redis_url,
         "SECRET_KEY": settings.SECRET_KEY,
     }
-    return soak(env, stages=3, warm_up_seconds=1, seconds=1, look_every_seconds=1, seed=1, application=application)
+    return soak(
+        env,
+        stages=3,
+        warm_up_seconds=1,
+        seconds=1,
+        look_every_seconds=1,
+        seed=1,
+        pause_seconds=0.05,
+        application=application,
+    )
 
 
 @pytest.mark.timeout(300)
@@ -36,7 +45,7 @@ def test_after_people_have_come_and_gone_a_stack_holds_what_it_held_before(groun
 
 @pytest.mark.timeout(300)
 def test_a_socket_that_leaves_something_behind_is_noticed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.soak.run.REST_SECONDS_MAX", 10.0)  # it never comes to rest as it was
+    monkeypatch.setattr("tests.soak.run.REST_SECONDS_MAX", 5.0)  # it never comes to rest as it was
     outcome = short_soak(ground, application="tests.soak.holding_on:application")
     assert {"tasks", "valkey_keys"} <= set(outcome.grown)
     assert not outcome.passes
