@@ -28,7 +28,7 @@ check: lint types test  ## what CI runs
 bench:
 	@exec $(DEV) -m config.stack scratch -- -m benchmarks $(ARGS)
 
-faults:  ## everything breaks while people type, up to 25 minutes: make faults ARGS="--seed 7" or "--short"
+faults:  ## everything breaks while people type, up to 35 minutes: make faults ARGS="--seed 7" or "--short"
 	@exec $(DEV) -m tests.faults $(ARGS)
 
 fuzz:  ## a million hostile inputs: make fuzz ARGS="--seed 7 --cases 20000"; ARGS="--seed 7 --only 1234" repeats one
