@@ -154,7 +154,14 @@ def _finite(text: str) -> float:
     return number
 
 
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+def _integer(text: str) -> int:
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 63:  # yrs reads no other, and fails in the middle of applying
+        raise ValueError(text)
+    return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
 
 
 def utf16_length(text: str) -> int:

@@ -26,8 +26,8 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     corpus = record_corpus(arguments.seed)
-    failures = honest_failures(corpus)
     only = arguments.only
+    failures = honest_failures(corpus) if only is None else []
     first = 0 if only is None else only // EPISODE_CASES
     what = Run(
         seed=arguments.seed,

@@ -54,7 +54,8 @@ class Room:
         self.guarded = guarded
         self.rows: list[bytes] = []
         self.splits: set[Id] = set()
-        self.structs: list[Struct] = []
+        self._structs: list[Struct] = []
+        self._rows_read = 0
         self.broken_by = ""
         self.awareness = AwarenessStates()
         self.gate = self._new_gate()
@@ -72,6 +73,15 @@ class Room:
     @property
     def known(self) -> dict[int, int]:
         return self.gate.guard._facts.known
+
+    @property
+    def structs(self) -> list[Struct]:
+        """Of its log. Read when asked for: whoever measures what an input costs pays nothing for it."""
+        if self.guarded:
+            for row in self.rows[self._rows_read :]:
+                self._structs += self._call("what was emitted", decode_update, row).structs
+            self._rows_read = len(self.rows)
+        return self._structs
 
     def hear(self, frame: bytes, *, owner: int) -> Fate:
         """Take one frame of a client. Raises: WrongError for anything that may not happen, PanicException included."""
@@ -125,7 +135,6 @@ class Room:
             return Fate.BROKEN
         if taken is None:
             return Fate.NOTHING_NEW
-        self.structs += self._call("what was emitted", decode_update, taken.update).structs
         return self._serve(taken)
 
     def _serve(self, taken: Taken) -> Fate:

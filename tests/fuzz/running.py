@@ -125,7 +125,8 @@ class _Worker:
         case = self._case.value
         if case != self._seen[0]:
             self._seen = (case, time.monotonic())
-        hangs = time.monotonic() - self._seen[1] > self._what.hang_seconds
+        patience = self._what.hang_seconds if case >= 0 else HANG_SECONDS  # to begin takes its time as well
+        hangs = time.monotonic() - self._seen[1] > patience
         if self._process.is_alive() and not hangs:
             return None
         if self._process.exitcode == 0:
@@ -134,7 +135,9 @@ class _Worker:
         self.end()
         what = "it hangs" if hangs else f"the process died: exit code {self._process.exitcode}"
         self._skipped |= {case // EPISODE_CASES}
-        self._begin()
+        self.finished = all(number in self._skipped for number in range(self._next, self._stop))
+        if not self.finished:
+            self._begin()
         return Failure(case, what)
 
     def end(self) -> None:

@@ -105,6 +105,10 @@ def test_what_yrs_or_the_server_cannot_hold_is_refused(update: bytes) -> None:
         pytest.param(one_struct(var_string("[" * 66 + "]" * 66), kind=5), id="an embed one too deep"),
         pytest.param(one_struct(var_string("NaN"), kind=5), id="an embed that is no JSON"),
         pytest.param(one_struct(var_string("1e400"), kind=5), id="an embed that is a number without end"),
+        pytest.param(one_struct(var_string("[9223372036854775808]"), kind=5), id="an embed beyond 64 bits"),
+        pytest.param(
+            one_struct(var_string("b") + var_string("-9223372036854775809"), kind=6), id="one below them in a format"
+        ),
         pytest.param(one_struct(var_string('"\\ud800"'), kind=5), id="an embed with half an emoji"),
         pytest.param(one_struct(var_string("b") + var_string("{"), kind=6), id="a format that is no JSON"),
         pytest.param(bytes.fromhex("010101ffffffff0fc4030d030e0365cc8100"), id="a clock that aborts yrs"),
