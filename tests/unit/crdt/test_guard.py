@@ -1,5 +1,6 @@
 """The guard takes every honest update, refuses what yrs cannot bear, and changes nothing by judging."""
 
+import gc
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -55,6 +56,17 @@ def test_a_whole_document_sent_at_once_is_taken(seed: int) -> None:
 def test_an_update_sent_twice_is_taken(seed: int) -> None:
     updates = [row.update for row in random_history(seed)]
     guard_of(*(update for update in updates for _ in range(2)), *updates)
+
+
+def test_a_guard_that_is_let_go_leaves_nothing_to_be_collected() -> None:
+    updates = [row.update for row in random_history(1)]
+    gc.collect()
+    gc.disable()
+    try:
+        guard_of(*updates)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_judging_changes_nothing() -> None:
