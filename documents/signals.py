@@ -31,8 +31,8 @@ def _membership_changed(instance: Membership, **_: Any) -> None:
 
 
 def _document_saved(instance: Document, created: bool, update_fields: frozenset[str] | None, **_: Any) -> None:
-    renamed_only = update_fields is not None and "deleted_at" not in update_fields
-    if not created and not renamed_only:
+    decides_rights = update_fields is None or not update_fields.isdisjoint({"deleted_at", "open_to_all"})
+    if not created and decides_rights:
         _send_on_commit(instance.pk)
 
 

@@ -21,7 +21,8 @@ def is_same_origin(scope: dict[str, Any]) -> bool:
         return True
     secure = scope.get("scheme") == "wss" or _is_forwarded_https(headers)
     host = headers.get(b"host", b"").decode("latin-1")
-    return _parts(text) == _parts(f"{'https' if secure else 'http'}://{host}")
+    own = _parts(f"{'https' if secure else 'http'}://{host}")
+    return own is not None and _parts(text) == own  # neither `null` nor a Host that cannot be read has parts
 
 
 def _is_forwarded_https(headers: dict[bytes, bytes]) -> bool:

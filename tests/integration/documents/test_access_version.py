@@ -67,6 +67,17 @@ def test_it_rises_when_the_document_is_deleted_and_recovered_and_not_when_it_is_
     assert document.access_version == before + 3
 
 
+def test_it_rises_when_a_room_is_closed_or_opened_to_all() -> None:
+    document = Document.objects.create(name="open", title="Open", open_to_all=True)
+    before = document.access_version
+    execute("UPDATE documents_document SET open_to_all = false WHERE id = %s", document.pk)
+    assert document.access_version == before + 1
+    execute("UPDATE documents_document SET open_to_all = true, deleted_at = now() WHERE id = %s", document.pk)
+    assert document.access_version == before + 2
+    execute("UPDATE documents_document SET open_to_all = true WHERE id = %s", document.pk)
+    assert document.access_version == before + 2
+
+
 def test_it_rises_when_an_account_is_deleted_and_stays_on_other_documents() -> None:
     ada, bob = a_user("ada"), a_user("bob")
     shared, other = a_document(ada, bob=(bob, Role.EDITOR)), a_document(ada)
@@ -104,6 +115,9 @@ def test_whoever_listens_hears_of_a_change_of_rights_once_it_is_committed(
             delete_document(document)
         with django_capture_on_commit_callbacks(execute=True):
             access_changed(document, ada)
-        assert heard == [document.pk] * 3
+        with django_capture_on_commit_callbacks(execute=True):
+            document.open_to_all = True
+            document.save(update_fields=["open_to_all"])
+        assert heard == [document.pk] * 4
     finally:
         rights_changed.disconnect(listener)

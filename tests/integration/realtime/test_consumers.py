@@ -147,6 +147,15 @@ async def test_a_cookie_serves_only_pages_of_this_server(hub: Hub) -> None:
             assert socket.closed == code, origin
 
 
+@pytest.mark.parametrize("host", [b"", b"docs.example:port", b"[::1", b"docs.example:99999"])
+async def test_a_null_origin_is_not_that_of_a_host_that_cannot_be_read(hub: Hub, host: bytes) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    headers = [(b"host", host), (b"origin", b"null")]
+    async with Socket(document.name, user=people["ada"], headers=headers) as socket:
+        await socket.until_answered()
+        assert socket.closed == 4403
+
+
 async def test_a_page_of_the_default_port_a_proxy_with_tls_and_trusted_origins_may_use_the_cookie(
     hub: Hub, settings: Any
 ) -> None:
