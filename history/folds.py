@@ -135,7 +135,12 @@ def _fold(
                     claim(claims, decode_update(row.payload))
                 yield row.payload
 
-        tail_rows = fold(doc, tail(), rows_per_transaction=conf().fold_rows_per_transaction)
+        tail_rows = fold(
+            doc,
+            tail(),
+            rows_per_transaction=conf().fold_rows_per_transaction,
+            bytes_per_transaction=conf().fold_bytes_per_transaction,
+        )
         if at is None and seq:
             at = head.at if seq == head.seq else next(read_log(document_id, after=seq - 1, until=seq)).at
     return Folded(

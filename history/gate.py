@@ -12,7 +12,8 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.folding import emitted_by
-from history.crdt.guard import Guard, Limits
+from history.crdt.guard import Guard, Limits, Verdict
+from history.crdt.joining import joined
 from history.crdt.lib0 import Malformed
 from history.crdt.parts import part_of
 from history.crdt.splits import NO_SPLITS, Splits, with_splits
@@ -115,7 +116,7 @@ class Gate:
         if verdict.clients and self._is_full():
             raise NotTaken(Reason.FULL)
         intake = self._intake_with(verdict.splits, reads_bytes_max)
-        emitted = _apply(intake, with_splits(update, verdict.own_splits))
+        emitted = _apply(intake, self._readable(update, verdict, verdict.own_splits))
         if emitted is None and verdict.splits:
             return None  # nothing is logged, so nothing is split either: the intake that reads so is thrown away
         self.intake = intake
@@ -160,7 +161,7 @@ class Gate:
             except Malformed as error:
                 raise GateBroken("the log holds what the guard refuses") from error
             self.intake = self._intake_with(verdict.splits | splits, reads_bytes_max)
-            emitted = _apply(self.intake, with_splits(update, verdict.own_splits | splits))
+            emitted = _apply(self.intake, self._readable(update, verdict, verdict.own_splits | splits))
             self.state_bytes += len(emitted or b"")
             self.guard.commit(verdict)
             self.guard.forget(splits)
@@ -175,13 +176,17 @@ class Gate:
             self.state_bytes = self.measured_bytes = len(self.intake.get_update())
         return self.state_bytes > bytes_max
 
+    def _readable(self, update: bytes, verdict: Verdict, splits: Splits) -> bytes:
+        """What pycrdt is given for an update that the guard has let through and not committed yet."""
+        return joined(with_splits(update, splits), decoded=verdict.update, known=self.guard.known)
+
     def _intake_with(self, splits: Splits, bytes_max: int | None) -> "Doc[Any]":
         """The intake that reads these characters as split: a new one where it holds any of them as they were."""
         if not splits:
             return self.intake
-        held = self.intake.get_update()
-        if bytes_max is not None and len(held) > bytes_max:
+        if bytes_max is not None and self.state_bytes > bytes_max:  # encoding it would take long itself
             raise TakesLong
+        held = self.intake.get_update()
         read = with_splits(held, splits)
         if read is held:
             return self.intake

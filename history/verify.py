@@ -343,7 +343,13 @@ class _Snapshots:
             raise _Found(self.seqs[-1], "a snapshot stands where the log has no row")
 
     def _flush(self, seq: int) -> None:
-        replay = partial(fold, self.doc, self.waiting, rows_per_transaction=len(self.waiting))
+        replay = partial(
+            fold,
+            self.doc,
+            self.waiting,
+            rows_per_transaction=conf().fold_rows_per_transaction,
+            bytes_per_transaction=conf().fold_bytes_per_transaction,
+        )
         _applied(seq, "the rows up to here", replay)
         self.waiting.clear()
 

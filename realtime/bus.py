@@ -23,6 +23,7 @@ from django.conf import settings
 from documents.conf import conf
 from documents.credentials import accounts_changed
 from documents.roles import rights_changed
+from history.crdt.joining import joined
 from history.crdt.merging import merged
 from history.signals import log_appended
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
@@ -96,7 +97,9 @@ class Bus:
     def publish_rows(self, room: "Room", rows: "Sequence[Committed]") -> None:
         """Tell the other processes of rows of one document, contiguous and in order. Where a character was split the
         update is of no use to them: they fold the document anew, from the log."""
-        update = b"" if any(row.splits for row in rows) else merged([row.update for row in rows])
+        is_small = sum(len(row.update) for row in rows) <= conf().hint_bytes_max
+        is_told = is_small and not any(row.splits for row in rows)
+        update = joined(merged([row.update for row in rows])) if is_told else b""
         self._publish(
             group_of(room.document_id),
             _rows_hint(

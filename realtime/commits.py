@@ -22,6 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from documents.conf import conf
 from history.append import append
+from history.crdt.joining import joined
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.splits import NO_SPLITS, Splits
 from history.errors import HistoryError, OutcomeUnknown
@@ -65,7 +66,7 @@ class Entry:
             self.future.set_exception(error)
 
     def payload(self) -> bytes:
-        return merged([taken.update for taken in self.taken])
+        return joined(merged([taken.update for taken in self.taken]))
 
     @property
     def splits(self) -> Splits:
@@ -127,7 +128,7 @@ class GroupCommit:
             and last.kind == kind
             and last.gate is gate
             and len(last.taken) < MERGE_UPDATES_MAX
-            and last.size + size <= conf().update_bytes_max
+            and last.size + size <= conf().off_loop_bytes  # what shares a row is read here, to join it
             and last.future is None
             and future is None
         ):

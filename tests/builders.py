@@ -72,13 +72,11 @@ def append_rows(session: WriteSession, payloads: Iterable[bytes], *, kind: Kind 
     return [fate.seq for fate in fates if isinstance(fate, Stored)]
 
 
-def typed(text: str, *, client_id: int = 1) -> list[bytes]:
-    """The updates of somebody who types `text` into the root `text`, one for each character."""
+def typed(pieces: Iterable[str], *, client_id: int = 1) -> list[bytes]:
+    """The updates of somebody who types into the root `text`: one for each character of a text, or each piece."""
     doc: Doc[Any] = Doc(client_id=client_id)
     root = doc.get("text", type=Text)
-    return [
-        update for place in range(len(text)) for update in updates_of(doc, partial(root.insert, place, text[place]))
-    ]
+    return [update for piece in pieces for update in updates_of(doc, partial(root.insert, len(str(root)), piece))]
 
 
 def append_history(document: Document, rows: Sequence[Row]) -> dict[int, WriteSession]:

@@ -19,6 +19,7 @@ from history.crdt.state_vectors import decode_state_vector
 
 _FOREVER_MS = 1 << 40
 _ROWS_PER_TRANSACTION = 1_000
+_BYTES_PER_TRANSACTION = 16 * 1024
 
 
 class RestoreFailed(Exception):
@@ -52,7 +53,7 @@ def restore_update(
     scratch: Doc[Any] = Doc(client_id=client_id, skip_gc=True)
     scratch.apply_update(with_splits(state_at, splits))
     known_at, deleted_at = decode_state_vector(scratch.get_state()), delete_set_of(scratch)
-    fold(scratch, later, rows_per_transaction=_ROWS_PER_TRANSACTION)
+    fold(scratch, later, rows_per_transaction=_ROWS_PER_TRANSACTION, bytes_per_transaction=_BYTES_PER_TRANSACTION)
     # The scratch document keeps what was deleted: it tells the kinds of roots that head has nothing left of.
     kinds = root_kinds(scratch.get_update())
     wanted = _Wanted(trees_of(_doc_of(state_at), kinds), kinds)

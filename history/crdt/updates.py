@@ -293,6 +293,22 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
     return _struct((client, clock, length, kind, origin, right_origin, parent, parent_key, content))
 
 
+def content_position(update: bytes, position: int) -> int:
+    """Where the content begins of a struct other than `Kind.GC` that begins at `position` and was read before."""
+    reader = Reader(update)
+    reader.position = position
+    info = reader.byte()
+    for flag in (_HAS_ORIGIN, _HAS_RIGHT_ORIGIN):
+        if info & flag:
+            reader.var_uint()
+            reader.var_uint()
+    if not info & (_HAS_ORIGIN | _HAS_RIGHT_ORIGIN):
+        _read_parent(reader)
+        if info & _HAS_PARENT_KEY:
+            reader.var_string()
+    return reader.position
+
+
 def _read_parent(reader: Reader) -> str | Id:
     flag = reader.var_uint()
     if flag == 1:

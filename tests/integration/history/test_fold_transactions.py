@@ -30,3 +30,12 @@ def test_the_log_is_folded_in_transactions_of_as_many_rows_as_the_setting_says(s
     assert _transactions_of_a_fold(document.pk) == 3
     settings.PALIMPSEST = {"FOLD_ROWS_PER_TRANSACTION": 500}
     assert _transactions_of_a_fold(document.pk) == 5
+
+
+def test_large_rows_are_folded_in_transactions_of_as_many_bytes_as_the_setting_says(settings: Settings) -> None:
+    settings.PALIMPSEST = {}
+    document = make_document()
+    append_rows(make_session(document), typed(["a" * 9_000] * 6))
+    assert _transactions_of_a_fold(document.pk) == 6
+    settings.PALIMPSEST = {"FOLD_BYTES_PER_TRANSACTION": 20_000}
+    assert _transactions_of_a_fold(document.pk) == 3

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from pycrdt import Doc, Text
+from pycrdt import Doc, Text, merge_updates
 
 from documents.models import Role
+from history.crdt.folding import emitted_by
 from history.crdt.guard import TYPE_DEPTH_MAX
 from history.crdt.lib0 import var_string, var_uint
 from history.crdt.updates import decode_update
@@ -13,6 +14,7 @@ from history.errors import UpdateRefused
 from realtime.hub import Hub
 from realtime.protocols.frames import SyncStep2, Update, decode_frame, encode_update
 from realtime.push import send_doc_update
+from tests.builders import typed
 from tests.integration.realtime.rooms import (
     empty,
     folded_text,
@@ -53,6 +55,53 @@ async def test_a_client_that_sends_all_it_has_again_adds_only_what_is_new(no_wat
         update = decode_update(told)
         assert [(struct.client, struct.clock, struct.length) for struct in update.structs] == [(5, 4, 1)]
         assert not update.deletes
+
+
+def structs_in(update: bytes) -> int:
+    return len(decode_update(update).structs)
+
+
+async def test_what_goes_on_in_many_structs_is_one_before_pycrdt_sees_it(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[bytes] = []
+
+    def noted(doc: Doc[Any], update: bytes) -> bytes | None:
+        applied.append(update)
+        return emitted_by(doc, update)
+
+    monkeypatch.setattr("history.gate.emitted_by", noted)
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        hostile = merge_updates(*typed("a" * 1000, client_id=9))
+        assert structs_in(hostile) == 1000
+        ada.send(encode_update(hostile))
+        await stored(hub, document, 1)
+    assert max(structs_in(update) for update in applied) == 1
+    assert await folded_text(document) == "a" * 1000
+
+
+async def test_rows_that_another_process_told_of_are_followed_as_few_structs(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    first, *later = typed("a" * 1000, client_id=9)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.send(encode_update(first))
+        await stored(hub, document, 1)
+        gate = hub.rooms[document.pk].judge._gate
+        assert gate is not None
+        applied: list[bytes] = []
+
+        def noted(doc: Doc[Any], update: bytes) -> bytes | None:
+            applied.append(update)
+            return emitted_by(doc, update)
+
+        monkeypatch.setattr("history.gate.emitted_by", noted)
+        gate.follow(2, merge_updates(*later), known=False)
+    assert [structs_in(update) for update in applied] == [1]
 
 
 def nested_types(depth: int) -> bytes:

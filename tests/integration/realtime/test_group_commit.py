@@ -10,12 +10,16 @@ from django.db import connection, transaction
 from django.utils import timezone
 from pycrdt import Doc, Text
 
+from documents.conf import conf
 from documents.models import Document, Membership, Role
+from history.crdt.updates import decode_update
 from history.errors import LogUnavailable
 from history.fates import PendingUpdate, Reason, Refused, Stored
 from realtime.hub import Hub
+from realtime.protocols.frames import encode_update
 from realtime.rooms import Room
-from tests.integration.realtime.rooms import eventually, folded_text, shared_document
+from tests.builders import typed
+from tests.integration.realtime.rooms import eventually, folded_text, rows_of, shared_document
 from tests.integration.realtime.sockets import Socket
 from tests.integration.realtime.test_rooms import hold_head, wait_until_held
 
@@ -129,3 +133,24 @@ async def template() -> "Doc[Any]":
     doc: Doc[Any] = Doc()
     doc.get("text", type=Text).insert(0, "template")
     return doc
+
+
+async def test_what_gathers_into_a_row_is_joined_and_no_larger_than_what_is_read_at_once(
+    no_watch: None, hub: Hub
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.VIEWER)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        release = threading.Event()
+        holding = asyncio.create_task(asyncio.to_thread(hold_head, document, release))
+        await asyncio.to_thread(wait_until_held, document)
+        for update in typed(["a" * 9_000] * 20, client_id=9):
+            ada.send(encode_update(update))
+        await eventually(lambda: hub.commits._unstored_bytes > 180_000)
+        release.set()
+        await holding
+        await bob.until(lambda: len(bob.text) == 180_000)
+    rows = [payload for _, _, payload in await rows_of(document)]
+    assert len(rows) < 20
+    assert max(map(len, rows)) <= conf().off_loop_bytes
+    assert [len(decode_update(row).structs) for row in rows] == [1] * len(rows)

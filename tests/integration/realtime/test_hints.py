@@ -11,10 +11,13 @@ from pycrdt import Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
+from history.crdt.updates import decode_update
 from history.models import Kind, Via
 from history.writes import write_session
 from realtime.hub import Hub
 from realtime.rooms import Room
+from realtime.tails import Committed
+from tests.builders import typed
 from tests.integration.realtime.rooms import empty, eventually, shared_document, update_that_types
 from tests.integration.realtime.sockets import Socket
 
@@ -140,3 +143,17 @@ async def test_own_rows_that_land_above_rows_nobody_told_of_wait_for_those(
         await eventually(lambda: room.seq == 2)
         assert sorted(text_of(room)) == ["a", "b"]
         await ada.until(lambda: ada.text == text_of(room))
+
+
+async def test_a_hint_of_many_rows_carries_what_goes_on_as_one_struct(no_watch: None, hub: Hub, deaf: Deaf) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        rows = [
+            Committed(first_seq=seq, last_seq=seq, update=update)
+            for seq, update in enumerate(typed("a" * 1000), start=1)
+        ]
+        await deaf.open(document)
+        hub.bus.publish_rows(hub.rooms[document.pk], rows)
+        await eventually(partial(deaf.has_missed, 1))
+    assert [struct.length for struct in decode_update(deaf.missed[0]["update"]).structs] == [1000]

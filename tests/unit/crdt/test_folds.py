@@ -1,6 +1,7 @@
 """Folding the log gives one document, whichever way it is folded."""
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from history.crdt.updates import Id, Kind, Struct, decode_update, missing_depend
 from tests.histories import Row, random_history, replay, updates_of
 
 SEEDS = st.integers(0, 2**32 - 1)
+BYTES = 1 << 20
+"""More than any history here has."""
 
 
 def place_of(doc: Doc[Any]) -> tuple[str, dict[int, int], IdSet]:
@@ -96,7 +99,8 @@ def unit_contents(struct: Struct) -> list[object]:
 def test_folds_that_keep_deleted_content_are_equal_unit_for_unit(seed: int, rows_per_transaction: int) -> None:
     updates = [row.update for row in random_history(seed, edits=40)]
     folded: Doc[Any] = Doc(skip_gc=True)
-    assert fold(folded, updates, rows_per_transaction=rows_per_transaction) == len(updates)
+    count = fold(folded, updates, rows_per_transaction=rows_per_transaction, bytes_per_transaction=BYTES)
+    assert count == len(updates)
     straight = replay(updates, skip_gc=True)
     assert place_of(folded) == place_of(straight)
     assert units_of(folded) == units_of(straight)
@@ -108,7 +112,7 @@ def test_deleted_text_stays_in_a_fold_that_keeps_it() -> None:
     text += "gone 😀"
     del text[0:5]
     folded: Doc[Any] = Doc(skip_gc=True)
-    fold(folded, [typed.get_update()], rows_per_transaction=7)
+    fold(folded, [typed.get_update()], rows_per_transaction=7, bytes_per_transaction=BYTES)
     halves = [content for _, content, *_ in units_of(folded).values()]
     assert b"".join(each for each in halves if isinstance(each, bytes)).decode("utf-16-le") == "gone 😀"
 
@@ -119,8 +123,23 @@ def test_so_many_rows_are_folded_in_one_transaction(rows: int, rows_per_transact
     text = typed.get("text", type=Text)
     updates = [update for _ in range(rows) for update in updates_of(typed, lambda: text.insert(0, "a"))]
     folded: Doc[Any] = Doc()
-    emitted = updates_of(folded, lambda: fold(folded, updates, rows_per_transaction=rows_per_transaction))
+    emitted = updates_of(
+        folded, lambda: fold(folded, updates, rows_per_transaction=rows_per_transaction, bytes_per_transaction=BYTES)
+    )
     assert len(emitted) == transactions
+
+
+@pytest.mark.parametrize(("sizes", "transactions"), [([400] * 10, 5), ([400, 5000, 400], 3), ([10] * 10, 1)])
+def test_so_many_bytes_are_folded_in_one_transaction_and_a_larger_row_alone(
+    sizes: list[int], transactions: int
+) -> None:
+    typed: Doc[Any] = Doc(client_id=1)
+    text = typed.get("text", type=Text)
+    updates = [update for size in sizes for update in updates_of(typed, partial(text.insert, 0, "a" * size))]
+    folded: Doc[Any] = Doc()
+    emitted = updates_of(folded, lambda: fold(folded, updates, rows_per_transaction=1000, bytes_per_transaction=1000))
+    assert len(emitted) == transactions
+    assert place_of(folded) == place_of(typed)
 
 
 @settings(max_examples=30, deadline=None)
@@ -128,7 +147,7 @@ def test_so_many_rows_are_folded_in_one_transaction(rows: int, rows_per_transact
 def test_collected_folds_are_equal_in_content_state_vector_and_delete_set(seed: int, rows_per_transaction: int) -> None:
     updates = [row.update for row in random_history(seed, edits=40)]
     folded: Doc[Any] = Doc()
-    fold(folded, updates, rows_per_transaction=rows_per_transaction)
+    fold(folded, updates, rows_per_transaction=rows_per_transaction, bytes_per_transaction=BYTES)
     assert place_of(folded) == place_of(replay(updates)) == place_of(replay(updates, skip_gc=True))
 
 
