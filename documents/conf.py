@@ -123,9 +123,9 @@ class Conf:
     """Bytes that wait for one slow reader; above it they become one merged update, read from the log."""
     awareness_states_max: int = 2048
     """Awareness states that one room keeps."""
-    awareness_clock_jump_max: int = 100_000_000
-    """How far one entry may raise a client's clock, which counts each change of its state since it was loaded; an entry
-    above that is passed over."""
+    awareness_clock_ahead_max: int = 100_000_000
+    """How far a client's clock, which counts each change of its state since it was loaded, may be ahead of 60 for each
+    second that its room has been open; an entry above that is passed over."""
     awareness_timeout_seconds: int = 30
     """An awareness state that its client has not renewed for this long is removed (y-protocols: outdatedTimeout)."""
     head_check_seconds: float = 2.0

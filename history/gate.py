@@ -78,7 +78,7 @@ class Gate:
     """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight.
 
     `owners`: by client id the actor who first wrote under it, as far as this process has heard; the append decides.
-    `present` tells whose an id is under which nobody has written yet: of who is here with it, nobody else writes first.
+    `present` tells whose an id is under which nobody has written yet: before who is or was here with it, nobody writes.
     `state_bytes` is how much the intake holds at most: what was measured, and all that came since."""
 
     intake: "Doc[Any]"

@@ -28,6 +28,7 @@ from realtime.frames import SharedMessage
 from realtime.judging import Judge
 from realtime.protocols.awareness import AwarenessEntry, Claim
 from realtime.protocols.frames import (
+    encode_awareness,
     encode_awareness_frames,
     encode_sync_step1,
     encode_sync_step2,
@@ -68,7 +69,8 @@ class Room:
         self.judge = Judge(self)
         self.awareness = AwarenessStates(
             states_max=conf().awareness_states_max,
-            clock_jump_max=conf().awareness_clock_jump_max,
+            clock_ahead_max=conf().awareness_clock_ahead_max,
+            opened_at=hub.now(),
             bound_user=self.judge.owner_of,
         )
         self.closed = False
@@ -400,7 +402,8 @@ class Room:
     # Presence
 
     def hear(self, connection: "Connection", entries: Sequence[AwarenessEntry]) -> None:
-        """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected."""
+        """Take the awareness entries that a client sent; its echo goes to it too, which keeps it connected. Where a
+        state of its own may have been passed over, an empty message does."""
         changes = self.awareness.hear(
             entries,
             owner=connection,
@@ -410,6 +413,8 @@ class Room:
         )
         for message in self._awareness_messages(changes.outdated):
             connection.outbox.offer(message)
+        if changes.unheard and not changes.broadcast:
+            connection.outbox.offer(SharedMessage(encode_awareness(())))
         self.show(changes.broadcast, as_user=connection.identity.user)
 
     def hear_from(self, process: str, claims: Sequence[Claim]) -> None:

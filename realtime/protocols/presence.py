@@ -13,9 +13,13 @@ from realtime.protocols.identities import Identity, bears_stamp
 AWARENESS_STATES_MAX = 2048
 """Clients that one room shows at a time."""
 
-AWARENESS_CLOCK_JUMP_MAX = 100_000_000
-"""How far one entry may raise a client's clock. A Yjs client counts each change and renewal of its state since it was
-loaded, offline too: 60 a second for 19 days; no single message comes near the end of the 31 bits."""
+AWARENESS_CLOCK_AHEAD_MAX = 100_000_000
+"""How far the clocks of a room may be ahead of its age. A Yjs client counts each change and renewal of its state since
+it was loaded, offline too: 60 a second for 19 days."""
+
+AWARENESS_CHANGES_PER_SECOND = 60
+"""How fast that bound grows: faster than a client renews its state, so that whoever was led up to it goes on from
+there; slowly enough that no room comes near the end of the 31 bits within a year."""
 
 Stamp: TypeAlias = Callable[[str], str | None]
 
@@ -30,6 +34,9 @@ class Changes:
     outdated: tuple[AwarenessEntry, ...] = ()
     """For the sender alone: clients of its own that left at this clock, or that somebody else had shown at it. A Yjs
     client that finds itself here takes a higher clock and sends its state again, at once instead of after 15 s."""
+    unheard: bool = False
+    """Whether a new state was passed over that may be the sender's own. It has to be answered, as by an echo: a
+    y-websocket client that hears nothing for 30 s takes its connection for dead."""
 
     @property
     def broadcast(self) -> tuple[AwarenessEntry, ...]:
@@ -47,15 +54,16 @@ class _Known:
     seen_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _News:
     added: list[AwarenessEntry] = field(default_factory=list)
     updated: list[AwarenessEntry] = field(default_factory=list)
     removed: list[AwarenessEntry] = field(default_factory=list)
     outdated: list[AwarenessEntry] = field(default_factory=list)
+    unheard: bool = False
 
     def changes(self) -> Changes:
-        return Changes(tuple(self.added), tuple(self.updated), tuple(self.removed), tuple(self.outdated))
+        return Changes(tuple(self.added), tuple(self.updated), tuple(self.removed), tuple(self.outdated), self.unheard)
 
 
 def nobody_bound(client_id: int) -> str | None:
@@ -67,25 +75,29 @@ class AwarenessStates:
     or the other process, that last raised its clock and takes it along when it ends.
 
     A client belongs to its user, on any connection: a reconnection takes over while the old socket hangs. Nobody's
-    passes to whoever raises its clock. `bound_user` says who has written under a client id; that user alone may show
-    it, and takes it back from whoever was quicker.
+    belongs to its owner, and once that has gone to whoever raises its clock: people without an account cannot be told
+    apart. `bound_user` says who has written under a client id; that user alone may show it, and takes it back from
+    whoever was quicker.
 
-    Times are seconds of any one clock. At most `states_max` clients are shown, and as many that left are remembered, so
-    that a copy relayed late does not bring them back."""
+    Times are seconds of any one clock, `opened_at` too. At most `states_max` clients are shown, and as many that left
+    are remembered, so that a copy relayed late does not bring them back, nor anybody else their client id."""
 
     def __init__(
         self,
         *,
         states_max: int = AWARENESS_STATES_MAX,
-        clock_jump_max: int = AWARENESS_CLOCK_JUMP_MAX,
+        clock_ahead_max: int = AWARENESS_CLOCK_AHEAD_MAX,
+        opened_at: float = 0.0,
         bound_user: Callable[[int], str | None] = nobody_bound,
     ) -> None:
         self._states_max = states_max
-        self._clock_jump_max = clock_jump_max
+        self._clock_ahead_max = clock_ahead_max
+        self._opened_at = opened_at
         self._bound_user = bound_user
         self._shown: dict[int, _Known] = {}
         self._owned: dict[Hashable, set[int]] = {}
-        self._left: dict[int, _Known] = {}  # the longest gone first
+        self._left: dict[int, _Known] = {}
+        self._left_of: dict[str, dict[int, None]] = {}  # by user, the longest gone first
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -103,9 +115,9 @@ class AwarenessStates:
         return None if shown is None else shown.owner
 
     def user_of(self, client_id: int) -> str | None:
-        """Whose a client is that is shown now; None for one that is not shown, or that is nobody's."""
-        shown = self._shown.get(client_id)
-        return None if shown is None else shown.user or None
+        """Whose a client is that is shown or remembered; None for one that is not, or that is nobody's."""
+        known = self._shown.get(client_id) or self._left.get(client_id)
+        return None if known is None else known.user or None
 
     def hear(
         self,
@@ -118,15 +130,26 @@ class AwarenessStates:
     ) -> Changes:
         """Take what a connection sent, stamped with who it is; `owned_max` bounds how many clients it may show.
 
-        Passed over: foreign clients, clocks that are stale or jump, states too large to be shown with their stamp, and
-        new clients that were shown elsewhere before (a relay) or for which the room or the owner has no place left."""
+        Passed over: foreign clients, clocks that are stale or too far ahead, states too large to be shown with their
+        stamp, and new clients that were shown elsewhere before (a relay) or for which the room or the owner has no
+        place left."""
         news = _News()
+        clock_max = self._clock_ahead_max + int((now - self._opened_at) * AWARENESS_CHANGES_PER_SECOND)
         for entry in entries:
-            self._hear(entry, news, owner=owner, user=identity.user, now=now, stamp=identity.stamp, owned_max=owned_max)
+            self._hear(
+                entry,
+                news,
+                owner=owner,
+                user=identity.user,
+                now=now,
+                clock_max=min(clock_max, AWARENESS_CLOCK_MAX),
+                stamp=identity.stamp,
+                owned_max=owned_max,
+            )
         return news.changes()
 
     def hear_claims(self, claims: Iterable[Claim], *, owner: Hashable, now: float) -> Changes:
-        """Take what another process heard and stamped: whose a client is, is asked here too."""
+        """Take what another process heard, measured and stamped: whose a client is, is asked here too."""
         news = _News()
         for claim in claims:
             self._hear(claim.entry, news, owner=owner, user=claim.user, now=now)
@@ -151,6 +174,7 @@ class AwarenessStates:
         owner: Hashable,
         user: str,
         now: float,
+        clock_max: int = AWARENESS_CLOCK_MAX,
         stamp: Stamp | None = None,
         owned_max: int | None = None,
     ) -> None:
@@ -160,30 +184,32 @@ class AwarenessStates:
         known = shown or self._left.get(entry.client_id)
         if known is None and (entry.state_json is None or (stamp is not None and bears_stamp(entry.state_json))):
             return  # a relay of what this process has not heard of yet
-        if not self._belongs_to(user, entry.client_id, known):
-            return
         clock = known.entry.clock if known else -1
-        if entry.clock - max(clock, 0) > self._clock_jump_max:
-            return
-        if entry.state_json is None:
+        if entry.clock > clock_max or not self._may_speak(user, owner, entry.client_id, known):
+            news.unheard |= entry.clock > clock and entry.state_json is not None
+        elif entry.state_json is None:
             if entry.clock > clock or (shown and shown.owner == owner and entry.clock == clock):
                 self._leave(entry, user=user)
                 news.removed.append(entry)
         elif entry.clock <= clock:
             if shown is None or (shown.user and shown.user != user):
                 news.outdated.append(AwarenessEntry(entry.client_id, clock, None))
-        elif self._has_place(entry.client_id, owner, owned_max):
-            state_json = entry.state_json if stamp is None else stamp(entry.state_json)
-            if state_json is not None:
-                taken = replace(entry, state_json=state_json)
-                self._show(_Known(taken, user, owner, now))
-                (news.updated if shown else news.added).append(taken)
+        elif self._has_place(entry.client_id, owner, owned_max) and (
+            state_json := entry.state_json if stamp is None else stamp(entry.state_json)
+        ):
+            taken = replace(entry, state_json=state_json)
+            self._show(_Known(taken, user, owner, now))
+            (news.updated if shown else news.added).append(taken)
+        else:
+            news.unheard = True
 
-    def _belongs_to(self, user: str, client_id: int, known: _Known | None) -> bool:
+    def _may_speak(self, user: str, owner: Hashable, client_id: int, known: _Known | None) -> bool:
         bound_user = self._bound_user(client_id)
         if bound_user:
             return user == bound_user
-        return known is None or known.user in ("", user)
+        if known is None:
+            return True
+        return known.user == user if known.user else known.owner in (None, owner)
 
     def _has_place(self, client_id: int, owner: Hashable, owned_max: int | None) -> bool:
         if client_id not in self._shown and len(self._shown) >= self._states_max:
@@ -194,17 +220,29 @@ class AwarenessStates:
     def _show(self, known: _Known) -> None:
         client_id = known.entry.client_id
         self._disown(client_id)
-        self._left.pop(client_id, None)
+        self._forget(client_id)
         self._shown[client_id] = known
         self._owned.setdefault(known.owner, set()).add(client_id)
 
     def _leave(self, null: AwarenessEntry, *, user: str) -> None:
         self._disown(null.client_id)
         self._shown.pop(null.client_id, None)
-        self._left.pop(null.client_id, None)  # back in as the newest
+        self._forget(null.client_id)  # back in as the newest
         self._left[null.client_id] = _Known(null, user)
+        self._left_of.setdefault(user, {})[null.client_id] = None
         if len(self._left) > self._states_max:
-            del self._left[next(iter(self._left))]
+            # Of whoever has left the most: nobody can make a room forget the others, whose ids would then be free.
+            most = max(self._left_of.values(), key=len)
+            self._forget(next(iter(most)))
+
+    def _forget(self, client_id: int) -> None:
+        left = self._left.pop(client_id, None)
+        if left is None:
+            return
+        theirs = self._left_of[left.user]
+        del theirs[client_id]
+        if not theirs:
+            del self._left_of[left.user]
 
     def _disown(self, client_id: int) -> None:
         shown = self._shown.get(client_id)

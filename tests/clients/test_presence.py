@@ -192,6 +192,34 @@ async def test_nobody_moves_silences_or_removes_the_cursor_of_another_person(
     await assert_nobody_was_closed(olga, vic, ed)
 
 
+@pytest.mark.parametrize("on", [0, 1])
+async def test_clocks_neither_close_nor_silence_somebody_without_an_account(
+    open_stack: Stack, node: NodeClients, on: int
+) -> None:
+    """A Yjs client takes a higher clock over, and its next renewal is one above the highest that is shown."""
+    room = a_room("clocks")
+    ann, near = [await open_stack.join(node, name, room, on=0) for name in ("ann", "near")]
+    eve = await open_stack.join(node, "eve", room, on=on)
+    await ann.set_awareness({"cursor": 1})
+    for other in (near, eve):
+        await other.wait_awareness(ann.client_id, state={"cursor": 1})
+    clock = await clock_of(ann)
+
+    for step in range(1, 25):
+        forged = AwarenessEntry(ann.client_id, min(step * 99_999_999, (1 << 31) - 1), '{"cursor":66}')
+        await eve.send_raw(encode_awareness([forged]))
+    await eve.set_awareness({"cursor": "behind all of it"})
+    for other in (ann, near):
+        await other.wait_awareness(eve.client_id, state={"cursor": "behind all of it"})
+    assert await clock_of(ann) == clock
+
+    await ann.send_raw(encode_awareness([AwarenessEntry(ann.client_id, 1 << 31, '{"cursor":66}')]))
+    await ann.set_awareness({"cursor": 2})
+    for other in (near, eve):
+        await other.wait_awareness(ann.client_id, state={"cursor": 2})
+    await assert_nobody_was_closed(ann, near, eve)
+
+
 @pytest.mark.parametrize("number", ["1e20", "100000000000000000000", "0.0000001", "0.00001", "1e21"])
 async def test_relaying_whatever_somebody_was_allowed_to_show_closes_nobody(
     members_stack: Stack, node: NodeClients, cast: Cast, number: str

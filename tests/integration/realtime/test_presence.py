@@ -26,6 +26,7 @@ from tests.integration.realtime.sockets import Socket
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 QUERY_AWARENESS = b"\x03"
+NOTHING_NEW = encode_awareness(())
 HERS, HIS = 1, 2
 
 
@@ -102,13 +103,51 @@ async def test_a_state_that_is_too_large_to_be_shown_closes_nobody(no_watch: Non
         assert bob.closed is None
 
 
-async def test_a_clock_that_jumps_is_passed_over(no_watch: None, hub: Hub, settings: Settings) -> None:
-    settings.PALIMPSEST = {**settings.PALIMPSEST, "AWARENESS_CLOCK_JUMP_MAX": 1000}
+async def test_a_clock_too_far_ahead_is_passed_over(no_watch: None, hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "AWARENESS_CLOCK_AHEAD_MAX": 100_000}
     async with ada_and_bob() as (_, _, ada, bob):
-        bob.show(HIS, 1001, '{"cursor":1001}')
-        bob.show(HIS, 1000, '{"cursor":1000}')
+        bob.show(HIS, 1_000_000, '{"cursor":1000000}')
+        bob.show(HIS, 100_000, '{"cursor":100000}')
         await ada.until(lambda: HIS in ada.shown)
-        assert cursor_of(ada, HIS) == 1000
+        assert cursor_of(ada, HIS) == 100_000
+
+
+async def test_a_clock_beyond_31_bits_closes_nobody_and_is_answered(no_watch: None, hub: Hub) -> None:
+    """A client that takes a forged clock over goes on from it, and takes a silent line for dead."""
+    async with ada_and_bob() as (_, _, ada, bob):
+        bob.show(HIS, AWARENESS_CLOCK_MAX + 1, '{"cursor":66}')
+        await bob.until(lambda: NOTHING_NEW in bob.received)
+        bob.show(HIS, 1, '{"cursor":1}')
+        await ada.until(lambda: cursor_of(ada, HIS) == 1)
+        assert (bob.closed, bob.received.count(NOTHING_NEW), ada.received.count(NOTHING_NEW)) == (None, 1, 0)
+
+
+async def test_nobody_moves_silences_or_closes_somebody_without_an_account_who_is_here(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub], settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OPEN_ROOMS": True}
+    async with Socket("open") as ann, Socket("open") as eve:
+        await asyncio.gather(ann.until_synced(), eve.until_synced())
+        document = await Document.objects.aget(name="open")
+        elsewhere = await another_process().open(document.pk, empty)
+        ann.show(HERS, 1, '{"cursor":1}')
+        await eve.until(lambda: cursor_of(eve, HERS) == 1)
+        await eventually(lambda: len(elsewhere.awareness) == 1)
+        forged = AwarenessEntry(HERS, 99_999_999, '{"cursor":66}')
+        eve.send(encode_awareness([forged]))
+        await eve.until(lambda: NOTHING_NEW in eve.received)
+        elsewhere.hear_from("eve's process", [Claim("", forged)])
+        for room in (elsewhere, hub.rooms[document.pk]):
+            assert [entry.clock for entry in room.awareness.entries()] == [1]
+        ann.show(HERS, 2, '{"cursor":2}')
+        await eve.until(lambda: cursor_of(eve, HERS) == 2)
+        await ann.__aexit__(None, None, None)
+        await eve.until(lambda: cursor_of(eve, HERS) is None)
+        async with Socket("open") as again:
+            await again.until_synced()
+            again.show(HERS, 4, '{"cursor":4}')
+            await eve.until(lambda: cursor_of(eve, HERS) == 4)
+        assert (ann.closed, eve.closed) == (None, None)
 
 
 async def test_a_person_who_came_to_another_process_is_shown_though_the_old_socket_hangs_here(

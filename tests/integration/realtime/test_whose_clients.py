@@ -11,7 +11,7 @@ from pytest_django import Settings
 from documents.models import Document, Role
 from history.models import Client
 from realtime.hub import Hub
-from realtime.protocols.frames import encode_sync_step2, encode_update
+from realtime.protocols.frames import encode_awareness, encode_sync_step2, encode_update
 from tests.integration.realtime.rooms import (
     eventually,
     folded_text,
@@ -214,3 +214,36 @@ async def test_nobody_is_quicker_than_who_is_here_with_a_client_id(hub: Hub) -> 
         ada.type("mine")
         await bob.until(lambda: bob.text == "mine")
     assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
+
+
+async def test_nobody_is_quicker_than_who_was_here_with_a_client_id_and_works_offline(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        async with Socket(document.name, user=people["ada"]) as ada:
+            await asyncio.gather(ada.until_synced(), bob.until_synced())
+            ada.show(ada.doc.client_id, 1, '{"user": {}}')
+            await bob.until(lambda: ada.doc.client_id in bob.shown)
+        await bob.until(lambda: bob.shown[ada.doc.client_id] is None)
+        bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="first!")))
+        await bob.until(lambda: bob.denied == 1)
+        ada.root.insert(0, "offline")
+        async with Socket(document.name, user=people["ada"]) as again:
+            await again.until_synced()
+            again.send(encode_sync_step2(ada.doc.get_update()))
+            await bob.until(lambda: bob.text == "offline")
+            assert again.denied == 0
+    assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
+
+
+async def test_whose_client_id_was_taken_is_answered_though_not_shown(no_watch: None, hub: Hub) -> None:
+    """A stock client that hears nothing for half a minute connects anew, again and again."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    await Client.objects.acreate(document=document, client_id=7, actor=str(people["bob"].pk))
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        await eventually(lambda: hub.rooms[document.pk].judge.owner_of(7) is not None)
+        nothing_new = encode_awareness(())
+        ada.show(7, 0, "{}")
+        ada.show(7, 1, "{}")
+        await ada.until(lambda: ada.received.count(nothing_new) == 2)
+        assert (ada.shown, ada.closed) == ({}, None)

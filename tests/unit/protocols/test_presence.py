@@ -15,7 +15,14 @@ from realtime.protocols.awareness import (
     encode_awareness_update,
 )
 from realtime.protocols.identities import Identity
-from realtime.protocols.presence import AWARENESS_CLOCK_JUMP_MAX, AwarenessStates, Changes
+from realtime.protocols.presence import (
+    AWARENESS_CHANGES_PER_SECOND,
+    AWARENESS_CLOCK_AHEAD_MAX,
+    AwarenessStates,
+    Changes,
+)
+
+UNHEARD = Changes(unheard=True)
 
 
 def shows(client_id: int, clock: int, name: str = "Zoë") -> AwarenessEntry:
@@ -81,8 +88,8 @@ def test_at_an_equal_clock_a_null_counts_from_the_owner_alone() -> None:
 
 def test_an_entry_belongs_to_the_owner_that_last_raised_its_clock() -> None:
     room = AwarenessStates()
-    told(room, [shows(1, 1)], owner="old socket", now=0)
-    told(room, [shows(1, 2)], owner="new socket", now=1)
+    told(room, [shows(1, 1)], owner="old socket", user="ada", now=0)
+    told(room, [shows(1, 2)], owner="new socket", user="ada", now=1)
     assert room.owner_of(1) == "new socket"
     assert room.remove_owner("old socket") == ()
     assert room.entries() == (shows(1, 2),)
@@ -135,8 +142,8 @@ def test_a_stale_copy_does_not_keep_a_silent_client_alive() -> None:
 def test_a_full_room_refuses_new_clients_and_keeps_serving_those_it_has() -> None:
     room = AwarenessStates(states_max=2)
     changes = told(room, [shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0)
-    assert changes == Changes(added=(shows(1, 1), shows(2, 1)))
-    assert told(room, [shows(2, 2)], owner="b", now=0).updated == (shows(2, 2),)
+    assert changes == Changes(added=(shows(1, 1), shows(2, 1)), unheard=True)
+    assert told(room, [shows(2, 2)], owner="a", now=0).updated == (shows(2, 2),)
     told(room, [gone(1, 2)], owner="a", now=0)
     assert told(room, [shows(3, 1)], owner="a", now=0).added == (shows(3, 1),)
 
@@ -144,10 +151,10 @@ def test_a_full_room_refuses_new_clients_and_keeps_serving_those_it_has() -> Non
 def test_one_owner_cannot_fill_the_room() -> None:
     room = AwarenessStates()
     changes = told(room, [shows(1, 1), shows(2, 1), shows(3, 1)], owner="a", now=0, owned_max=2)
-    assert changes == Changes(added=(shows(1, 1), shows(2, 1)))
+    assert changes == Changes(added=(shows(1, 1), shows(2, 1)), unheard=True)
     assert told(room, [shows(1, 2)], owner="a", now=0, owned_max=2).updated == (shows(1, 2),)
     assert told(room, [shows(3, 1)], owner="b", now=0, owned_max=2).added == (shows(3, 1),)
-    assert told(room, [shows(3, 2)], owner="a", now=0, owned_max=2) == Changes()
+    assert told(room, [shows(3, 2)], owner="a", now=0, owned_max=2) == UNHEARD
 
 
 def test_the_memory_of_those_who_left_is_bounded_and_forgets_the_longest_gone_first() -> None:
@@ -160,6 +167,18 @@ def test_the_memory_of_those_who_left_is_bounded_and_forgets_the_longest_gone_fi
     assert told(room, [shows(1, 1)], owner="x", now=0).added == (shows(1, 1),)
 
 
+def test_who_comes_and_goes_without_end_does_not_make_a_room_forget_the_others() -> None:
+    room = AwarenessStates(states_max=4)
+    for client_id, user in ((1, "ada"), (2, "")):
+        told(room, [shows(client_id, 1)], owner=user, user=user)
+        room.remove_owner(user)
+    for client_id in range(10, 30):
+        told(room, [shows(client_id, 1)], owner="his", user="bob")
+        room.remove_owner("his")
+    assert [room.user_of(client_id) for client_id in (1, 27, 28, 29)] == ["ada", None, "bob", "bob"]
+    assert told(room, [shows(2, 1)], owner="x").outdated == (gone(2, 2),)
+
+
 def test_a_null_about_an_unknown_client_is_neither_shown_nor_remembered() -> None:
     room = AwarenessStates()
     assert told(room, [gone(1, 7)], owner="a", user="bob") == Changes()
@@ -167,7 +186,7 @@ def test_a_null_about_an_unknown_client_is_neither_shown_nor_remembered() -> Non
 
 
 def test_the_removal_at_the_highest_clock_is_one_that_clients_may_relay() -> None:
-    room = AwarenessStates(clock_jump_max=AWARENESS_CLOCK_MAX)
+    room = AwarenessStates(clock_ahead_max=AWARENESS_CLOCK_MAX)
     told(room, [shows(1, AWARENESS_CLOCK_MAX)], owner="a", now=0)
     removed = room.remove_owner("a")
     assert decode_awareness_update(encode_awareness_update(removed)) == (gone(1, AWARENESS_CLOCK_MAX),)
@@ -237,8 +256,9 @@ def test_whoever_follows_the_broadcasts_sees_what_a_new_joiner_sees(
 def test_nobody_speaks_for_another_persons_client(forged: AwarenessEntry, user: str) -> None:
     room = AwarenessStates()
     told(room, [shows(1, 5)], owner="hers", user="ada")
-    assert told(room, [forged], owner="other", user=user) == Changes()
-    assert room.hear_claims([Claim(user, forged)], owner="process", now=0) == Changes()
+    changes = told(room, [forged], owner="other", user=user)
+    assert (changes.broadcast, changes.outdated) == ((), ())
+    assert room.hear_claims([Claim(user, forged)], owner="process", now=0).broadcast == ()
     assert (room.entries(), room.owner_of(1)) == ((shows(1, 5),), "hers")
     assert told(room, [shows(1, 6)], owner="hers", user="ada").updated == (shows(1, 6),)
 
@@ -248,9 +268,10 @@ def test_a_client_that_left_stays_its_users(user: str) -> None:
     room = AwarenessStates()
     told(room, [shows(1, 5)], owner="hers", user="ada")
     room.remove_owner("hers")
-    assert told(room, [shows(1, 7)], owner="other", user=user) == Changes()
+    assert told(room, [shows(1, 7)], owner="other", user=user) == UNHEARD
     assert told(room, [shows(1, 5)], owner="other", user=user) == Changes()
     assert told(room, [gone(1, 9)], owner="other", user=user) == Changes()
+    assert room.user_of(1) == "ada"
     assert told(room, [shows(1, 7)], owner="hers again", user="ada").added == (shows(1, 7),)
 
 
@@ -271,14 +292,32 @@ def test_a_person_who_reconnects_takes_over_from_a_socket_in_another_process_and
     assert room.entries() == (shows(1, 7),)
 
 
-def test_nobodys_client_passes_to_whoever_raises_its_clock() -> None:
+@pytest.mark.parametrize("user", ["", "bob"])
+def test_nobody_speaks_for_a_client_of_nobodys_whose_connection_is_here(user: str) -> None:
     room = AwarenessStates()
     told(room, [shows(1, 5)], owner="a")
-    for user in ("", "ada"):
-        assert told(room, [shows(1, 5, "relayed")], owner="b", user=user) == Changes()
-    assert told(room, [shows(1, 6)], owner="b").updated == (shows(1, 6),)
-    assert told(room, [shows(1, 7)], owner="c", user="ada").updated == (shows(1, 7),)
-    assert told(room, [shows(1, 8)], owner="a") == Changes()
+    assert told(room, [shows(1, 5, "relayed")], owner="b", user=user) == Changes()
+    assert told(room, [shows(1, 6)], owner="b", user=user) == UNHEARD
+    assert told(room, [gone(1, 6)], owner="b", user=user) == Changes()
+    assert room.hear_claims([Claim(user, shows(1, 6))], owner="process", now=0).broadcast == ()
+    assert (room.entries(), room.owner_of(1), room.user_of(1)) == ((shows(1, 5),), "a", None)
+    assert told(room, [shows(1, 6)], owner="a").updated == (shows(1, 6),)
+
+
+@pytest.mark.parametrize("ended", ["connection", "process", "silence"])
+@pytest.mark.parametrize("user", ["", "ada"])
+def test_nobodys_client_passes_to_whoever_raises_its_clock_once_its_owner_has_gone(ended: str, user: str) -> None:
+    """As one who reconnects, or has signed in, before the server knows that the old socket is dead."""
+    room = AwarenessStates()
+    if ended == "process":
+        room.hear_claims([Claim("", shows(1, 5))], owner="old", now=0)
+    else:
+        told(room, [shows(1, 5)], owner="old")
+    assert told(room, [shows(1, 6)], owner="new", user=user) == UNHEARD
+    removed = room.expire(30, 30) if ended == "silence" else room.remove_owner("old")
+    assert removed == (gone(1, 6),)
+    assert told(room, [shows(1, 7)], owner="new", user=user).added == (shows(1, 7),)
+    assert room.remove_owner("old") == ()
 
 
 def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_quicker() -> None:
@@ -287,7 +326,7 @@ def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_qu
     told(room, [shows(1, 900, "Bob")], owner="his", user="bob")
     assert told(room, [shows(1, 3)], owner="hers", user="ada") == Changes()
     bound[1] = "ada"
-    assert told(room, [shows(1, 901, "Bob")], owner="his", user="bob") == Changes()
+    assert told(room, [shows(1, 901, "Bob")], owner="his", user="bob") == UNHEARD
     # She is told the clock to outrun, as a Yjs client then does.
     assert told(room, [shows(1, 4)], owner="hers", user="ada") == Changes(outdated=(gone(1, 900),))
     assert told(room, [shows(1, 901)], owner="hers", user="ada").updated == (shows(1, 901),)
@@ -310,13 +349,44 @@ def test_a_relay_of_somebody_this_room_has_not_heard_of_yet_shows_nobody() -> No
         assert room.hear_claims([Claim("7", relayed)], owner="process", now=0).added == (relayed,)
 
 
-def test_a_clock_may_grow_by_years_of_moves_at_once_and_no_further() -> None:
+def test_a_clock_may_be_ahead_by_weeks_of_moves_and_no_further_however_many_steps_it_takes() -> None:
+    room = AwarenessStates(opened_at=1000)
+    assert told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX + 1)], owner="a", now=1000) == UNHEARD
+    assert told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX - 1)], owner="a", now=1000).added
+    assert told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX)], owner="a", now=1000).updated
+    assert told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX + 1)], owner="a", now=1000) == UNHEARD
+    assert told(room, [gone(1, AWARENESS_CLOCK_AHEAD_MAX + 1)], owner="a", now=1000) == Changes()
+    room.remove_owner("a")
+    assert told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX + 2)], owner="b", now=1000) == UNHEARD
+
+
+def test_who_was_led_up_to_the_highest_clock_goes_on_from_there() -> None:
     room = AwarenessStates()
-    assert told(room, [shows(1, AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
-    assert told(room, [shows(1, AWARENESS_CLOCK_JUMP_MAX)], owner="a").added
-    assert told(room, [shows(1, 2 * AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
-    assert told(room, [gone(1, 2 * AWARENESS_CLOCK_JUMP_MAX + 1)], owner="a") == Changes()
-    assert told(room, [shows(1, 2 * AWARENESS_CLOCK_JUMP_MAX)], owner="a").updated
+    told(room, [shows(1, AWARENESS_CLOCK_AHEAD_MAX)], owner="squatter")
+    room.remove_owner("squatter")
+    clock = AWARENESS_CLOCK_AHEAD_MAX + 2
+    for now in (1, 15, 30):
+        assert told(room, [shows(1, clock)], owner="hers", now=now).broadcast == (shows(1, clock),)
+        clock += 1
+
+
+def test_a_clock_beyond_31_bits_is_passed_over_and_its_sender_answered() -> None:
+    room = AwarenessStates(clock_ahead_max=AWARENESS_CLOCK_MAX)
+    told(room, [shows(1, AWARENESS_CLOCK_MAX)], owner="a")
+    above = shows(1, AWARENESS_CLOCK_MAX + 1)
+    assert told(room, [above], owner="a", now=3600) == UNHEARD
+    assert room.hear_claims([Claim("", above)], owner="process", now=0).broadcast == ()
+    assert AWARENESS_CLOCK_AHEAD_MAX + 365 * 86400 * AWARENESS_CHANGES_PER_SECOND < AWARENESS_CLOCK_MAX
+
+
+def test_of_a_client_that_is_somebody_elses_for_good_only_news_is_answered() -> None:
+    """Else everybody's relays of everybody would be answered."""
+    room = AwarenessStates(bound_user={1: "bob"}.get)
+    assert told(room, [shows(1, 0)], owner="hers", user="ada") == UNHEARD
+    told(room, [shows(1, 7, "Bob")], owner="his", user="bob")
+    assert told(room, [shows(1, 7, "Bob")], owner="hers", user="ada") == Changes()
+    assert told(room, [gone(1, 8)], owner="hers", user="ada") == Changes()
+    assert told(room, [shows(1, 8)], owner="hers", user="ada") == UNHEARD
 
 
 def test_states_are_shown_and_kept_as_stamped() -> None:
@@ -332,4 +402,4 @@ def test_states_are_shown_and_kept_as_stamped() -> None:
 def test_a_state_too_large_once_stamped_is_passed_over() -> None:
     room = AwarenessStates()
     large = f'{{"a":"{"x" * (SHOWN_JSON_BYTES_MAX - 20)}"}}'
-    assert room.hear([AwarenessEntry(1, 1, large)], owner="a", identity=Identity("7", "Ada"), now=0) == Changes()
+    assert room.hear([AwarenessEntry(1, 1, large)], owner="a", identity=Identity("7", "Ada"), now=0) == UNHEARD
