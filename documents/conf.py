@@ -118,7 +118,8 @@ class Conf:
     messages_per_frame_max: int = 256
     """Messages that one frame may hold; stock clients send one."""
     unstored_bytes_max: int = 32 * 1024 * 1024
-    """Bytes of updates that wait for the log in one process; above it no socket is read."""
+    """Bytes of updates that wait for the log in one process; above it a socket that brings one more is read no
+    further until there is room."""
     outbox_bytes_max: int = 1024 * 1024
     """Bytes that wait for one slow reader; above it they become one merged update, read from the log."""
     awareness_states_max: int = 2048

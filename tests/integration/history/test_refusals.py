@@ -75,14 +75,14 @@ def test_an_update_of_a_document_that_was_purged_meanwhile_is_nobodys_trouble() 
 
 
 def test_it_is_kept_for_so_many_days(settings: Settings) -> None:
-    settings.PALIMPSEST = {"REFUSED_DAYS": 30}
+    settings.PALIMPSEST = {"REFUSED_DAYS": 10}
     document, _, bob, _ = _shared()
-    for days in (29, 31):
+    for days in (9, 11):
         session = admitted_session(document, bob)
         _refuse(session, str(days).encode())
         Refusal.objects.filter(session_id=session.id).update(last_at=timezone.now() - timedelta(days=days))
     assert purge_refused() == 1
-    assert _kept(document) == [[b"29"]]
+    assert _kept(document) == [[b"9"]]
 
 
 def test_a_sender_fetches_their_own_and_an_owner_everybodys() -> None:
