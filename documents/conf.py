@@ -97,7 +97,8 @@ class Conf:
     updates_burst: int = 5000
     """Messages that one socket may send at once before UPDATES_PER_SECOND slows it."""
     bytes_per_second: int = 2 * 1024 * 1024
-    """Bytes that one socket is read at; who sends more is read slower. 0 is no limit."""
+    """Bytes that one socket is read at; who sends more is read slower. An edit that cuts an emoji in two counts as many
+    bytes as the document has. 0 is no limit."""
     bytes_burst: int = 32 * 1024 * 1024
     """Bytes that one socket may send at once before BYTES_PER_SECOND slows it."""
     sockets_max: int = 20_000

@@ -112,6 +112,10 @@ class Connection:
                 await self._do(message)
         await self._paced(frame, messages)
 
+    def charge(self, size: int) -> None:
+        """Count what an edit costs as so many bytes that the socket sent: it is read on only when they are paid for."""
+        self._bytes_left.take(size, now=self.room.hub.now())
+
     async def _paced(self, frame: bytes, messages: Sequence[Message]) -> None:
         now = self.room.hub.now()
         pause = max(self._bytes_left.take(len(frame), now=now), self._updates_left.take(len(messages), now=now))

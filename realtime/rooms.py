@@ -161,6 +161,8 @@ class Room:
         taken = await self._take_for(connection, connection.session, update, may_ask=may_ask)
         if taken is not None:
             self.hub.commits.submit(self, connection.session, *taken, origin=connection)
+            if taken[0].splits:  # every process reads the document anew for it
+                connection.charge(self.stored_bytes)
 
     async def _take_for(
         self, connection: "Connection | None", session: WriteSession, update: bytes, *, may_ask: bool

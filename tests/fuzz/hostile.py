@@ -176,6 +176,14 @@ def _chain_of(client: int, unit: bytes) -> bytes:
     return sync(b"\1" + var_uint(count) + var_uint(client) + b"\0" + unit * count + b"\0")
 
 
+def _goes_on(client: int, info: int, content: bytes, *, units: int = 1) -> bytes:
+    """Structs of one client that each go on where the one before ends, which yrs joins pair by pair."""
+    first = bytes([info & 0x1F]) + b"\1\1t" + content
+    count = _repeated(bytes([info, client, 0, 0, 0]) + content)
+    rest = (bytes([info]) + var_uint(client) + var_uint(units * each - 1) + content for each in range(1, count))
+    return sync(b"\1" + var_uint(count) + var_uint(client) + b"\0" + first + b"".join(rest) + b"\0")
+
+
 def _state_vector(client: int) -> bytes:
     count = BULK_BYTES // 4
     return b"\0\0" + var_bytes(var_uint(count) + b"".join(var_uint((1 << 14) + each) + b"\1" for each in range(count)))
@@ -201,6 +209,8 @@ BULK_SHAPES: Mapping[str, Callable[[int], bytes]] = {
     "one long text": lambda client: sync(one_struct(var_string("x" * BULK_BYTES), kind=4, client=client)),
     "emoji": lambda client: sync(one_struct(var_string("😀" * (BULK_BYTES // 4)), kind=4, client=client)),
     "deleted ranges": _deleted_ranges,
+    "text that goes on": lambda client: _goes_on(client, 0x84, b"\1x"),
+    "values that go on": lambda client: _goes_on(client, 0x88, b"\5" + b"\x78" * 5, units=5),
     "a state vector": _state_vector,
     "awareness states": lambda client: awareness(*((each, 1, '{"a":[1]}') for each in range(2048))),
     "one awareness state": lambda client: awareness((1, 1, '{"a":' + '[{"b":' * 30 + "1" + "}]" * 30 + "}")),

@@ -3,14 +3,18 @@
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pycrdt import Doc, Text, merge_updates
 
 from documents.models import Role
 from history.crdt.folding import emitted_by
-from history.crdt.guard import TYPE_DEPTH_MAX
+from history.crdt.guard import TYPE_DEPTH_MAX, Guard
 from history.crdt.lib0 import var_string, var_uint
 from history.crdt.updates import decode_update
 from history.errors import UpdateRefused
+from history.gate import Gate, TakesLong
+from history.models import Via
+from history.sessions import WriteSession
 from realtime.hub import Hub
 from realtime.protocols.frames import SyncStep2, Update, decode_frame, encode_update
 from realtime.push import send_doc_update
@@ -102,6 +106,17 @@ async def test_rows_that_another_process_told_of_are_followed_as_few_structs(
         monkeypatch.setattr("history.gate.emitted_by", noted)
         gate.follow(2, merge_updates(*later), known=False)
     assert [structs_in(update) for update in applied] == [1]
+
+
+async def test_a_large_document_is_not_even_encoded_to_find_that_reading_it_anew_takes_long() -> None:
+    session = WriteSession(document_id=1, user=None, via=Via.API, opened_at=timezone.now(), requires_role=False)
+    large = Gate(Doc(skip_gc=True), Guard(), owners={}, epoch=1, seq=0, state_bytes=0, measured_bytes=0)
+    large.take(update_that_types("a\U0001f600", client_id=1), session)
+    large.state_bytes = 100_000  # says it, and is not: who encodes it finds it small
+    between_the_halves = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
+    with pytest.raises(TakesLong):
+        large.take(between_the_halves, session, reads_bytes_max=99_999)
+    assert large.take(between_the_halves, session, reads_bytes_max=100_000) is not None
 
 
 def nested_types(depth: int) -> bytes:

@@ -14,6 +14,9 @@ from realtime.protocols.frames import encode_update
 from tests.integration.realtime.rooms import eventually, rows_of, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket
 
+BETWEEN_THE_HALVES = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
+"""Client 2 types an x into the emoji that client 1 wrote second."""
+
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
@@ -146,6 +149,27 @@ async def test_who_sends_too_fast_is_read_slower_and_loses_nothing(
         assert (ada.closed, bob.closed) == (None, None)
         monkeypatch.undo()
     assert sum(pause > 0 for pause in pauses) >= 30
+
+
+async def test_an_edit_that_splits_an_emoji_counts_as_the_whole_document(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "BYTES_PER_SECOND": 1000, "BYTES_BURST": 2000}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        bob.send(encode_update(update_that_types("a😀" + "b" * 8000, client_id=1)))
+        await stored(hub, document, 1)
+        has_paused = asyncio.Event()
+
+        async def noted(seconds: float) -> None:
+            assert 4 < seconds < 9
+            has_paused.set()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("realtime.connections.asyncio.sleep", noted)
+            ada.send(encode_update(BETWEEN_THE_HALVES))
+            await asyncio.wait_for(has_paused.wait(), 10)
 
 
 async def test_bytes_are_paced_as_well(hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
