@@ -75,7 +75,8 @@ class Conf:
     refused_days: int = 30
     """What the log did not take is kept for its sender and the document's owners for this long."""
     refused_bytes_max: int = 64 * 1024 * 1024
-    """Refused updates of one person (or of all without an account) that one document keeps; the oldest go first."""
+    """Refused updates of one person (or of all without an account) that one document keeps, and as much as came last
+    in one go besides; the oldest go first."""
     refused_waiting_bytes_max: int = 8 * 1024 * 1024
     """Bytes of refused updates that wait to be kept in one process; above it their senders are read no further."""
     run_gap_seconds: int = 300
@@ -85,8 +86,7 @@ class Conf:
     frame_bytes_max: int = 1024 * 1024
     """One WebSocket frame of a client; a larger one closes its socket with 1009."""
     sync_frame_bytes_max: int = 16 * 1024 * 1024
-    """One frame that holds a single update of somebody who may write: long offline work comes home in one. A
-    reader's is passed over unread, and answered with permission-denied."""
+    """One frame that holds a single update: long offline work comes home in one."""
     off_loop_bytes: int = 64 * 1024
     """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
     compute_threads: int = 2
@@ -112,6 +112,8 @@ class Conf:
     """Sockets of one signed-in user, in one process; one more gets 1013."""
     asks_max: int = 16
     """Missing edits that one socket is asked for; what builds on others is then refused without a question."""
+    load_seconds_max: float = 60.0
+    """A database that does not answer a read of a room for this long has its connection cut. 0 is no limit."""
     load_threads: int = 4
     """Threads of one process that read the database for rooms. Appends have one of their own."""
     authenticate_seconds: float = 30.0
@@ -167,7 +169,8 @@ class Conf:
     close_seconds: float = 5.0
     """How long a client may take to answer a close, and requests to end on SIGTERM; then the connection is cut."""
     append_seconds_max: float = 10.0
-    """A database that does not answer an append for this long is given up: connection cut, sockets closed with 1013."""
+    """A database that does not answer an append for this long is given up: connection cut, sockets closed with 1013.
+    0 is no limit."""
 
 
 def conf() -> Conf:

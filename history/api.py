@@ -166,14 +166,16 @@ def refused(request: HttpRequest, document: Document) -> HttpResponseBase:
 
 
 @_door(method="GET", role=None)
-def refused_updates(request: HttpRequest, document: Document, session_id: int, reason: str) -> HttpResponseBase:
+def refused_updates(
+    request: HttpRequest, document: Document, session_id: int, reason: str, part: int
+) -> HttpResponseBase:
     """`{"document", "id", "updates": [base64, …]}`: Yjs updates (v1) as they came, to be applied in their order to a
     document of one's own. Nothing but their form has been checked. 401, 404."""
-    row = _refusals(request, document).filter(session_id=session_id, reason=reason).first()
+    row = _refusals(request, document).filter(session_id=session_id, reason=reason, part=part).first()
     if row is None:
         raise Http404("There is nothing refused under that id.")
     updates = [base64.b64encode(update).decode() for update in updates_of(row)]
-    return JsonResponse({"document": str(document.key), "id": f"{session_id}/{reason}", "updates": updates})
+    return JsonResponse({"document": str(document.key), "id": f"{session_id}/{reason}/{part}", "updates": updates})
 
 
 def _refusals(request: HttpRequest, document: Document) -> QuerySet[Refusal]:
@@ -186,7 +188,7 @@ def _refusals(request: HttpRequest, document: Document) -> QuerySet[Refusal]:
 
 def _refusal(row: Any) -> dict[str, Any]:
     return {
-        "id": f"{row.session_id}/{row.reason}",
+        "id": f"{row.session_id}/{row.reason}/{row.part}",
         "reason": row.reason,
         "author": _author(author_of(row.user)),
         "first_at": row.first_at,

@@ -119,13 +119,14 @@ class Client(models.Model):
 class Refusal(models.Model):
     """What one session sent and the log did not take: kept for a while, because it may be somebody's work.
 
-    One row for each session and reason. `payload` is the updates (v1) one behind the other, each with its length
-    before it (lib0 varBytes), exactly as they came: nothing but their form has been checked."""
+    For each session and reason, parts of bounded size, from 0 on. `payload` is the updates (v1) one behind the other,
+    each with its length before it (lib0 varBytes), exactly as they came: nothing but their form has been checked."""
 
-    pk = models.CompositePrimaryKey("document_id", "session_id", "reason")
+    pk = models.CompositePrimaryKey("document_id", "session_id", "reason", "part")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
     session_id = models.BigIntegerField()
     reason = models.CharField(max_length=32)
+    part = models.IntegerField(default=0)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     ip = models.GenericIPAddressField(null=True)
     first_at = models.DateTimeField()

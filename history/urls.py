@@ -12,7 +12,7 @@ urlpatterns: list[URLPattern] = [
     path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
     path("api/v1/documents/<uuid:key>/refused", api.refused, name="document-refused"),
     path(
-        "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>",
+        "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>/<int:part>",
         api.refused_updates,
         name="document-refused-updates",
     ),

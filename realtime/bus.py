@@ -249,6 +249,7 @@ class Bus:
             case "presence_query":
                 self.publish_awareness(room.document_id, room.presence_here())
             case "rights":
+                room.rights_told_at = self._hub.now()
                 self._hub.rechecks.look_at_room_soon(room)
             case unknown:
                 raise ValueError(f"unknown message type {unknown!r}")

@@ -1,6 +1,10 @@
 """Which close code says what. 44xx is permanent, 1013 and 1012 ask the client to come again."""
 
+import logging
+import traceback
 from enum import IntEnum
+
+from django.db import Error as DatabaseError
 
 from documents.opening import NoSuchDocument, NotSignedIn
 from documents.tickets import TicketExpired, TicketInvalid
@@ -8,6 +12,8 @@ from history.crdt.lib0 import Malformed
 from history.crdt.updates import UpdateTooLarge
 from history.errors import HistoryError
 from realtime.limits import TooManySockets
+
+logger = logging.getLogger(__name__)
 
 
 class CloseCode(IntEnum):
@@ -54,5 +60,12 @@ def closing_for(error: BaseException) -> Closing:
             return Closing(CloseCode.TRY_AGAIN, f"too many sockets: {limit}")
         case HistoryError():
             return Closing(CloseCode.TRY_AGAIN, "the document is not available right now")
+        case DatabaseError():
+            return Closing(CloseCode.TRY_AGAIN, "the database is not available right now")
+        case OSError():
+            return Closing(CloseCode.TRY_AGAIN, "the connection was lost")
         case _:
+            # Without its message, which may hold content: where it happened is what finds the bug.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("a socket is closed by what nobody foresaw: %s\n%s", type(error).__name__, where)
             return Closing(CloseCode.TRY_AGAIN, "something went wrong; your edits are kept by your editor")

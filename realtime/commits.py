@@ -4,10 +4,7 @@ While one commit is in flight the next batch gathers: no timer, no added latency
 are adjacent in a room's order of arrival share a row; nothing else does."""
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from channels.db import database_sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,6 +26,7 @@ from history.fates import Base, Fate, PendingUpdate, Reason, Refused
 from history.gate import Gate, Taken
 from history.models import Kind
 from history.sessions import WriteSession
+from realtime.databases import cut
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
@@ -168,9 +165,14 @@ class GroupCommit:
         connect = database_sync_to_async(_connect_and_keep, thread_sensitive=False, executor=self._thread)
         await connect()
 
-    async def close(self) -> None:
-        """Append what is in line, then end the thread and its connection."""
-        await self.flushed()
+    async def close(self, *, seconds_max: float) -> None:
+        """Append what is in line, then end the thread and its connection. A database that has not answered after
+        `seconds_max` is cut off: what is in line was told to nobody, and its editors have it."""
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self.flushed()
+        except TimeoutError:
+            cut(self._database)
         self._task.cancel()
         await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())
         self._thread.shutdown(wait=True)
@@ -228,17 +230,10 @@ class GroupCommit:
         """What the append returns or raises. A database that is there and says nothing would hold all rooms for ever:
         after APPEND_SECONDS_MAX its connection is cut, and `append` tells what that means for the batch."""
         task = asyncio.ensure_future(appending)
-        while not (await asyncio.wait([task], timeout=conf().append_seconds_max))[0]:
+        while not (await asyncio.wait([task], timeout=conf().append_seconds_max or None))[0]:
             logger.warning("the database does not answer: its connection is cut")
-            self._cut()
+            cut(self._database)
         return task.result()
-
-    def _cut(self) -> None:
-        """Shut down the socket under the append's connection, from outside the thread that waits on it."""
-        raw = None if self._database is None else self._database.connection
-        if raw is not None:  # else it is connecting, which has a limit of its own
-            with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(raw.fileno())) as connected:
-                connected.shutdown(socket.SHUT_RDWR)
 
     def _append_and_keep(self, batch: Sequence[PendingUpdate]) -> list[Fate]:
         """Append, on a connection that lives on: Channels closes old ones after a call, whatever CONN_MAX_AGE says."""

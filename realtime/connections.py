@@ -10,9 +10,8 @@ from typing import Any
 
 from documents.conf import conf
 from documents.roles import Admission
-from history.crdt.idsets import delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.state_vectors import decode_state_vector
-from history.crdt.updates import Id, MissingDependency, decode_update
+from history.crdt.updates import Id, MissingDependency
 from history.fates import Reason
 from history.refusals import CLIENTS_NOTED_MAX, RefusedUpdate
 from history.sessions import WriteSession
@@ -58,6 +57,8 @@ class Connection:
         self.session = session
         self.identity = identity_of(session.user)
         self._close = close
+        self._is_gone = False
+        self._refused = 0
         self._asked_for: set[Id] = set()
         self._asked_at: float | None = None
         now = room.hub.now()
@@ -80,6 +81,7 @@ class Connection:
             self.outbox.offer(message)
 
     def leave(self) -> None:
+        self._is_gone = True
         self.room.leave(self)
         self.outbox.close()
 
@@ -108,6 +110,10 @@ class Connection:
         # Of questions that a frame asks more than once the last is answered: each answer may be the whole document.
         last_asked = {type(message): place for place, message in enumerate(messages)}
         for place, message in enumerate(messages):
+            if place:
+                await asyncio.sleep(0)  # many small things in one frame are no reason to let everybody else wait
+            if self._is_gone:
+                return
             if not isinstance(message, SyncStep1 | QueryAwareness) or last_asked[type(message)] == place:
                 await self._do(message)
         await self._paced(frame, messages)
@@ -139,11 +145,13 @@ class Connection:
                 self.show_presence()
 
     async def _write(self, update: bytes, *, may_ask: bool) -> None:
+        refused_before = self._refused
         if self._may_write:
             await self.room.write(self, update, may_ask=may_ask)
-        elif await self._says_something_new(update):
+        elif await self.room.would_change(update):
             self.refuse(update, Reason.NOT_ALLOWED)
-        await self.room.hub.refusals.room_for_more()
+        if self._refused != refused_before:
+            await self.room.hub.refusals.room_for_more()
 
     def show_presence(self) -> None:
         for message in self.room.presence():
@@ -159,6 +167,7 @@ class Connection:
             reason.name,
             sorted(clients)[:CLIENTS_NOTED_MAX],
         )
+        self._refused += 1
         refused = RefusedUpdate(session=self.session, update=update, reason=reason, clients=clients)
         self.room.hub.refusals.offer(refused, self)
         self.tell(reason)
@@ -172,6 +181,9 @@ class Connection:
         now = self.room.hub.now()
         if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_SECONDS:
             return True
+        if self._asked_for:
+            known = decode_state_vector(self.room.doc.get_state())
+            self._asked_for = {each for each in self._asked_for if each[1] >= known.get(each[0], 0)}
         unit = missing.client, missing.clock
         if unit in self._asked_for or len(self._asked_for) >= conf().asks_max:
             return False
@@ -193,19 +205,3 @@ class Connection:
     @property
     def _may_write(self) -> bool:
         return self.session.admission.may_write
-
-    async def _says_something_new(self, update: bytes) -> bool:
-        """Whether a reader's update would change the document. Raises: Malformed."""
-        doc = self.room.doc
-        state_vector, snapshot = doc.get_state(), encoded_snapshot(doc)  # here: the document belongs to the event loop
-        if len(update) + len(snapshot) <= conf().off_loop_bytes:
-            return _goes_beyond(state_vector, snapshot, update)
-        return await self.room.hub.compute(_goes_beyond, state_vector, snapshot, update)
-
-
-def _goes_beyond(state_vector: bytes, snapshot: bytes, update: bytes) -> bool:
-    decoded = decode_update(update, parts_max=conf().update_structs_max)
-    known = decode_state_vector(state_vector)
-    if any(struct.clock + struct.length > known.get(struct.client, 0) for struct in decoded.structs):
-        return True
-    return bool(decoded.deletes and subtract(id_set(decoded.deletes), delete_set_in(snapshot)))

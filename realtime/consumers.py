@@ -133,6 +133,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
 
     async def _find_room(self) -> None:
         hub = current_hub()
+        began = hub.now()
         self.room_name = self.make_room_name()
         seats = self._seats = hub.sockets.seats()
         seats.take("SOCKETS_MAX", None, at_most=conf().sockets_max)
@@ -153,6 +154,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
             close=self._close_soon,
         )
         self.connection.greet()
+        hub.rechecks.entered(self.connection, since=began)
 
     def _admit(self) -> tuple[Any, WriteSession]:
         """Who comes, and the session under which they write. Reads the database.

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from pycrdt import Doc
 
 from documents.conf import conf
@@ -32,6 +33,7 @@ from history.writes import write_session
 from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
+from realtime.databases import cut
 from realtime.limits import SocketCounts
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
@@ -49,6 +51,9 @@ CLOSED_AT_ONCE = 50
 
 SPREAD_SHARE = 0.8
 """Of DRAIN_SECONDS: the rest is for readers that are behind, also for those whose turn is last."""
+
+LAST_SECONDS_MAX = 1.0
+"""For each of the last things that a drain waits for once its sockets are closed."""
 
 START_SECONDS_MAX = 10.0
 """For the threads that compute to be there."""
@@ -106,7 +111,8 @@ class Hub:
         self._idle_threads: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
         for thread in self._threads:
             self._idle_threads.put_nowait(thread)
-        self._loads: set[asyncio.Task[Any]] = set()
+        self._databases: dict[ThreadPoolExecutor, BaseDatabaseWrapper] = {}
+        self._loads: dict[asyncio.Task[Any], ThreadPoolExecutor] = {}
         self._compute_threads = ThreadPoolExecutor(max(conf().compute_threads, 1), thread_name_prefix="compute")
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._watch_for_ever())
@@ -117,18 +123,31 @@ class Hub:
     async def load(self, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run code that uses the database off the event loop, and off the one thread that Django shares."""
         thread = await self._idle_threads.get()
-        run = database_sync_to_async(read, thread_sensitive=False, executor=thread)
-        running: asyncio.Task[R] = asyncio.ensure_future(run(*args, **kwargs))
+
+        def read_here() -> R:
+            self._databases[thread] = connections[DEFAULT_DB_ALIAS]  # this thread's own
+            return read(*args, **kwargs)
+
+        run = database_sync_to_async(read_here, thread_sensitive=False, executor=thread)
+        running: asyncio.Task[R] = asyncio.ensure_future(run())
         # Who waits may give up; the thread waits on for its database, and serves nobody else meanwhile.
-        self._loads.add(running)
-        running.add_done_callback(lambda task: self._loaded(task, thread))
+        self._loads[running] = thread
+        running.add_done_callback(self._loaded)
+        if conf().load_seconds_max:
+            asyncio.get_running_loop().call_later(conf().load_seconds_max, self._cut_if_it_hangs, running)
         return await asyncio.shield(running)
 
-    def _loaded(self, task: "asyncio.Task[Any]", thread: ThreadPoolExecutor) -> None:
-        self._loads.discard(task)
-        self._idle_threads.put_nowait(thread)
+    def _loaded(self, task: "asyncio.Task[Any]") -> None:
+        self._idle_threads.put_nowait(self._loads.pop(task))
         if not task.cancelled():
             task.exception()  # it is of whoever waits; where nobody does, nothing is left to be told
+
+    def _cut_if_it_hangs(self, task: "asyncio.Task[Any]") -> None:
+        """A database that is there and says nothing would hold a thread, in the end all of them, for ever."""
+        if task in self._loads:
+            logger.warning("the database does not answer a read: its connection is cut")
+            cut(self._databases.get(self._loads[task]))
+            asyncio.get_running_loop().call_later(conf().load_seconds_max, self._cut_if_it_hangs, task)
 
     async def compute(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run pure work that takes long off the event loop, on threads that never wait for the database."""
@@ -256,14 +275,16 @@ class Hub:
     async def _watch_for_ever(self) -> None:
         while True:
             await asyncio.sleep(conf().head_check_seconds)
-            try:
-                await self._check_heads()
-                await self.rechecks.check_accounts()
-                self._expire_presence()
-                self._evict_idle()
-                await self.bus.check()
-            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
-                logger.warning("the watch could not look: %s: %s", type(error).__name__, error)
+            # What needs no database first, and each by itself: others take a process that is silent for a dead one.
+            for look in (self.bus.check, self._tidy, self._check_heads, self.rechecks.check_accounts):
+                try:
+                    await look()
+                except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                    logger.warning("the watch could not look: %s: %s", type(error).__name__, error)
+
+    async def _tidy(self) -> None:
+        self._expire_presence()
+        self._evict_idle()
 
     async def _check_heads(self) -> None:
         rooms = list(self.rooms.values())
@@ -316,7 +337,8 @@ class Hub:
     # The end
 
     async def stop(self) -> None:
-        """Let everyone go within DRAIN_SECONDS, and end all that this hub started."""
+        """Let everyone go within DRAIN_SECONDS, and end all that this hub started; a database that does not answer by
+        then is not waited for much longer."""
         self.draining = True
         self._watch.cancel()
         deadline = self.now() + conf().drain_seconds
@@ -326,16 +348,30 @@ class Hub:
         except TimeoutError:
             logger.error("not all edits were stored in time: their editors keep them and sync again")
         await self._let_go(deadline)
-        await self.commits.close()
-        await self.refusals.flushed()
-        await self.bus.stop()
+        try:
+            async with asyncio.timeout(LAST_SECONDS_MAX):
+                await self.refusals.flushed()
+        except TimeoutError:
+            logger.error("not all that was refused was kept in time: its editors still have it")
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._loads, return_exceptions=True)
+        await self.bus.stop()
+        await self.commits.close(seconds_max=LAST_SECONDS_MAX)
+        await self._end_threads()
+
+    async def _end_threads(self) -> None:
         self._compute_threads.shutdown(wait=False)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._loads:
+            await asyncio.wait(list(self._loads), timeout=LAST_SECONDS_MAX)
+        for thread in self._loads.values():
+            cut(self._databases.get(thread))
+        if self._loads:
+            await asyncio.wait(list(self._loads), timeout=LAST_SECONDS_MAX)
         for thread in self._threads:
-            await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)
-            thread.shutdown(wait=True)
+            if thread not in self._loads.values():
+                await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)
+            thread.shutdown(wait=False)
 
     async def _let_go(self, deadline: float) -> None:
         """Close every socket with 1012 once all that waits for it is written, and at the deadline whatever waits.

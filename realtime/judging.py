@@ -4,9 +4,10 @@ It owns the write gate, builds it from the log when somebody first writes, and k
 takes long is judged on a thread; then whatever comes meanwhile waits its turn, and nobody else touches the gate."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
 
 from documents.conf import conf
@@ -19,6 +20,9 @@ from realtime.tails import Committed, read_tail
 
 if TYPE_CHECKING:
     from realtime.rooms import Room
+
+
+R = TypeVar("R")
 
 
 class Judge:
@@ -75,7 +79,7 @@ class Judge:
                     if not is_large:
                         with suppress(TakesLong):
                             return self._taken_here(gate, session, update)
-                    taken = await self._taken_off_loop(gate, session, update)
+                    taken = await self._off_loop(gate, partial(gate.take, update, session))
                     if gate is self._gate and not self._room.closed:  # else what it took is gone with it
                         return None if taken is None else (taken, gate)
         finally:
@@ -83,17 +87,22 @@ class Judge:
 
     async def part_of(self, session: WriteSession, update: bytes) -> bytes | None:
         """What may be taken of an update that is not taken whole; None for nothing. Raises: Malformed, Closing."""
-        gate = await self._ready_gate()
-        if len(update) > conf().off_loop_bytes:
-            return await self._hub.compute(gate.part_of, update, session)
-        return gate.part_of(update, session)
+        self._in_line += 1
+        try:
+            async with self._turn:
+                gate = await self._ready_gate()
+                if len(update) <= conf().off_loop_bytes:
+                    return gate.part_of(update, session)
+                return await self._off_loop(gate, partial(gate.part_of, update, session))
+        finally:
+            self._in_line -= 1
 
     def follow(self, row: Committed) -> None:
         """Take over a committed row, which the room shows now."""
         if self._is_off_loop:
             self._unfollowed.append(row)
         elif self._gate is not None and row.gate is not self._gate and len(row.update) > conf().off_loop_bytes:
-            self._gate = None  # the next write builds it from the log, on a thread
+            self.start_anew()  # on a thread
         elif self._gate is not None:
             try:
                 self._gate.follow(
@@ -104,31 +113,32 @@ class Judge:
                     reads_bytes_max=conf().off_loop_bytes,
                 )
             except (GateBroken, MissingDependency, TakesLong):
-                self._gate = None  # the next write builds it from the log
+                self.start_anew()
 
     def start_anew(self) -> None:
-        """What the gate has taken is not all in the log: the next one is built from that."""
-        self._gate = None
+        """Throw the gate away: what it took is not all in the log, or it cannot go on. The next write builds one."""
+        if self._gate is not None:
+            self._owners, self._gate = self._gate.owners, None
 
     def _taken_here(self, gate: Gate, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
         try:
             taken = gate.take(update, session, reads_bytes_max=conf().off_loop_bytes)
         except GateBroken:
-            self._gate = None
+            self.start_anew()
             raise
         return None if taken is None else (taken, gate)
 
-    async def _taken_off_loop(self, gate: Gate, session: WriteSession, update: bytes) -> Taken | None:
-        """While the thread has the gate, committed rows wait to be followed."""
+    async def _off_loop(self, gate: Gate, work: Callable[[], R]) -> R:
+        """Let a thread do something with the gate. While it has it, committed rows wait to be followed."""
         self._is_off_loop = True
         try:
-            return await self._hub.compute(gate.take, update, session)
+            return await self._hub.compute(work)
         except (MissingDependency, NotTaken, Malformed):
             raise  # the gate is as it was
         except BaseException:
             # Broken; or this task was cancelled, and the thread still has the gate: nobody else may.
             if self._gate is gate:
-                self._gate = None
+                self.start_anew()
             raise
         finally:
             self._is_off_loop = False

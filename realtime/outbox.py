@@ -140,5 +140,5 @@ class Outbox:
             return
         if (error := task.exception()) is not None:
             self._failed(error)
-        elif self._waiting:  # lined up between the pump's end and this call
+        elif self._waiting or self._behind:  # lined up, or overflowed, between the pump's end and this call
             self._ensure_pump()

@@ -36,8 +36,17 @@ class Rechecks:
         self._accounts_busy = False
         self._looked_up_at: dict[Credential, float] = {}
         self._looking_up = False
+        self.told_at = 0.0
+        """When a message last told that some account had changed."""
 
     # Of a document
+
+    def entered(self, connection: "Connection", *, since: float) -> None:
+        """Somebody has come who was admitted after `since`. What was told of meanwhile did not find them here, and of a
+        room that was not open nobody was told."""
+        room = connection.room
+        if max(room.opened_at, room.rights_told_at, self.told_at) >= since:
+            self.look_at_room_soon(room, {connection.session.credential})
 
     def look_at_room_soon(self, room: Room, whom: Iterable[Credential] | None = None) -> None:
         """Ask again what these people may do in a room, everyone where none are named; close or downgrade those who
@@ -75,6 +84,7 @@ class Rechecks:
         """Look at the sockets of one account (its key as text) or of EVERYONE now, and once more after
         RECHECK_PAUSE_SECONDS: a logout is told of just before its session goes, and the first messages of many for all
         that follow them."""
+        self.told_at = self._hub.now()
         self._accounts_due.add(user_key)
         if len(self._accounts_due) > ACCOUNTS_NAMED_MAX:
             self._accounts_due = {EVERYONE}

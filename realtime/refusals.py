@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.db import Error as DatabaseError
-
 from documents.conf import conf
 from history.refusals import RefusedUpdate
 from realtime.closing import CloseCode, Closing
@@ -59,17 +57,19 @@ class RefusalKeeper:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                await self._keep_batch(batch)
-                self._bytes -= sum(len(each.refused.update) for each in batch)
-                if self._bytes <= conf().refused_waiting_bytes_max:
-                    self._room_for_more.set()
+                try:
+                    await self._keep_batch(batch)
+                finally:
+                    self._bytes -= sum(len(each.refused.update) for each in batch)
+                    if self._bytes <= conf().refused_waiting_bytes_max:
+                        self._room_for_more.set()
         finally:
             self._task = None
 
     async def _keep_batch(self, batch: Sequence[_Waiting]) -> None:
         try:
             await self._keep([each.refused for each in batch])
-        except (DatabaseError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (without this task nothing is ever kept again)
             logger.warning("%d refused updates could not be kept: %s", len(batch), type(error).__name__)
             for each in batch:
                 each.sender.close(Closing(CloseCode.TRY_AGAIN, "what was refused could not be kept"))

@@ -6,23 +6,25 @@ a crash could take back is never in it. The intake document behind the gate runs
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pycrdt import Doc
 
 from documents.conf import conf
 from history.append import raise_epoch
+from history.crdt.idsets import IdSet, delete_set_in, encoded_snapshot, id_set, subtract
 from history.crdt.lib0 import Malformed
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
-from history.crdt.state_vectors import EMPTY_STATE_VECTOR
-from history.crdt.updates import MissingDependency
+from history.crdt.state_vectors import EMPTY_STATE_VECTOR, decode_state_vector
+from history.crdt.updates import MissingDependency, decode_update
 from history.errors import OutcomeUnknown
 from history.fates import Fate, Reason, Refused, Stored
 from history.folds import Folded
 from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Kind
 from history.sessions import WriteSession
-from realtime.closing import CloseCode, Closing
+from realtime.closing import CloseCode, Closing, closing_for
 from realtime.commits import Entry
 from realtime.frames import SharedMessage
 from realtime.judging import Judge
@@ -76,6 +78,10 @@ class Room:
         self.closed = False
         self.idle_since = hub.now()
         self._whole: tuple[int, SharedMessage] | None = None
+        self._deleted: tuple[int, IdSet] = (0, {})
+        """What was deleted at some seq."""
+        self.opened_at = hub.now()
+        self.rights_told_at = 0.0
         self._catch_up_lock = asyncio.Lock()
         self._catch_up_due = False
         self._catch_ups_asked = 0
@@ -148,6 +154,23 @@ class Room:
             if rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
                 return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
         return SharedMessage(encode_update(self.doc.get_update())), self.seq
+
+    async def would_change(self, update: bytes) -> bool:
+        """Whether an update says anything that the document does not have. Raises: Malformed."""
+        is_large = len(update) > conf().off_loop_bytes
+        said = await self.hub.compute(_said_by, update) if is_large else _said_by(update)
+        known = decode_state_vector(self.doc.get_state())
+        if any(stop > known.get(client, 0) for client, stop in said.reaches.items()):
+            return True
+        # What is deleted only grows: who deletes nothing that was not deleted some time ago says nothing new.
+        if not subtract(said.deletes, self._deleted[1]):
+            return False
+        if self._deleted[0] != self.seq:
+            seq, snapshot = self.seq, encoded_snapshot(self.doc)  # here: the document belongs to the event loop
+            is_large = len(snapshot) > conf().off_loop_bytes
+            deleted = await self.hub.compute(delete_set_in, snapshot) if is_large else delete_set_in(snapshot)
+            self._deleted = seq, deleted
+        return bool(subtract(said.deletes, self._deleted[1]))
 
     # Writing
 
@@ -289,6 +312,8 @@ class Room:
                     continue
                 except (MissingDependency, Closing, Malformed) as error:
                     entry.fail(error)
+                    if entry.origin is not None:
+                        entry.origin.close(closing_for(error))
                     continue
                 if taken is None:
                     entry.resolve(None)
@@ -435,3 +460,19 @@ class Room:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
         for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
             yield SharedMessage(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an update speaks of: by client how far its structs reach, and what it deletes."""
+
+    reaches: dict[int, int]
+    deletes: IdSet
+
+
+def _said_by(update: bytes) -> _Said:
+    decoded = decode_update(update, parts_max=conf().update_structs_max)
+    reaches: dict[int, int] = {}
+    for struct in decoded.structs:
+        reaches[struct.client] = max(reaches.get(struct.client, 0), struct.clock + struct.length)
+    return _Said(reaches, id_set(decoded.deletes))

@@ -3,6 +3,7 @@
 An `IdSet` is always normalised: ranges of a client rise, never touch or overlap, and are never empty, so equal sets
 are equal values and have one encoding. Source: yjs src/utils/DeleteSet.js."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -54,20 +55,21 @@ def subtract(ids: IdSet, without: IdSet) -> IdSet:
 
 def _left_over(ranges: tuple[Range, ...], holes: tuple[Range, ...]) -> tuple[Range, ...]:
     left: list[Range] = []
-    first_hole = 0
     for start, stop in ranges:
-        while first_hole < len(holes) and holes[first_hole][1] <= start:
-            first_hole += 1
-        # A hole may reach into the next range too, so `first_hole` itself stays.
-        for hole_start, hole_stop in holes[first_hole:]:
-            if hole_start >= stop:
-                break
+        place = bisect_right(holes, start, key=_stop_of)  # a few ranges against many holes: not all are looked at
+        while place < len(holes) and holes[place][0] < stop:
+            hole_start, hole_stop = holes[place]
             if hole_start > start:
                 left.append((start, hole_start))
             start = max(start, hole_stop)
+            place += 1
         if start < stop:
             left.append((start, stop))
     return tuple(left)
+
+
+def _stop_of(span: Range) -> int:
+    return span[1]
 
 
 def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client as Browser
 from django.urls import reverse
 from django.utils import timezone
@@ -13,7 +14,7 @@ from pytest_django import Settings
 from documents.models import Document, Membership, Role
 from history.fates import Reason
 from history.models import Refusal
-from history.refusals import RefusedUpdate, keep_refused, updates_of
+from history.refusals import PART_BYTES_MAX, ROW_COST, RefusedUpdate, keep_refused, updates_of
 from history.sessions import WriteSession
 from history.tasks import purge_refused
 from tests.builders import admitted_session, make_document, make_session, make_user
@@ -57,12 +58,39 @@ def test_one_sessions_refused_updates_are_one_row_in_the_order_in_which_they_cam
 
 
 def test_the_oldest_go_when_one_person_has_too_many_and_nobody_elses(settings: Settings) -> None:
-    settings.PALIMPSEST = {"REFUSED_BYTES_MAX": 100}
+    settings.PALIMPSEST = {"REFUSED_BYTES_MAX": ROW_COST + 100}
     document, _, bob, eve = _shared()
     _refuse(admitted_session(document, eve), b"e" * 60)
     for letter in (b"1", b"2", b"3"):
         _refuse(admitted_session(document, bob), letter * 60)
     assert _kept(document) == [[b"e" * 60], [b"3" * 60]]
+
+
+def test_one_session_has_no_more_than_anybody_else(settings: Settings) -> None:
+    settings.PALIMPSEST = {"REFUSED_BYTES_MAX": 2 * (PART_BYTES_MAX + ROW_COST)}
+    document, _, bob, _ = _shared()
+    session = admitted_session(document, bob)
+    for number in range(10):
+        _refuse(session, bytes([number]) * (PART_BYTES_MAX - 3))  # and 3 for its length
+    kept = [update for part in _kept(document) for update in part]
+    assert [update[0] for update in kept] == [8, 9]
+
+
+def test_small_ones_share_a_row_until_it_is_large() -> None:
+    document, _, bob, _ = _shared()
+    session = admitted_session(document, bob)
+    third = b"u" * (PART_BYTES_MAX // 3)
+    for _ in range(5):
+        _refuse(session, third)
+    assert [len(part) for part in _kept(document)] == [3, 2]
+
+
+def test_what_a_deleted_account_sent_is_the_owners_and_nobody_elses_trouble() -> None:
+    document, _, bob, eve = _shared()
+    bobs, eves = admitted_session(document, bob), admitted_session(document, eve)
+    get_user_model().objects.filter(pk=bob.pk).delete()
+    keep_refused([RefusedUpdate(session=each, update=b"u", reason=Reason.NOT_ALLOWED) for each in (bobs, eves)])
+    assert set(Refusal.objects.values_list("session_id", "user")) == {(bobs.id, None), (eves.id, eve.pk)}
 
 
 def test_an_update_of_a_document_that_was_purged_meanwhile_is_nobodys_trouble() -> None:

@@ -162,6 +162,36 @@ async def test_edits_that_come_while_a_large_one_is_judged_keep_their_order_and_
     assert await log_lacks_nothing(document)
 
 
+async def test_nobody_meets_in_the_gate_while_it_is_told_what_of_a_large_update_may_be_taken(
+    hub: Hub, no_watch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    under_way, may_go_on, part_of = threading.Event(), threading.Event(), Gate.part_of
+
+    def held_part_of(gate: Gate, update: bytes, session: WriteSession) -> bytes | None:
+        under_way.set()
+        assert may_go_on.wait(10)
+        return part_of(gate, update, session)
+
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("a")
+        await bob.until(lambda: bob.text == "a")
+        monkeypatch.setattr(Gate, "part_of", held_part_of)
+        both: Doc[Any] = Doc(client_id=bob.doc.client_id)
+        both.apply_update(update_that_types("not ada's", client_id=ada.doc.client_id))
+        both.get("text", type=Text).insert(0, LARGE)
+        bob.send(encode_sync_step2(both.get_update()))
+        await eventually(under_way.is_set)
+        ada.type("b", at=1)
+        await eventually(lambda: hub.rooms[document.pk].judge._in_line == 2)
+        assert len(await rows_of(document)) == 1
+        may_go_on.set()
+        await ada.until(lambda: ada.text.startswith(LARGE) or ada.text.endswith(LARGE))
+        await stored(hub, document, 3)
+    assert len(await folded_text(document)) == len(LARGE) + 2
+
+
 async def test_a_large_edit_is_judged_again_where_a_refusal_took_its_gate_away(
     hub: Hub, no_watch: None, held: HeldTake
 ) -> None:

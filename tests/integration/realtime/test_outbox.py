@@ -52,6 +52,38 @@ async def test_what_is_shown_while_the_missed_rows_are_read_reaches_a_slow_reade
     assert sent[-2:] == [b"rows 1 to 3", b"row 4"]
 
 
+async def test_an_update_that_overflows_just_as_the_line_ends_is_not_lost() -> None:
+    """Between a pump's last step and the news of its end nobody is at the line."""
+
+    class FullSocket:
+        def write_frame(self, frame: bytes) -> bool:
+            return False
+
+    asked = asyncio.Event()
+
+    def offer_large() -> None:
+        outbox.offer(SharedMessage(b"x" * 9000), seq=2)
+
+    async def send(payload: bytes) -> None:
+        if not offered:
+            offered.append(True)
+            asyncio.get_running_loop().call_soon(offer_large)
+
+    async def missed_since(seq: int) -> tuple[SharedMessage | None, int]:
+        asked.set()
+        return SharedMessage(b"rows from 2"), 2
+
+    offered: list[bool] = []
+    outbox = Outbox(
+        send=send, writer=FullSocket(), missed_since=missed_since, failed=lambda error: None, bytes_max=LINE_BYTES + 100
+    )
+    outbox.offer(SharedMessage(b"one"), seq=1)
+    async with asyncio.timeout(10):
+        await asked.wait()
+    await outbox.written()
+    assert outbox.seq == 2
+
+
 async def test_a_slow_reader_that_types_misses_nothing(no_watch: None, hub: Hub, settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 500}
     document, people = await shared_document(ada=Role.OWNER, eve=Role.EDITOR)
