@@ -23,7 +23,7 @@ from documents.models import Document
 from documents.roles import admit_again
 from history.crdt.splits import Splits
 from history.errors import LogUnavailable, OutcomeUnknown, WrongIsolation
-from history.fates import Fate, PendingUpdate, Reason, Refused
+from history.fates import Base, Fate, PendingUpdate, Reason, Refused
 from history.models import Head, Request
 from history.sequencer import ClientKey, LockedHead, Rights, Sequencer, unclaimed
 from history.sessions import WriteSession
@@ -68,6 +68,10 @@ JOIN unnest(%s::bigint[], %s::bigint[]) AS asked (document_id, client_id) USING 
 CLAIM_CLIENTS = """
 INSERT INTO history_client (document_id, client_id, actor) SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[])
 ON CONFLICT (document_id, client_id) DO UPDATE SET actor = EXCLUDED.actor
+"""
+READ_HASHES = """
+SELECT document_id, seq, hash FROM history_update
+JOIN unnest(%s::bigint[], %s::bigint[]) AS asked (document_id, seq) USING (document_id, seq)
 """
 RAISE_EPOCHS = "UPDATE history_head SET epoch = epoch + 1 WHERE document_id = ANY(%s)"
 FIND_REQUEST = "SELECT seq FROM history_request WHERE document_id = %s AND actor = %s AND key = %s"
@@ -235,6 +239,7 @@ def _append_on(
             heads,
             held,
             rights,
+            set_back=_set_back(raw, heads, batch),
             owners=owners,
             find_request=partial(_find_request, raw),
             find_splits=partial(_find_splits, raw),
@@ -291,6 +296,25 @@ def _find_splits(raw: Connection, item: PendingUpdate) -> Splits:
     """Those of the item's splits that the log knows already: others may have cut the same character."""
     clients, clocks = zip(*item.splits, strict=True)
     return frozenset(_execute(raw, FIND_SPLITS, [item.document_id, list(clients), list(clocks)]).fetchall())
+
+
+def _set_back(raw: Connection, heads: dict[int, LockedHead], batch: Sequence[PendingUpdate]) -> set[tuple[int, Base]]:
+    """The bases that the log does not have: a backup was restored since they were seen. Rows are looked at only where
+    another process has written since; of those that are squashed by now nothing can be told."""
+    bases = {(item.document_id, item.base) for item in batch if item.base is not None and item.document_id in heads}
+    passed = [(pk, base) for pk, base in bases if 0 < base.seq < heads[pk].seq and base.hash]
+    hashes: dict[tuple[int, int], bytes] = {}
+    if passed:
+        columns = [[pk for pk, _ in passed], [base.seq for _, base in passed]]
+        hashes = {(pk, seq): hash_ for pk, seq, hash_ in _execute(raw, READ_HASHES, columns).fetchall()}
+    return {
+        (pk, base)
+        for pk, base in bases
+        if base.epoch != heads[pk].epoch
+        or base.seq > heads[pk].seq
+        or (base.seq == heads[pk].seq and base.hash and base.hash != heads[pk].hash)
+        or base.hash != hashes.get((pk, base.seq), base.hash)
+    }
 
 
 def _find_owners(raw: Connection, clients: set[ClientKey]) -> dict[ClientKey, str]:
@@ -360,10 +384,10 @@ def _insert(raw: Connection, sequencer: Sequencer) -> None:
         _execute(raw, INSERT_REQUEST, [*name, seq])
 
 
-def raise_epoch(document_id: int, *, epoch: int, seq: int) -> None:
-    """Begin a new epoch where the log was seen at `seq` in `epoch` and ends before it now: a backup was restored, and
-    nobody may go on from what was there before. Many who notice it raise it once."""
-    Head.objects.filter(document_id=document_id, epoch=epoch, seq__lt=seq).update(epoch=F("epoch") + 1)
+def raise_epoch(document_id: int, *, epoch: int) -> None:
+    """End `epoch`, if it is still the document's: a backup was restored, and nobody may go on from what was there
+    before. Many who notice it begin one new epoch."""
+    Head.objects.filter(document_id=document_id, epoch=epoch).update(epoch=F("epoch") + 1)
 
 
 def requested_seq(session: WriteSession, request_key: str) -> int | None:

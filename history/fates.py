@@ -13,10 +13,12 @@ from history.sessions import WriteSession
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A place that the log has been seen at: a head of another epoch, or before `seq`, is of a restored backup."""
+    """A place that the log has been seen at: a log of another epoch, that ends before `seq`, or in which another row
+    stands there, is that of a restored backup. `hash` is the row's, empty where it is not known."""
 
     epoch: int
     seq: int
+    hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +50,16 @@ class PendingUpdate:
 @dataclass(frozen=True, slots=True)
 class Stored:
     """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key.
-    `split_seq`: the `split` row that stands right before it, if there is one."""
+    `split_seq`: the `split` row that stands right before it, if there is one. `hash` is the row's in the chain,
+    `behind` that of the row before the first of its own; both are empty where it is `repeated`."""
 
     seq: int
     at: datetime
     epoch: int
     repeated: bool = False
     split_seq: int | None = None
+    hash: bytes = b""
+    behind: bytes = b""
 
     @property
     def first_seq(self) -> int:

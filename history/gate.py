@@ -18,7 +18,7 @@ from history.crdt.lib0 import Malformed
 from history.crdt.parts import part_of
 from history.crdt.splits import NO_SPLITS, Splits, with_splits
 from history.crdt.updates import decode_update
-from history.fates import Reason
+from history.fates import Base, Reason
 from history.folds import full_ydoc
 from history.models import Client
 from history.sessions import WriteSession
@@ -79,13 +79,15 @@ class Gate:
 
     `owners`: by client id the actor who first wrote under it, as far as this process has heard; the append decides.
     `present` tells whose an id is under which nobody has written yet: before who is or was here with it, nobody writes.
-    `state_bytes` is how much the intake holds at most: what was measured, and all that came since."""
+    `base` is where it was loaded. `state_bytes` is how much the intake holds at most: what was measured, and all that
+    came since."""
 
     intake: "Doc[Any]"
     guard: Guard
     owners: dict[int, str]
     epoch: int
     seq: int
+    base: Base
     state_bytes: int
     measured_bytes: int
     present: Callable[[int], str | None] = _nobody_is_present
@@ -101,6 +103,7 @@ class Gate:
             owners=owners_of(document_id),
             epoch=folded.epoch,
             seq=folded.seq,
+            base=Base(folded.epoch, folded.seq, folded.hash),
             state_bytes=len(state),
             measured_bytes=len(state),
         )

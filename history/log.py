@@ -2,7 +2,7 @@
 
 A reader never sees a hole: all tables are read in one snapshot of the database, and a missing seq raises `LogHole`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from documents.conf import conf
 from history.crdt.packing import unpack
 from history.crdt.splits import EMPTY_UPDATE, Splits, with_splits
 from history.errors import LogHole
+from history.fates import Base
 from history.models import Head, Kind, Segment, Update
 from history.times import moment
 
@@ -53,6 +54,45 @@ def consistent_read() -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
+
+
+READ_HEADS = """
+SELECT head.document_id, head.seq, head.epoch, access.version, row.hash
+FROM unnest(%s::bigint[], %s::bigint[]) AS asked (document_id, seq)
+JOIN history_head head ON head.document_id = asked.document_id
+JOIN documents_document document ON document.id = head.document_id AND document.deleted_at IS NULL
+JOIN documents_access access ON access.document_id = head.document_id
+LEFT JOIN history_update row ON row.document_id = asked.document_id AND row.seq = asked.seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHead:
+    """Where a document's log ends and the version of its rights. `has_base`: the log goes on from where it was seen."""
+
+    seq: int
+    access_version: int
+    has_base: bool
+
+
+def read_heads(bases: Mapping[int, Base]) -> dict[int, SeenHead]:
+    """The heads of documents, by document, in one query; deleted ones are left out."""
+    found = _page(READ_HEADS, [list(bases), [base.seq for base in bases.values()]])
+    return {
+        document_id: SeenHead(seq, version, _has(bases[document_id], seq=seq, epoch=epoch, hash_=hash_))
+        for document_id, seq, epoch, version, hash_ in found
+    }
+
+
+def has_base(head: Head, base: Base) -> bool:
+    """Whether the log goes on from where it was seen. A squashed row is not looked for: its segment is a day old."""
+    rows = Update.objects.filter(document_id=head.document_id, seq=base.seq)
+    hash_ = rows.values_list("hash", flat=True).first()
+    return _has(base, seq=head.seq, epoch=head.epoch, hash_=None if hash_ is None else bytes(hash_))
+
+
+def _has(base: Base, *, seq: int, epoch: int, hash_: bytes | None) -> bool:
+    return epoch == base.epoch and seq >= base.seq and (not base.hash or hash_ is None or hash_ == base.hash)
 
 
 def head_of(document_id: int) -> Head:

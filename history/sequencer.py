@@ -14,7 +14,7 @@ from documents.credentials import Standing
 from history.crdt.chain import row_hash
 from history.crdt.splits import Splits, encode_splits
 from history.crdt.updates import Id
-from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
+from history.fates import Base, Fate, PendingUpdate, Reason, Refused, Stored
 from history.models import Kind
 from history.sessions import WriteSession
 from history.times import microseconds
@@ -81,14 +81,17 @@ class Sequencer:
         held: set[int],
         rights: "Rights",
         *,
+        set_back: AbstractSet[tuple[int, Base]],
         owners: dict[ClientKey, str],
         find_request: Callable[[PendingUpdate], int | None],
         find_splits: Callable[[PendingUpdate], Splits],
     ) -> None:
-        """`owners` has the actor of every client id of the batch that is bound already; see `unclaimed`."""
+        """`set_back` has, by document, the bases that this log does not have; `owners` the actor of every client id of
+        the batch that is bound already, see `unclaimed`."""
         self.heads = heads
         self.rights = rights
         self.held = held
+        self.set_back = set_back
         self.owners = owners
         self.find_request = find_request
         self.find_splits = find_splits
@@ -128,7 +131,7 @@ class Sequencer:
         return stored
 
     def _refusal(self, item: PendingUpdate, head: LockedHead) -> Reason | None:
-        if item.base is not None and (item.base.epoch != head.epoch or item.base.seq > head.seq):
+        if item.base is not None and (item.document_id, item.base) in self.set_back:
             if item.base.epoch == head.epoch:
                 self.rolled_back.add(head.document_id)
             return Reason.ROLLED_BACK
@@ -165,7 +168,7 @@ class Sequencer:
     def _store(self, item: PendingUpdate, head: LockedHead) -> Stored:
         """Number the update, and right before it what it splits: the log knows of a split exactly when it has the edit
         that splits."""
-        split_seq = None
+        split_seq, behind = None, head.hash
         recorded = self.splits.setdefault(item.document_id, {}) if item.splits else {}
         new = item.splits - recorded.keys()
         if new and (new := new - self.find_splits(item)):
@@ -173,7 +176,7 @@ class Sequencer:
             split_seq = head.seq
             recorded.update(dict.fromkeys(new, split_seq))
         self._number(item, head, kind=item.kind, payload=item.payload)
-        return Stored(head.seq, head.at, head.epoch, split_seq=split_seq)
+        return Stored(head.seq, head.at, head.epoch, split_seq=split_seq, hash=head.hash, behind=behind)
 
     def _number(self, item: PendingUpdate, head: LockedHead, *, kind: Kind, payload: bytes) -> None:
         session = item.session

@@ -7,8 +7,8 @@ from django.dispatch import Signal
 from documents.models import Document
 
 log_appended = Signal()
-"""A server-side write is in the log: `document_id`, `epoch`, `first_seq` (before `seq` where it split a character),
-`seq`, `update`. `realtime` takes it to open editors."""
+"""A server-side write is in the log: `document_id`, `stored` (Stored), `update`. `realtime` shows it to open
+editors."""
 
 document_changed = Signal()
 """Public: a document has new updates. `document` (Document), `seq` (its new head), `actor` (a user, or None).

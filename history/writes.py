@@ -18,7 +18,7 @@ from history.crdt.lib0 import Malformed
 from history.crdt.restoring import restore_update
 from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
-from history.fates import Base, PendingUpdate, Reason, Refused, Stored
+from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.folds import document_at, full_ydoc
 from history.gate import Gate, GateBroken, NotTaken
 from history.log import consistent_read, head_of, read_splits, read_updates
@@ -128,7 +128,7 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
         kind=kind,
         request_key=request_key,
         clients=taken.clients,
-        base=Base(gate.epoch, gate.seq),
+        base=gate.base,
         splits=taken.splits,
     )
     (fate,) = append([pending])
@@ -145,9 +145,7 @@ def _tell(session: WriteSession, stored: Stored, update: bytes) -> None:
     log_appended.send(
         sender=Document,
         document_id=session.document_id,
-        epoch=stored.epoch,
-        first_seq=stored.first_seq,
-        seq=stored.seq,
+        stored=stored,
         update=update,
     )
     tell_of_change(session.document_id, seq=stored.seq, actor=session.user)

@@ -25,14 +25,15 @@ from documents.credentials import accounts_changed
 from documents.roles import rights_changed
 from history.crdt.joining import joined
 from history.crdt.merging import merged
+from history.fates import Stored
 from history.signals import log_appended
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
 from realtime.rechecks import EVERYONE
+from realtime.tails import Committed
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
     from realtime.rooms import Room
-    from realtime.tails import Committed
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,9 @@ class Bus:
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: group_discard failed: %s", type(error).__name__)
 
-    def publish_rows(self, room: "Room", rows: "Sequence[Committed]") -> None:
-        """Tell the other processes of rows of one document, contiguous and in order. Where a character was split the
+    def publish_rows(self, room: "Room", rows: "Sequence[Committed]", *, behind: bytes, hash_: bytes) -> None:
+        """Tell the other processes of rows of one document, contiguous and in order, with the hash of the row before
+        them and that of the last. Where a character was split the
         update is of no use to them: they fold the document anew, from the log."""
         is_small = sum(len(row.update) for row in rows) <= conf().hint_bytes_max
         is_told = is_small and not any(row.splits for row in rows)
@@ -108,6 +110,8 @@ class Bus:
                 first_seq=rows[0].first_seq,
                 last_seq=rows[-1].last_seq,
                 update=update,
+                behind=behind,
+                hash_=hash_,
                 process=self._process,
             ),
         )
@@ -258,13 +262,22 @@ class Bus:
         """Take a hint of rows: applied if it is genuine and next in line, otherwise a reason to read the log."""
         is_next = message["epoch"] == room.epoch and message["first_seq"] <= room.seq + 1
         if is_next and message["update"] and _is_genuine(message):
-            room.advance_by_hint(message["first_seq"], message["last_seq"], message["update"])
+            rows = Committed(first_seq=message["first_seq"], last_seq=message["last_seq"], update=message["update"])
+            room.advance_by_hint(rows, behind=message["behind"], hash_=message["hash"])
         elif message["last_seq"] > room.seq:
             room.catch_up_soon()
 
 
 def _rows_hint(
-    *, document_id: int, epoch: int, first_seq: int, last_seq: int, update: bytes, process: str
+    *,
+    document_id: int,
+    epoch: int,
+    first_seq: int,
+    last_seq: int,
+    update: bytes,
+    behind: bytes,
+    hash_: bytes,
+    process: str,
 ) -> dict[str, Any]:
     return {
         "type": "doc_update",
@@ -273,6 +286,8 @@ def _rows_hint(
         "first_seq": first_seq,
         "last_seq": last_seq,
         "update": update if len(update) <= conf().hint_bytes_max else b"",
+        "behind": behind,
+        "hash": hash_,
         "process": process,
     }
 
@@ -317,13 +332,15 @@ def connect_signals() -> None:
     accounts_changed.connect(_on_accounts_changed)
 
 
-def _on_log_appended(*, document_id: int, epoch: int, first_seq: int, seq: int, update: bytes, **_: Any) -> None:
+def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, **_: Any) -> None:
     hint = _rows_hint(
         document_id=document_id,
-        epoch=epoch,
-        first_seq=first_seq,
-        last_seq=seq,
-        update=update if first_seq == seq else b"",
+        epoch=stored.epoch,
+        first_seq=stored.first_seq,
+        last_seq=stored.seq,
+        update=update if stored.first_seq == stored.seq else b"",
+        behind=stored.behind,
+        hash_=stored.hash,
         process="",
     )
     _send_now(group_of(document_id), hint)

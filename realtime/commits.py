@@ -22,7 +22,7 @@ from history.crdt.joining import joined
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.splits import NO_SPLITS, Splits
 from history.errors import HistoryError, OutcomeUnknown
-from history.fates import Base, Fate, PendingUpdate, Reason, Refused
+from history.fates import Fate, PendingUpdate, Reason, Refused
 from history.gate import Gate, Taken
 from history.models import Kind
 from history.sessions import WriteSession
@@ -80,7 +80,7 @@ class Entry:
             kind=self.kind,
             chain=self.gate,
             clients=self.clients,
-            base=Base(self.gate.epoch, self.gate.seq),
+            base=self.room.base,
             splits=self.splits,
         )
 

@@ -146,10 +146,13 @@ class Connection:
 
     async def _write(self, update: bytes, *, may_ask: bool) -> None:
         refused_before = self._refused
-        if self._may_write:
+        if self._may_write and (may_ask or self.room.judge.has_gate):
             await self.room.write(self, update, may_ask=may_ask)
-        elif await self.room.would_change(update):
-            self.refuse(update, Reason.NOT_ALLOWED)
+        elif await self.room.would_change(update):  # what comes with everybody who opens a document builds no gate
+            if self._may_write:
+                await self.room.write(self, update, may_ask=may_ask)
+            else:
+                self.refuse(update, Reason.NOT_ALLOWED)
         if self._refused != refused_before:
             await self.room.hub.refusals.room_for_more()
 

@@ -26,7 +26,8 @@ from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.folds import Folded, compact, make_ydoc
-from history.models import Head, Kind, Via
+from history.log import read_heads
+from history.models import Kind, Via
 from history.refusals import keep_refused
 from history.signals import document_changed, tell_of_change
 from history.writes import write_session
@@ -134,7 +135,9 @@ class Hub:
         self._loads[running] = thread
         running.add_done_callback(self._loaded)
         if conf().load_seconds_max:
-            asyncio.get_running_loop().call_later(conf().load_seconds_max, self._cut_if_it_hangs, running)
+            # Cancelled at its end: a timer that still ran would hold what was read until it is due.
+            timer = asyncio.get_running_loop().call_later(conf().load_seconds_max, self._cut_if_it_hangs, thread)
+            running.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(running)
 
     def _loaded(self, task: "asyncio.Task[Any]") -> None:
@@ -142,12 +145,10 @@ class Hub:
         if not task.cancelled():
             task.exception()  # it is of whoever waits; where nobody does, nothing is left to be told
 
-    def _cut_if_it_hangs(self, task: "asyncio.Task[Any]") -> None:
+    def _cut_if_it_hangs(self, thread: ThreadPoolExecutor) -> None:
         """A database that is there and says nothing would hold a thread, in the end all of them, for ever."""
-        if task in self._loads:
-            logger.warning("the database does not answer a read: its connection is cut")
-            cut(self._databases.get(self._loads[task]))
-            asyncio.get_running_loop().call_later(conf().load_seconds_max, self._cut_if_it_hangs, task)
+        logger.warning("the database does not answer a read: its connection is cut")
+        cut(self._databases.get(thread))
 
     async def compute(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run pure work that takes long off the event loop, on threads that never wait for the database."""
@@ -245,7 +246,8 @@ class Hub:
 
     def publish_rows(self, room: Room, rows: Sequence[Committed], settled: Sequence[tuple[Entry, bytes, Fate]]) -> None:
         """Tell of committed rows: a hint to the other processes, and the public signal, both after the fact."""
-        self.bus.publish_rows(room, rows)
+        stored = [fate for _, _, fate in settled if isinstance(fate, Stored)]
+        self.bus.publish_rows(room, rows, behind=stored[0].behind, hash_=stored[-1].hash)
         if document_changed.has_listeners(Document):
             users = [entry.session.user for entry, _, fate in settled if isinstance(fate, Stored)]
             self._changed[room.document_id] = rows[-1].last_seq, users[-1]
@@ -291,19 +293,16 @@ class Hub:
         if not rooms:
             return
         seen = {room: room.seq for room in rooms}
-        found = await self.load(_read_heads, [room.document_id for room in rooms])
+        found = await self.load(read_heads, {room.document_id: room.base for room in rooms})
         for room in rooms:
             head = found.get(room.document_id)
             if head is None:
                 room.drop("there is no such document", code=CloseCode.NO_SUCH_DOCUMENT)
                 continue
-            seq, epoch, access_version = head
-            if epoch != room.epoch:
-                room.drop("the document has to be loaded again")
-            elif seq > room.seq or seq < seen[room]:  # or a backup was restored
+            if head.seq > room.seq or head.seq < seen[room] or not head.has_base:  # or a backup was restored
                 room.catch_up_soon()
             admissions = (connection.session.admission for connection in room.connections)
-            if any(each.access_version != access_version or each.role is None for each in admissions):
+            if any(each.access_version != head.access_version or each.role is None for each in admissions):
                 self.rechecks.look_at_room_soon(room)
 
     def _expire_presence(self) -> None:
@@ -406,10 +405,3 @@ def _seed(document_id: int, content: bytes) -> bool:
     if isinstance(fate, Refused) and fate.reason is not Reason.MOVED_ON:
         raise LogUnavailable(f"document {document_id}: {fate.reason.value}")
     return isinstance(fate, Stored)
-
-
-def _read_heads(document_ids: list[int]) -> dict[int, tuple[int, int, int]]:
-    """By document: head seq, epoch, access version; one query. Deleted documents are left out."""
-    heads = Head.objects.filter(document_id__in=document_ids, document__deleted_at__isnull=True)
-    rows = heads.values_list("document_id", "seq", "epoch", "document__access__version")
-    return {document_id: (seq, epoch, version) for document_id, seq, epoch, version in rows}

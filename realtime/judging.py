@@ -51,6 +51,10 @@ class Judge:
         """Whether updates are judged or wait for it."""
         return self._in_line > 0
 
+    @property
+    def has_gate(self) -> bool:
+        return self._gate is not None
+
     async def learn_owners(self) -> None:
         """Before anybody writes here: so that nobody is shown under a client id that is somebody else's."""
         self._owners = await self._hub.load(owners_of, self._room.document_id)
@@ -164,8 +168,8 @@ class Judge:
                 room.drop("the document has to be loaded again")
                 raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
             while gate.seq < room.seq:
-                tail = await self._hub.load(read_tail, room.document_id, gate.seq)
-                if not tail.rows:  # what this room shows is in the log no more: a backup was restored
+                tail = await self._hub.load(read_tail, room.document_id, gate.seq, room.base)
+                if not tail.rows or not tail.has_base:  # what this room shows is in the log no more: a backup
                     room.drop("the document has to be loaded again")
                     raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
                 await self._hub.compute(_follow_all, gate, tail.rows)

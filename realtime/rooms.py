@@ -19,7 +19,7 @@ from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR, decode_state_vector
 from history.crdt.updates import MissingDependency, decode_update
 from history.errors import OutcomeUnknown
-from history.fates import Fate, Reason, Refused, Stored
+from history.fates import Base, Fate, Reason, Refused, Stored
 from history.folds import Folded
 from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Kind
@@ -63,6 +63,8 @@ class Room:
         self.doc = doc
         self.seq = folded.seq
         self.epoch = folded.epoch
+        self.base = Base(folded.epoch, folded.seq, folded.hash)
+        """Where the log was last seen by its hash: a room goes on from there or ends."""
         self.snapshot_seq = folded.snapshot_seq
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
         """How large the document is at most: what it was when last encoded whole, and the rows since."""
@@ -150,7 +152,7 @@ class Room:
         if upto == seq:
             return None, seq
         if upto - seq <= min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
-            rows = (await self.hub.load(read_tail, self.document_id, seq)).rows
+            rows = (await self.hub.load(read_tail, self.document_id, seq, self.base)).rows
             if rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
                 return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
         return SharedMessage(encode_update(self.doc.get_update())), self.seq
@@ -242,6 +244,7 @@ class Room:
         rows: list[Committed] = []
         for entry, payload, fate in settled:
             if isinstance(fate, Stored):
+                self._has_seen(Base(fate.epoch, fate.seq, fate.hash))
                 entry.gate.claim(entry.clients, entry.session)
                 rows.append(
                     Committed(
@@ -349,9 +352,15 @@ class Room:
             self._broadcast(applied)
             self._tell_who_waits()
 
-    def advance_by_hint(self, first_seq: int, last_seq: int, update: bytes) -> None:
-        """Take over rows that another process told of in one update."""
-        self.advance([Committed(first_seq=first_seq, last_seq=last_seq, update=update)])
+    def advance_by_hint(self, rows: Committed, *, behind: bytes, hash_: bytes) -> None:
+        """Take over rows that another process told of in one update; `behind` is the hash of the row before them."""
+        told = {rows.first_seq - 1: behind, rows.last_seq: hash_}
+        if self.base.hash and told.get(self.base.seq, self.base.hash) != self.base.hash:
+            self.catch_up_soon()  # which finds that this room's is not the log any more
+        elif rows.last_seq > self.seq:
+            self.advance([rows])
+            if self.seq == rows.last_seq:
+                self._has_seen(Base(self.epoch, rows.last_seq, hash_))
 
     def _apply(self, row: Committed) -> None:
         self.stored_bytes += len(row.update)
@@ -398,13 +407,19 @@ class Room:
                 self._replace_doc(doc, folded, tail)
             self._catch_ups_done = covers
             self.advance(tail.rows)
+            self._has_seen(tail.head)
+
+    def _has_seen(self, place: Base) -> None:
+        """The log of this room's epoch goes on from what this room has, and is there now."""
+        if place.seq >= self.base.seq:
+            self.base = place
 
     async def _tail_after(self, after: int) -> Tail:
         """Raises: Closing where the log does not go on from there, the room dropped."""
-        tail = await self.hub.load(read_tail, self.document_id, after)
-        if tail.head_seq < after:  # what this room shows is in the log no more: a backup was restored
-            await self.hub.load(raise_epoch, self.document_id, epoch=self.epoch, seq=after)
-        if tail.epoch != self.epoch or not after <= tail.head_seq <= after + len(tail.rows):
+        tail = await self.hub.load(read_tail, self.document_id, after, self.base)
+        if not tail.has_base:
+            await self.hub.load(raise_epoch, self.document_id, epoch=self.epoch)
+        if not tail.has_base or not after <= tail.head.seq <= after + len(tail.rows):
             self.drop("the document has to be loaded again")
         if self.closed:
             raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
@@ -413,7 +428,7 @@ class Room:
     def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: Tail) -> None:
         """Serve another fold of the same log, at `folded.seq`, and show what it has and the last one had not: clients
         split their own copies as they apply it. `tail` are the rows after some seq that both have."""
-        if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head_seq:
+        if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head.seq:
             self.drop("the document has to be loaded again")
             raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
         rows = [row for row in tail.rows if self.seq < row.last_seq <= folded.seq]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from documents.conf import conf
 from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS, Splits, decode_splits
+from history.fates import Base
 from history.gate import Gate
-from history.log import LogRow, consistent_read, head_of, read_log
+from history.log import LogRow, consistent_read, has_base, head_of, read_log
 from history.models import Kind
 
 if TYPE_CHECKING:
@@ -33,15 +34,17 @@ class Committed:
 class Tail:
     """Where the log ends, and its rows after some seq: all, or as many as one look takes."""
 
-    epoch: int
-    head_seq: int
+    head: Base
     rows: list[Committed]
+    has_base: bool
+    """Whether the log goes on from where the room saw it last; else a backup was restored."""
 
 
-def read_tail(document_id: int, after: int) -> Tail:
+def read_tail(document_id: int, after: int, base: Base) -> Tail:
     """Rows after `after`, at most CATCH_UP_ROWS_MAX and about CATCH_UP_BYTES_MAX. Reads the database."""
     with consistent_read():
         head = head_of(document_id)
+        is_same_log = has_base(head, base)
         until = min(head.seq, after + conf().catch_up_rows_max)
         rows: list[Committed] = []
         bytes_left = conf().catch_up_bytes_max
@@ -50,7 +53,7 @@ def read_tail(document_id: int, after: int) -> Tail:
             bytes_left -= len(row.payload)
             if bytes_left < 0:
                 break
-    return Tail(head.epoch, head.seq, rows)
+    return Tail(Base(head.epoch, head.seq, bytes(head.hash)), rows, is_same_log)
 
 
 def _committed(row: LogRow) -> Committed:

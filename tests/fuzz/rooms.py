@@ -16,6 +16,7 @@ from history.crdt.roots import root_kinds
 from history.crdt.splits import with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id, MissingDependency, RefusedUpdate, Struct, decode_update
+from history.fates import Base
 from history.gate import Gate, GateBroken, Taken
 from history.models import Via
 from history.sessions import WriteSession
@@ -68,7 +69,9 @@ class Room:
             self._call("a row", intake.apply_update, with_splits(row, self.splits))
         state = intake.get_update()
         guard = Guard.of(state)
-        return Gate(intake, guard, owners={}, epoch=1, seq=0, state_bytes=len(state), measured_bytes=len(state))
+        return Gate(
+            intake, guard, owners={}, epoch=1, seq=0, base=Base(1, 0), state_bytes=len(state), measured_bytes=len(state)
+        )
 
     @property
     def known(self) -> dict[int, int]:

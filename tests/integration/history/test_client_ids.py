@@ -1,11 +1,13 @@
 """Under the lock of the head, the append says whose a Yjs client id is; the first who wrote under it."""
 
+from dataclasses import replace
+
 import pytest
 
 from documents.models import Document, Role
 from history.append import append, raise_epoch
 from history.fates import Base, PendingUpdate, Reason, Refused, Stored
-from history.models import Client, Head
+from history.models import Client, Head, Update
 from history.sessions import WriteSession
 from tests.builders import admitted_session, in_thread, make_document, make_session, make_user
 
@@ -74,11 +76,24 @@ def test_nothing_is_stored_that_was_judged_on_a_log_that_has_been_set_back() -> 
     assert Head.objects.get(document=document).seq == 2
 
 
+def test_a_log_that_has_grown_again_since_it_was_set_back_is_another_one() -> None:
+    document, ada, bob = _shared()
+    (seen,) = append([_pending(ada, 7)])
+    assert isinstance(seen, Stored)
+    base = Base(seen.epoch, seen.seq, seen.hash)
+    assert isinstance(append([_pending(bob, 8, base=base)])[0], Stored)  # others have written since
+    Update.objects.filter(document=document).delete()
+    Head.objects.filter(document=document).update(seq=0, hash=b"")
+    append([_pending(bob, 8)])
+    assert append([_pending(ada, 7, base=base)]) == [Refused(Reason.ROLLED_BACK)]  # at the same seq
+    append([_pending(bob, 8)])
+    assert append([_pending(ada, 7, base=replace(base, epoch=2))]) == [Refused(Reason.ROLLED_BACK)]  # beyond it
+    assert Head.objects.get(document=document).epoch == 3
+
+
 def test_many_who_notice_a_backup_begin_one_epoch() -> None:
     document, ada, _ = _shared()
     append([_pending(ada, 7)])
     for _ in range(3):
-        raise_epoch(document.pk, epoch=1, seq=9)
-    assert Head.objects.get(document=document).epoch == 2
-    raise_epoch(document.pk, epoch=2, seq=1)  # the log is where it was seen
+        raise_epoch(document.pk, epoch=1)
     assert Head.objects.get(document=document).epoch == 2

@@ -148,3 +148,15 @@ async def test_a_servers_own_write_passes_the_guard(no_watch: None, hub: Hub, ho
     await send_doc_update(document.name, update_that_types("honest", client_id=9))
     await stored(hub, document, 1)
     assert str(room.doc.get("text", type=Text)) == await folded_text(document) == "honest"
+
+
+async def test_the_gate_is_built_when_somebody_first_writes_and_not_on_opening(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["ada"]) as other:
+        await ada.until_synced()  # and has answered the server's question with all that it has
+        ada.show(ada.doc.client_id, 1, "{}")
+        await other.until(lambda: ada.doc.client_id in other.shown)
+        assert not hub.rooms[document.pk].judge.has_gate
+        ada.type("a")
+        await stored(hub, document, 1)
+        assert hub.rooms[document.pk].judge.has_gate

@@ -16,6 +16,7 @@ from history.models import Head, Session, Snapshot
 from realtime.bus import _rows_hint
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
+from realtime.tails import Committed
 from tests.integration.realtime.rooms import (
     empty,
     folded_text,
@@ -69,7 +70,16 @@ async def test_a_forged_hint_shows_nothing_and_adds_nothing(hub: Hub) -> None:
 
 
 def hint(document: Document, epoch: int, *, seq: int, update: bytes) -> dict[str, Any]:
-    return _rows_hint(document_id=document.pk, epoch=epoch, first_seq=seq, last_seq=seq, update=update, process="other")
+    return _rows_hint(
+        document_id=document.pk,
+        epoch=epoch,
+        first_seq=seq,
+        last_seq=seq,
+        update=update,
+        behind=b"",
+        hash_=b"",
+        process="other",
+    )
 
 
 async def test_a_hint_that_leaves_a_gap_is_filled_from_the_log(hub: Hub, another_process: Callable[[], Hub]) -> None:
@@ -83,12 +93,14 @@ async def test_a_hint_that_leaves_a_gap_is_filled_from_the_log(hub: Hub, another
         ada.type("b")
         await stored(hub, document, 2)
         rows = await rows_of(document)
-        room.advance_by_hint(2, 2, rows[1][2])
+        room.advance_by_hint(Committed(first_seq=2, last_seq=2, update=rows[1][2]), behind=b"", hash_=b"")
         async with asyncio.timeout(10):
             await room.catch_up()
         assert str(room.doc.get("text", type=Text)) == ada.text == "ba"
-        room.advance_by_hint(1, 1, rows[0][2])  # late and repeated
-        room.advance_by_hint(2, 2, rows[1][2])
+        room.advance_by_hint(
+            Committed(first_seq=1, last_seq=1, update=rows[0][2]), behind=b"", hash_=b""
+        )  # late and repeated
+        room.advance_by_hint(Committed(first_seq=2, last_seq=2, update=rows[1][2]), behind=b"", hash_=b"")
         assert room.seq == 2
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import transaction
 from pytest_django import Settings
 
 from documents.models import Document, Role
 from documents.roles import access_changed
+from history.models import Head, Update
+from history.writes import append_update
 from realtime.bus import PROCESSES_GROUP, group_of
 from realtime.hub import Hub
 from realtime.protocols.awareness import Claim
@@ -46,6 +49,31 @@ async def test_a_rule_that_fails_for_one_keeps_nobody_else_in(quick_watch: None,
         settings.PALIMPSEST = {**settings.PALIMPSEST, "ROLE_FOR": rule}
         await sync_to_async(access_changed)(document)
         await bob.until(lambda: bob.closed == 4403)
+
+
+@pytest.mark.parametrize("rows_since", [1, 2, 3])
+async def test_a_backup_is_noticed_though_its_log_has_grown_again_before_anybody_looked(
+    quick_watch: None, hub: Hub, rows_since: int
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for number in (1, 2, 3):
+            ada.type("a")
+            await stored(hub, document, number)
+        await sync_to_async(_restore_and_write)(document, rows_since)
+        await ada.until(lambda: ada.closed == 1013)
+    async with Socket(document.name, user=people["ada"]) as again:
+        await again.until(lambda: sorted(again.text) == ["a", *"n" * rows_since])
+
+
+@transaction.atomic
+def _restore_and_write(document: Document, rows: int) -> None:
+    kept = Update.objects.get(document=document, seq=1)
+    Update.objects.filter(document=document, seq__gt=1).delete()
+    Head.objects.filter(document=document).update(seq=1, hash=kept.hash, at=kept.at)
+    for number in range(rows):
+        append_update(make_session(document), update_that_types("n", client_id=100 + number))
 
 
 async def test_a_database_restored_from_a_backup_is_noticed(quick_watch: None, hub: Hub) -> None:

@@ -190,11 +190,12 @@ async def test_refused_updates_that_cannot_be_kept_close_the_socket_so_that_its_
 async def test_who_has_written_is_known_in_a_process_where_nobody_has(
     no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    document, people = await shared_document(ada=Role.VIEWER, eve=Role.VIEWER)
     await Client.objects.acreate(document=document, client_id=7, actor=str(people["ada"].pk))
     async with Socket(document.name, user=people["eve"]) as eve, Socket(document.name, user=people["ada"]) as ada:
         await asyncio.gather(eve.until_synced(), ada.until_synced())
         room = hub.rooms[document.pk]
+        assert not room.judge.has_gate
         await eventually(lambda: room.judge.owner_of(7) == str(people["ada"].pk))
         eve.show(7, 1, '{"user": {"name": "ada"}}')
         eve.show(8, 1, '{"user": {"name": "eve"}}')
