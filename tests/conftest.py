@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pytest_django import DjangoDbBlocker
 
 from config.stack.accounts import scratch_folder
 from config.stack.services import Postgres, Valkey, scratch_services
 from tests.clients.driver import NodeClients
 from tests.clients.stack import Database, Stack, migrated_database, redis_url_apart
+
+hypothesis_settings.register_profile("untimed", deadline=None)  # how long an example takes is no result of a test
+hypothesis_settings.load_profile("untimed")
 
 
 @dataclass(frozen=True, slots=True)

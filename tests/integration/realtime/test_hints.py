@@ -154,6 +154,6 @@ async def test_a_hint_of_many_rows_carries_what_goes_on_as_one_struct(no_watch: 
             for seq, update in enumerate(typed("a" * 1000), start=1)
         ]
         await deaf.open(document)
-        hub.bus.publish_rows(hub.rooms[document.pk], rows)
+        hub.bus.publish_rows(hub.rooms[document.pk], rows, behind=b"", hash_=b"")
         await eventually(partial(deaf.has_missed, 1))
     assert [struct.length for struct in decode_update(deaf.missed[0]["update"]).structs] == [1000]
