@@ -12,6 +12,7 @@ from history.crdt.guard import TYPE_DEPTH_MAX, Guard
 from history.crdt.lib0 import var_string, var_uint
 from history.crdt.updates import decode_update
 from history.errors import UpdateRefused
+from history.fates import Base
 from history.gate import Gate, TakesLong
 from history.models import Via
 from history.sessions import WriteSession
@@ -110,7 +111,9 @@ async def test_rows_that_another_process_told_of_are_followed_as_few_structs(
 
 async def test_a_large_document_is_not_even_encoded_to_find_that_reading_it_anew_takes_long() -> None:
     session = WriteSession(document_id=1, user=None, via=Via.API, opened_at=timezone.now(), requires_role=False)
-    large = Gate(Doc(skip_gc=True), Guard(), owners={}, epoch=1, seq=0, state_bytes=0, measured_bytes=0)
+    large = Gate(
+        Doc(skip_gc=True), Guard(), owners={}, epoch=1, seq=0, base=Base(1, 0), state_bytes=0, measured_bytes=0
+    )
     large.take(update_that_types("a\U0001f600", client_id=1), session)
     large.state_bytes = 100_000  # says it, and is not: who encodes it finds it small
     between_the_halves = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
