@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import OperationalError
 
 from documents.models import Membership, Role
 from documents.opening import create_document
@@ -210,8 +211,11 @@ class FaultRun:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self._look(replace=True)
-            while len(self._open) < self.size.rooms and self.ground.postgres.running:
-                await self._open_room()
+            with contextlib.suppress(
+                OperationalError
+            ):  # PostgreSQL was killed just now: the next look opens it
+                while len(self._open) < self.size.rooms and self.ground.postgres.running:
+                    await self._open_room()
 
     async def _push(self) -> None:
         while self.size.pushes and not self._is_over:
