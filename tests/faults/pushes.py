@@ -5,6 +5,7 @@ import base64
 import contextlib
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from celery import Celery
@@ -30,14 +31,15 @@ class Push:
 
 
 class Pushes:
-    """Sends `push_document_update`, each with a token `task.<number>` and a client id of its own (`clients`)."""
+    """Sends `push_document_update`, each with a token `task.<number>` and a client id of its own. `announce` is told of
+    the room and the client id before the broker is: Celery is quick."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, *, announce: Callable[[str, int], None] = lambda room, client: None) -> None:
+        self._announce = announce
         broker = broker_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
         self._app = Celery(broker=broker)
         self._numbers = itertools.count(1)
         self._pushes: dict[str, list[Push]] = {}
-        self.clients: dict[str, set[int]] = {}
         self.resent = 0
 
     async def push(self, room: str) -> None:
@@ -45,7 +47,7 @@ class Pushes:
         token = f"task.{next(self._numbers)}"
         doc: Doc[Array[str]] = Doc()
         doc.get("seen", type=Array).append(token)
-        self.clients.setdefault(room, set()).add(doc.client_id)
+        self._announce(room, doc.client_id)
         push = Push(token, room, base64.b64encode(doc.get_update()).decode())
         self._pushes.setdefault(room, []).append(push)
         await self._send(push)

@@ -100,7 +100,7 @@ class FaultRun:
         self.ledger = Ledger(ground.database)
         self.injector = Injector(ground, self.compare)
         self.result = Result(seed)
-        self.pushes = Pushes(ground.valkey.url)
+        self.pushes = Pushes(ground.valkey.url, announce=self._note_pushed)
         self._say = say
         self._is_over = False
         self._rng = random.Random(seed)
@@ -196,9 +196,10 @@ class FaultRun:
 
     # What goes on all along
 
+    def _note_pushed(self, room: str, client: int) -> None:
+        self.ledger.note(room, tokens=(), users={client: None})
+
     async def _look(self, *, replace: bool) -> None:
-        for room, clients in self.pushes.clients.items():
-            self.ledger.note(room, tokens=(), users=dict.fromkeys(clients))
         for room, news in (await self.crowd.news()).items():
             self.ledger.note(room, tokens=news.tokens, users=news.users)
             if replace and room in self._open and len(self.ledger.seen[room]) >= self.size.room_edits_max:
@@ -211,9 +212,7 @@ class FaultRun:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self._look(replace=True)
-            with contextlib.suppress(
-                OperationalError
-            ):  # PostgreSQL was killed just now: the next look opens it
+            with contextlib.suppress(OperationalError):  # PostgreSQL was killed just now: the next look opens it
                 while len(self._open) < self.size.rooms and self.ground.postgres.running:
                     await self._open_room()
 
