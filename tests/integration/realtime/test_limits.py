@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+from pycrdt import Doc, Text
 
 from documents.models import Role
 from realtime.connections import Connection
@@ -18,6 +19,8 @@ BETWEEN_THE_HALVES = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
 """Client 2 types an x into the emoji that client 1 wrote second."""
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
+
+QUERY_AWARENESS = b"\x03"
 
 
 @pytest.mark.parametrize(
@@ -194,3 +197,41 @@ async def test_bytes_are_paced_as_well(hub: Hub, settings: Any, monkeypatch: pyt
         assert len(await rows_of(document)) == 1
         may_go_on.set()
         await stored(hub, document, 2)
+
+
+async def test_a_frame_holds_no_more_messages_than_the_setting(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "MESSAGES_PER_FRAME_MAX": 2}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.send(QUERY_AWARENESS * 2)
+        ada.type("a")
+        await stored(hub, document, 1)
+        ada.send(QUERY_AWARENESS * 3)
+        await ada.until(lambda: ada.closed == 1008)
+
+
+async def test_a_socket_is_asked_for_no_more_than_the_setting(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ASKS_MAX": 0}
+    document, people = await shared_document(ada=Role.OWNER)
+    doc: Doc[Any] = Doc(client_id=9)
+    doc.get("text", type=Text).insert(0, "a")
+    known = doc.get_state()
+    doc.get("text", type=Text).insert(1, "b")
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.send(encode_update(doc.get_update(known)))
+        await ada.until(lambda: ada.denied == 1)
+
+
+async def test_a_network_of_one_customer_is_one_address(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "SOCKETS_PER_ADDRESS_MAX": 1}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"], address="2001:db8:1:2::1") as ada:
+        await ada.until_synced()
+        async with (
+            Socket(document.name, user=people["bob"], address="2001:db8:1:2::2") as neighbour,
+            Socket(document.name, user=people["bob"], address="2001:db8:1:3::2") as elsewhere,
+        ):
+            await asyncio.gather(neighbour.until_answered(), elsewhere.until_answered())
+            assert (neighbour.closed, elsewhere.closed) == (1013, None)

@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from realtime.bus import _parts, group_of, signed
+from realtime.bus import _parts, group_of, signed, silence_seconds
 from realtime.hub import Hub
 from realtime.protocols.awareness import (
     AWARENESS_CLOCK_MAX,
@@ -231,3 +231,36 @@ async def test_a_message_that_is_not_signed_is_none_of_ours(no_watch: None, hub:
     for forged in (message, signed(message) | {"process": "another"}):
         with pytest.raises(ValueError, match="not signed"):
             hub.bus._hear(forged)
+
+
+@pytest.mark.parametrize("limit", ["AWARENESS_STATES_MAX", "AWARENESS_STATES_PER_SOCKET_MAX"])
+async def test_no_more_is_shown_than_the_setting(no_watch: None, hub: Hub, settings: Settings, limit: str) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, limit: 1}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.show(HERS, 1, "{}")
+        ada.show(HIS, 1, "{}")
+        ada.show(HERS, 2, '{"cursor":2}')
+        await ada.until(lambda: cursor_of(ada, HERS) == 2)
+        assert HIS not in ada.shown
+
+
+async def test_a_state_that_is_not_renewed_goes_after_the_settings_seconds(hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "AWARENESS_TIMEOUT_SECONDS": 0, "HEAD_CHECK_SECONDS": 0.1}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.show(HERS, 1, "{}")
+        await ada.until(lambda: HERS in ada.shown and ada.shown[HERS] is None)
+
+
+async def test_who_was_in_a_process_that_is_heard_no_more_is_gone(no_watch: None, hub: Hub) -> None:
+    async with ada_and_bob() as (document, _, _, bob):
+        hub.bus._is_joined = True
+        hub.bus._heard = {"dead": hub.now() - 2 * silence_seconds(), hub.bus._process: hub.now()}
+        hub.rooms[document.pk].hear_from("dead", [Claim("7", AwarenessEntry(7, 1, "{}"))])
+        await bob.until(lambda: bob.state_of(7) is not None)
+        await hub.bus.check()
+        await bob.until(lambda: bob.shown[7] is None)
+        assert cursor_of(bob, HERS) == 1

@@ -15,12 +15,14 @@ from history.errors import UpdateRefused
 from history.fates import Reason, Refused
 from history.models import Kind, Via
 from history.writes import append_update, write_session
+from realtime.closing import Closing
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_sync_step2, encode_update
 from tests.integration.realtime.rooms import (
     empty,
     eventually,
     folded_text,
+    refused_of,
     rows_of,
     shared_document,
     stored,
@@ -141,6 +143,90 @@ def deletion(doc: "Doc[Any]", text: Text) -> bytes:
     del text[:500]
     doc.unobserve(subscription)
     return emitted[0]
+
+
+async def test_what_a_full_document_does_not_take_is_kept(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_BYTES_MAX": 1000}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("x" * 1100)
+        await stored(hub, document, 1)
+        more = ada.type("more")
+        await ada.until(lambda: ada.denied == 1)
+        await hub.refusals.flushed()
+    assert await refused_of(document) == [(people["ada"].pk, "full", [more])]
+
+
+def three_roots() -> bytes:
+    doc: Doc[Any] = Doc(client_id=9)
+    for name in "abc":
+        doc.get(name, type=Text).insert(0, name)
+    return doc.get_update()
+
+
+def three_clients() -> bytes:
+    doc: Doc[Any] = Doc()
+    for client_id in (7, 8, 9):
+        doc.apply_update(update_that_types("x", client_id=client_id))
+    return doc.get_update()
+
+
+@pytest.mark.parametrize(
+    ("limit", "update"), [("DOCUMENT_ROOTS_MAX", three_roots()), ("DOCUMENT_CLIENTS_MAX", three_clients())]
+)
+async def test_a_document_has_no_more_roots_and_clients_than_the_settings(
+    hub: Hub, settings: Any, limit: str, update: bytes
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, limit: 2}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.send(encode_update(update))
+        await ada.until(lambda: ada.closed == 1008)
+    assert await rows_of(document) == []
+
+
+async def test_one_update_has_no_more_bytes_than_the_setting(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "UPDATE_BYTES_MAX": 1000}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("x" * 900)
+        await stored(hub, document, 1)
+        ada.type("x" * 1000)
+        await ada.until(lambda: ada.closed == 1009)
+    assert len(await rows_of(document)) == 1
+
+
+async def test_a_room_that_is_being_opened_takes_a_place_too(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "ROOMS_MAX": 1}
+    first, second = await documents(2)
+    may_go_on = asyncio.Event()
+
+    async def empty_later() -> "Doc[Any]":
+        await may_go_on.wait()
+        return Doc()
+
+    opening = asyncio.create_task(hub.open(first.pk, empty_later))
+    await eventually(lambda: hub._opening)
+    with pytest.raises(Closing, match="ROOMS_MAX"):
+        await hub.open(second.pk, empty)
+    may_go_on.set()
+    await opening
+    assert hub.rooms.keys() == {first.pk}
+
+
+async def test_who_comes_later_is_served_the_document_as_it_is_by_then(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for seq, text in ((1, "a"), (2, "ba")):
+            ada.type(text[0])
+            await stored(hub, document, seq)
+            async with Socket(document.name, user=people["ada"]) as later:
+                await later.until_synced()
+                assert later.text == text
 
 
 async def test_a_document_is_full_by_what_it_holds_and_not_by_how_many_keystrokes_it_took(

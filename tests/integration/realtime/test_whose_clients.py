@@ -9,7 +9,7 @@ from pycrdt import Doc, Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from history.models import Client
+from history.models import Client, Refusal
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_awareness, encode_sync_step2, encode_update
 from tests.integration.realtime.rooms import (
@@ -22,6 +22,7 @@ from tests.integration.realtime.rooms import (
     take_role_by_sql,
 )
 from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.test_rooms_and_bytes import deletion
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -248,3 +249,28 @@ async def test_whose_client_id_was_taken_is_answered_though_not_shown(no_watch: 
         ada.show(7, 1, "{}")
         await ada.until(lambda: ada.received.count(nothing_new) == 2)
         assert (ada.shown, ada.closed) == ({}, None)
+
+
+async def test_a_refusal_names_the_client_ids_that_it_was_for(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("ada")
+        await bob.until(lambda: bob.text == "ada")
+        bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="not ada: ")))
+        await bob.until(lambda: bob.denied == 1)
+        await hub.refusals.flushed()
+    assert (await Refusal.objects.aget(document=document)).clients == [ada.doc.client_id]
+
+
+async def test_what_a_reader_deletes_is_refused_and_kept(hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        ada.type("x" * 600)
+        await eve.until(lambda: len(eve.text) == 600)
+        deleted = deletion(eve.doc, eve.root)
+        eve.send(encode_update(deleted))
+        await eve.until(lambda: eve.denied == 1)
+        await hub.refusals.flushed()
+    assert await refused_of(document) == [(people["eve"].pk, "not_allowed", [deleted])]

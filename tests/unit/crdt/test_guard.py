@@ -375,3 +375,17 @@ def test_a_client_that_writes_a_key_as_if_it_never_had_is_refused_because_that_c
     guard.check(b"\x01\x01\x01\x01\xa8\x01\x00\x01\x7e\x00")
     with pytest.raises(RefusedUpdate, match="as if it never had"):
         guard.check(b"\x01\x01\x01\x01\x28\x01\x01m\x01k\x01\x7e\x00")
+
+
+def test_text_typed_behind_ones_own_value_in_an_array_is_refused() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc.get("list", type=Array).append(1.5)
+    with pytest.raises(RefusedUpdate):
+        Guard.of(doc.get_update()).check(bytes([1, 1, 1, 1, 0x84, 1, 0, 1, 0x78, 0]))
+
+
+def test_text_typed_behind_ones_own_and_before_what_stands_left_of_it_is_refused() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc.get("text", type=Text).insert(0, "ab")
+    with pytest.raises(RefusedUpdate):
+        Guard.of(doc.get_update()).check(bytes([1, 1, 1, 2, 0xC4, 1, 1, 1, 0, 1, 0x78, 0]))

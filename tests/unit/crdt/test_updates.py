@@ -209,3 +209,8 @@ def test_clients_that_build_on_each_other_are_looked_at_about_as_often_as_they_a
     looks = 0
     assert missing_dependency(Update(update.structs[:-1], []), {}) == (clients, 0)
     assert looks <= 3 * clients
+
+
+def test_a_deleted_range_that_ends_beyond_31_bits_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        decode_update(b"\x00\x01\x01\x01\x00" + b"\xff\xff\xff\xff\x0f")
