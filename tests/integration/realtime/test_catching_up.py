@@ -56,6 +56,28 @@ async def test_a_row_that_is_stored_while_a_room_is_being_loaded_is_not_left_to_
     await stored(hub, document, 1)
 
 
+async def test_a_document_is_listened_to_before_it_is_read(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _ = await shared_document()
+    events: list[str] = []
+    load, subscribe = hub.load, hub.bus.subscribe
+
+    async def noted_load(read: Any, *args: Any, **kwargs: Any) -> Any:
+        events.append(read.__name__)
+        return await load(read, *args, **kwargs)
+
+    async def noted_subscribe(document_id: int) -> None:
+        await subscribe(document_id)
+        events.append("subscribed")
+
+    monkeypatch.setattr(hub, "load", noted_load)
+    monkeypatch.setattr(hub.bus, "subscribe", noted_subscribe)
+    await hub.open(document.pk, empty)
+    assert events[0] == "subscribed"
+    assert make_ydoc.__name__ in events
+
+
 async def test_a_room_that_lacks_more_than_memory_has_room_for_is_loaded_anew(
     no_watch: None, hub: Hub, settings: Any
 ) -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.utils import timezone
@@ -15,12 +18,23 @@ from documents.models import Document, Membership, Role
 from history.crdt.updates import decode_update
 from history.errors import LogUnavailable
 from history.fates import PendingUpdate, Reason, Refused, Stored
+from history.models import Kind, Update, Via
+from history.writes import write_session
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
 from realtime.rooms import Room
 from tests.builders import typed
-from tests.integration.realtime.rooms import eventually, folded_text, rows_of, shared_document
+from tests.integration.realtime.rooms import (
+    empty,
+    eventually,
+    folded_text,
+    rows_of,
+    shared_document,
+    stored,
+    update_that_types,
+)
 from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.test_races import HeldAppend
 from tests.integration.realtime.test_rooms import hold_head, wait_until_held
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -154,3 +168,53 @@ async def test_what_gathers_into_a_row_is_joined_and_no_larger_than_what_is_read
     assert len(rows) < 20
     assert max(map(len, rows)) <= conf().off_loop_bytes
     assert [len(decode_update(row).structs) for row in rows] == [1] * len(rows)
+
+
+async def test_a_transaction_has_no_more_rows_than_the_setting(
+    no_watch: None, hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "APPEND_ROWS_MAX": 2}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    sizes: list[int] = []
+    append = hub.commits._append
+
+    async def measured(batch: Sequence[PendingUpdate]) -> Any:
+        sizes.append(len(batch))
+        return await append(batch)
+
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("0")
+        await bob.until(lambda: bob.text == "0")
+        hub.commits._append = measured
+        held = HeldAppend(hub)
+        ada.type("1")
+        await held.under_way.wait()
+        for writer in (bob, ada, bob):  # by turns, so that none shares a row
+            has_come = len(hub.commits._queue) + 1
+            writer.type("x")
+            await eventually(partial(has_in_line, hub, has_come))
+        held.may_go_on.set()
+        await stored(hub, document, 5)
+    assert sizes == [1, 2, 1]
+
+
+def has_in_line(hub: Hub, rows: int) -> bool:
+    return len(hub.commits._queue) == rows
+
+
+async def test_updates_of_one_session_share_a_row_only_where_they_are_of_one_kind(no_watch: None, hub: Hub) -> None:
+    document, _ = await shared_document()
+    room = await hub.open(document.pk, empty)
+    session = await sync_to_async(write_session)(document, actor=None, via=Via.TASK)
+    held = HeldAppend(hub)
+    for place, kind in enumerate((Kind.EDIT, Kind.SYNC, Kind.SYNC, Kind.EDIT)):
+        taken = await room.judge.take(session, update_that_types("x", client_id=7 + place))
+        assert taken is not None
+        hub.commits.submit(room, session, *taken, origin=None, kind=kind)
+        if place == 0:
+            await held.under_way.wait()
+    held.may_go_on.set()
+    await stored(hub, document, 3)
+    rows = Update.objects.filter(document=document).order_by("seq")
+    assert [row.kind async for row in rows] == [Kind.EDIT, Kind.SYNC, Kind.EDIT]

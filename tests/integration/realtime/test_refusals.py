@@ -1,13 +1,16 @@
 """A refusal of one session: what the others have in line behind it is judged again, and stored if it stands alone."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from documents.models import Role
-from realtime.hub import Hub
+from history.refusals import RefusedUpdate
+from realtime.hub import Hub, drain
 from tests.integration.realtime.rooms import (
     eventually,
+    refused_of,
     rows_of,
     shared_document,
     take_role_by_sql,
@@ -45,3 +48,33 @@ async def test_edits_in_line_behind_a_refused_one_are_stored_unless_they_build_o
     authors = [user for _, user, _ in await rows_of(document)]
     assert authors == [people["ada"].pk, people["ada"].pk, people["eve"].pk]
     assert await log_lacks_nothing(document)
+
+
+async def test_what_was_refused_is_kept_before_the_process_ends(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(eve=Role.VIEWER)
+    is_asked, is_waited_for, may_go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    keep, flushed = hub.refusals._keep, hub.refusals.flushed
+
+    async def held(refused: Sequence[RefusedUpdate]) -> None:
+        is_asked.set()
+        await may_go_on.wait()
+        await keep(refused)
+
+    async def noted() -> None:
+        is_waited_for.set()
+        await flushed()
+
+    monkeypatch.setattr(hub.refusals, "_keep", held)
+    monkeypatch.setattr(hub.refusals, "flushed", noted)
+    async with Socket(document.name, user=people["eve"]) as eve:
+        await eve.until_synced()
+        offline = eve.type("offline")
+        await is_asked.wait()
+        draining = asyncio.create_task(drain())
+        await eve.until(lambda: eve.closed == 1012)
+        await eventually(is_waited_for.is_set)
+        may_go_on.set()
+        await draining
+    assert await refused_of(document) == [(people["eve"].pk, "not_allowed", [offline])]

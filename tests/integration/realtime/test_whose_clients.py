@@ -119,6 +119,22 @@ async def test_relays_are_let_in_by_a_setting_and_logged_under_who_brought_them(
     assert await owners_of(document) == {}  # an id says nothing there
 
 
+async def test_relays_are_let_in_from_the_moment_the_setting_says_so(
+    no_watch: None, settings: Settings, hub: Hub
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("ada")
+        await bob.until(lambda: bob.text == "ada")
+        assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
+        settings.PALIMPSEST = {**settings.PALIMPSEST, "RELAYS": True}
+        bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="relayed: ")))
+        await ada.until(lambda: ada.text == "relayed: ada" or bob.denied > 0)
+        assert bob.denied == 0
+    assert [user for _, user, _ in await rows_of(document)] == [people["ada"].pk, people["bob"].pk]
+
+
 async def test_one_persons_tabs_share_their_client_ids(hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     async with Socket(document.name, user=people["ada"]) as one, Socket(document.name, user=people["ada"]) as two:
