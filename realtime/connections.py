@@ -59,8 +59,9 @@ class Connection:
         self._close = close
         self._is_gone = False
         self._refused = 0
-        self._asked_for: set[Id] = set()
-        self._asked_at: float | None = None
+        self._asked: Id | None = None
+        self._asked_at = 0.0
+        self._answered: set[Id] = set()
         now = room.hub.now()
         self._updates_left = TokenBucket(rate=conf().updates_per_second, burst=conf().updates_burst, now=now)
         self._bytes_left = TokenBucket(rate=conf().bytes_per_second, burst=conf().bytes_burst, now=now)
@@ -134,7 +135,7 @@ class Connection:
                 await self.outbox.room_for_answers()
                 self.outbox.offer(self.room.sync_step2(state_vector))
             case SyncStep2(update):
-                self._asked_at = None
+                self._has_answered()
                 await self._write(update, may_ask=False)
             case Update(update):
                 await self._write(update, may_ask=True)
@@ -180,20 +181,24 @@ class Connection:
 
     def ask_for_missing(self, missing: MissingDependency, sync_step1: bytes) -> bool:
         """Ask the client for what its last update builds on. Whether that, and all that it sends meanwhile, is in the
-        answer to come; False when it has been asked for the same before and did not have it."""
+        answer to come; False when it has answered that question before and did not have it."""
         now = self.room.hub.now()
-        if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_SECONDS:
+        if self._asked is not None and now - self._asked_at < ASK_AGAIN_SECONDS:
             return True
-        if self._asked_for:
+        if self._answered:
             known = decode_state_vector(self.room.doc.get_state())
-            self._asked_for = {each for each in self._asked_for if each[1] >= known.get(each[0], 0)}
+            self._answered = {each for each in self._answered if each[1] >= known.get(each[0], 0)}
         unit = missing.client, missing.clock
-        if unit in self._asked_for or len(self._asked_for) >= conf().asks_max:
+        if unit in self._answered or len(self._answered) >= conf().asks_max:
             return False
-        self._asked_for.add(unit)
-        self._asked_at = now
+        self._asked, self._asked_at = unit, now
         self.outbox.offer(SharedMessage(sync_step1))
         return True
+
+    def _has_answered(self) -> None:
+        if self._asked is not None:
+            self._answered.add(self._asked)
+            self._asked = None
 
     def readmit(self, admission: Admission) -> None:
         """Take over what the user may do now; without any right the socket is closed."""

@@ -146,3 +146,21 @@ async def test_what_nobody_foresaw_is_logged_without_what_it_says(
     assert "KeyError" in logged
     assert "in broken" in logged
     assert "what somebody wrote" not in logged.replace('raise KeyError("what somebody wrote")', "")
+
+
+async def test_a_question_whose_answer_is_late_is_asked_again_and_nothing_refused(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    monkeypatch.setattr("realtime.connections.ASK_AGAIN_SECONDS", 0.0)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.root.insert(0, "x")  # not sent
+        ada.reads.clear()  # and no question is read
+        ada.type("y")
+        ada.type("z")
+        (connection,) = hub.rooms[document.pk].connections
+        await eventually(lambda: len(connection.outbox._waiting) >= 1)
+        ada.reads.set()
+        await eventually(lambda: str(hub.rooms[document.pk].doc.get("text", type=Text)) == "zyx")
+        assert ada.denied == 0
