@@ -112,7 +112,7 @@ class _Facts:
 
     __slots__ = ("branches", "collected", "depths", "keyed", "known", "low_surrogates", "places", "roots", "sequences")
 
-    def __init__(self) -> None:
+    def __init__(self, branches: Branches | None = None) -> None:
         self.known: dict[int, int] = {}
         """The state vector."""
         self.places: dict[int, _Runs] = {}
@@ -126,7 +126,7 @@ class _Facts:
         self.low_surrogates: dict[int, set[int]] = {}
         """By client, the clocks of the second halves of characters beyond U+FFFF."""
         self.roots: set[str] = set()
-        self.branches = Branches()
+        self.branches = branches or Branches()
         self.keyed: set[tuple[int, Place]] = set()
         """Which client has written which key."""
 
@@ -138,9 +138,10 @@ class _Facts:
         self.depths.update(newer.depths)
         self.roots |= newer.roots
         for client, runs in newer.places.items():
-            mine = self.places.setdefault(client, _Runs())
-            for start, value in zip(runs.starts, runs.values, strict=True):
-                mine.put(start, value)
+            mine = self.places.setdefault(client, runs)
+            if mine is not runs:
+                for start, value in zip(runs.starts, runs.values, strict=True):
+                    mine.put(start, value)
         for client, spans in newer.collected.items():
             self.collected.setdefault(client, []).extend(spans)
         for client, clocks in newer.low_surrogates.items():
@@ -267,7 +268,7 @@ class _Pass:
     def __init__(self, base: _Facts, limits: Limits, *, judging: bool) -> None:
         self.base = base
         self.limits = limits
-        self.new = _Facts()
+        self.new = _Facts(base.branches.more())
         self.judging = judging
         self.checked_place: Place | None = None
         self.checked_kind: Kind | None = None

@@ -1,6 +1,7 @@
 """A room without sockets and without a log: one input goes through it in the product's own order."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -175,7 +176,7 @@ class Room:
             set(facts.roots),
             set(facts.keyed),
             {client: list(starts) for client, (starts, _) in facts.branches.by_client.items()},
-            {unit: list(children) for unit, children in facts.branches.children.items()},
+            deepcopy(facts.branches.children),
         )
 
     def reading(self) -> dict[str, Any]:

@@ -82,6 +82,20 @@ def test_judging_changes_nothing() -> None:
         guard.commit(verdict)
 
 
+def test_the_branches_of_an_update_that_is_not_committed_are_gone_with_the_next() -> None:
+    text, other, later = (
+        one_struct(var_string("abc"), kind=4),
+        b"\x01\x01\x02\x00\xc4\x01\x00\x01\x01\x01x\x00",
+        b"\x01\x01\x03\x00\xc4\x01\x01\x01\x02\x01y\x00",
+    )
+    guard = guard_of(text)
+    stale = guard.check(other)
+    guard.commit(guard.check(later))
+    assert list(guard._facts.branches.rows.starts) == list(guard_of(text, later)._facts.branches.rows.starts)
+    with pytest.raises(AssertionError, match="last update"):
+        guard.commit(stale)
+
+
 def test_truncation_at_every_byte_is_malformed() -> None:
     rows = random_history(6)
     guard = Guard()
