@@ -11,6 +11,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from documents.models import Membership, Role
 from history.crdt.content import canonical
 from history.errors import LogUnavailable, OutcomeUnknown
+from history.fates import Stored
 from history.folds import document_at
 from history.models import Kind, Session, Update, Via
 from history.signals import log_appended
@@ -74,8 +75,8 @@ def test_a_restore_is_told_to_open_editors_once(
 ) -> None:
     told: list[int] = []
 
-    def hear(*, seq: int, **_: Any) -> None:
-        told.append(seq)
+    def hear(*, stored: Stored, **_: Any) -> None:
+        told.append(stored.seq)
 
     log_appended.connect(hear)
     try:
