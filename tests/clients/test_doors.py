@@ -54,7 +54,7 @@ async def test_a_viewers_edit_is_not_taken_and_is_denied_and_the_socket_stays(
     await vic.watch("words")
 
     await vic.type("!")
-    assert "may read" in (await vic.wait_event("denied"))["reason"]
+    assert "may not write" in (await vic.wait_event("denied"))["reason"]
 
     await ed.type(" more")
     await vic.watch(" more")
