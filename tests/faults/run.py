@@ -175,13 +175,26 @@ class FaultRun:
         await self.crowd.stop_rooms([room])
         try:
             await self._until_pushed(room)
-            agreed = await self.crowd.agreed(room, timeout_seconds=self.size.agree_seconds)
+            agreed = await self._agreed_with_log(room)
         except (NodeError, TimeoutError) as error:
             self.ledger.wrong.append(f"{room}: {error}")
             return
         await self._look(replace=False)
         self._hashes[room] = agreed
         await self.crowd.close_room(room)
+
+    async def _agreed_with_log(self, room: str) -> str:
+        """What all in a room hold, once the log holds the same: what the socket of somebody who left still had in line
+        is stored, and shown, a little later. Raises: NodeError, TimeoutError."""
+        deadline = time.monotonic() + self.size.agree_seconds
+        while time.monotonic() < deadline:
+            agreed = await self.crowd.agreed(room, timeout_seconds=self.size.agree_seconds)
+            with contextlib.suppress(OperationalError):
+                fold = (await self.ground.database.folded(room)).get_update()
+                if await self.crowd.content_hash(fold) == agreed:
+                    return agreed
+            await asyncio.sleep(LOOK_SECONDS)
+        raise TimeoutError("its clients hold something else than its log")
 
     async def _until_pushed(self, room: str) -> None:
         """Each edit that Celery was asked for in a room is seen there. Raises: TimeoutError."""

@@ -12,7 +12,7 @@ from history.gate import Gate, Taken
 __all__ = ["application"]
 
 
-def _take(self: Any, update: bytes, **_: Any) -> Taken:
+def _take(self: Any, update: bytes, *_: Any, **__: Any) -> Taken:
     return Taken(update, {struct.client for struct in decode_update(update).structs})
 
 
