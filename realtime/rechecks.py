@@ -32,6 +32,7 @@ class Rechecks:
         self._hub = hub
         self._rooms_due: dict[Room, set[Credential] | None] = {}
         self._rooms_busy: set[Room] = set()
+        self._entered: dict[Room, set[Credential]] = {}
         self._accounts_due: set[str] = set()
         self._accounts_busy = False
         self._looked_up_at: dict[Credential, float] = {}
@@ -45,8 +46,15 @@ class Rechecks:
         """Somebody has come who was admitted after `since`. What was told of meanwhile did not find them here, and of a
         room that was not open nobody was told."""
         room = connection.room
-        if max(room.opened_at, room.rights_told_at, self.told_at) >= since:
-            self.look_at_room_soon(room, {connection.session.credential})
+        if max(room.opened_at, room.rights_told_at, self.told_at) < since:
+            return
+        if room not in self._entered:
+            self._hub.spawn(self._look_at_entered(room))
+        self._entered.setdefault(room, set()).add(connection.session.credential)
+
+    async def _look_at_entered(self, room: Room) -> None:
+        """All who came while the look before was under way; it keeps no other look waiting."""
+        await self.look_at_room(room, self._entered.pop(room))
 
     def look_at_room_soon(self, room: Room, whom: Iterable[Credential] | None = None) -> None:
         """Ask again what these people may do in a room, everyone where none are named; close or downgrade those who
