@@ -66,6 +66,8 @@ class Bus:
         self._process = secrets.token_hex(8)
         self._channel: str | None = None
         self._subscribed: set[int] = set()
+        self._leaving: set[int] = set()
+        """Whose groups the layer has yet to take this process out of."""
         self._membership = asyncio.Lock()
         self._is_joined = False
         self._outgoing: deque[tuple[str, dict[str, Any], int]] = deque()
@@ -78,22 +80,19 @@ class Bus:
 
     async def ready(self) -> None:
         """Join the group of all processes, for the first time or again."""
-        await self._join(PROCESSES_GROUP)
+        await self._join()
 
     async def subscribe(self, document_id: int) -> None:
         """Hear of a document from now on; a layer that is away is tried again by the watch."""
         self._subscribed.add(document_id)
-        await self._join(group_of(document_id))
+        await self._join(document_id)
 
     async def unsubscribe(self, document_id: int) -> None:
+        """Hear of a document no more; a layer that is away is told again by the watch."""
         self._subscribed.discard(document_id)
-        if self._layer is not None and self._channel is not None:
-            try:
-                async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
-                    if document_id not in self._subscribed:  # else it was opened again meanwhile
-                        await self._layer.group_discard(group_of(document_id), self._channel)
-            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
-                logger.info("channel layer: group_discard failed: %s", type(error).__name__)
+        if len(self._leaving) < conf().rooms_max:  # else the layer forgets it by itself, in a day
+            self._leaving.add(document_id)
+        await self._leave(document_id)
 
     def publish_rows(self, room: "Room", rows: "Sequence[Committed]", *, behind: bytes, hash_: bytes) -> None:
         """Tell the other processes of rows of one document, contiguous and in order, with the hash of the row before
@@ -137,6 +136,9 @@ class Bus:
         if not self._is_joined or now - self._heard.get(self._process, 0.0) > silence:
             await self._rejoin(now)
             return
+        for document_id in list(self._leaving):
+            if not await self._leave(document_id):
+                break
         silent = {name for name, at in self._heard.items() if now - at > silence}
         for process in silent:
             del self._heard[process]
@@ -149,10 +151,10 @@ class Bus:
         hangs costs the watch a second, not one for each room."""
         self._heard = {process: now for process in self._heard if process != self._process}
         self._is_joined = True  # until a join fails
-        if not await self._join(PROCESSES_GROUP):
+        if not await self._join():
             return
         for document_id in list(self._subscribed):
-            if not await self._join(group_of(document_id)):
+            if not await self._join(document_id):
                 return
             self.ask_for_presence(document_id)
 
@@ -165,19 +167,36 @@ class Bus:
                 for document_id in list(self._subscribed):
                     await self.unsubscribe(document_id)
 
-    async def _join(self, group: str) -> bool:
-        """Whether the group was joined; where not, the watch joins all of them again."""
+    async def _join(self, document_id: int | None = None) -> bool:
+        """Join the group of all processes, or that of a document unless it is unsubscribed by then. Whether that could
+        be done; where not, the watch joins all of them again."""
         if self._layer is None:
             return True
         try:
             async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
                 if self._channel is None:
                     self._channel = await self._layer.new_channel("palimpsest")
-                await self._layer.group_add(group, self._channel)
+                if document_id is None or document_id in self._subscribed:
+                    group = PROCESSES_GROUP if document_id is None else group_of(document_id)
+                    await self._layer.group_add(group, self._channel)
         except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
             logger.info("channel layer: group_add failed: %s", type(error).__name__)
             self._is_joined = False
             return False
+        return True
+
+    async def _leave(self, document_id: int) -> bool:
+        """Leave the group of a document unless it is subscribed by then. Whether that could be done; where not, the
+        watch tries again: hints that nobody takes would fill this process's channel, and the key stay for a day."""
+        if self._layer is not None and self._channel is not None:
+            try:
+                async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
+                    if document_id not in self._subscribed:
+                        await self._layer.group_discard(group_of(document_id), self._channel)
+            except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
+                logger.info("channel layer: group_discard failed: %s", type(error).__name__)
+                return False
+        self._leaving.discard(document_id)
         return True
 
     def _publish(self, group: str, message: dict[str, Any]) -> None:
@@ -211,7 +230,7 @@ class Bus:
                 await asyncio.sleep(conf().layer_timeout_seconds)
 
     async def _listen(self) -> None:
-        await self._join(PROCESSES_GROUP)
+        await self._join()
         while True:
             try:
                 if self._channel is None:
@@ -221,7 +240,7 @@ class Bus:
                 logger.info("channel layer: cannot listen: %s", type(error).__name__)
                 self._is_joined = False  # it may have come back without its groups
                 await asyncio.sleep(conf().layer_timeout_seconds)
-                await self._join(PROCESSES_GROUP)
+                await self._join()
                 continue
             try:
                 self._hear(message)

@@ -41,6 +41,7 @@ def main() -> int:
     ):
         print(f"at rest, {name.replace('_', ' ')}: {before} before, {after} after")
     print(f"threads at rest: {', '.join(outcome.thread_names)}")
+    print(f"keys at rest: {', '.join(outcome.key_names)}")
     for worker, drift in enumerate(outcome.drift_percent):
         megabytes = [sample.memory_bytes[worker] / 2**20 for sample in outcome.samples]
         print(

@@ -71,6 +71,10 @@ class Window:
         told = [json.loads((self._folder / f"{pid}.json").read_text()) for pid in self._workers.pids if pid is not None]
         return tuple(sorted(name for each in told for name in each["thread_names"]))
 
+    def key_names(self) -> tuple[str, ...]:
+        """Of Valkey, to say which one is left."""
+        return tuple(sorted(key.decode() for key in cast("list[bytes]", self._valkey.keys())))
+
     def close(self) -> None:
         self._database.close()
         self._valkey.close()

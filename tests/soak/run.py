@@ -33,14 +33,15 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """`rested` are the counts at rest before and after, `thread_names` are of the latter; `samples` were taken in
-    between, under load."""
+    """`rested` are the counts at rest before and after, `thread_names` and `key_names` are of the latter;
+    `samples` were taken in between, under load."""
 
     edits: int
     scenes: int
     rested: tuple[Counts, Counts]
     samples: list[Sample]
     thread_names: tuple[str, ...] = ()
+    key_names: tuple[str, ...] = ()
 
     @property
     def grown(self) -> dict[str, tuple[int, int]]:
@@ -110,6 +111,7 @@ class Soak:
             rested=(before, after),
             samples=samples,
             thread_names=self._window.thread_names(),
+            key_names=self._window.key_names(),
         )
 
     @contextlib.asynccontextmanager

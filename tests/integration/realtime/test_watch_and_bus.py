@@ -233,3 +233,51 @@ async def test_groups_that_a_layer_lost_are_joined_again_though_its_heartbeat_ca
     monkeypatch.setattr(layer, "group_add", noted)
     monkeypatch.setattr(layer, "receive", restarted_empty)
     await eventually(lambda: group_of(document.pk) in joined)
+
+
+async def test_a_group_that_could_not_be_left_once_is_left_by_the_watch(
+    quick_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _ = await shared_document()
+    await hub.bus.ready()
+    room = await hub.open(document.pk, empty)
+    layer: Any = hub.bus._layer
+    group_discard, refusals, left = layer.group_discard, [TimeoutError()], []
+
+    async def refuse_once(group: str, channel: str) -> None:
+        if refusals:
+            raise refusals.pop()
+        await group_discard(group, channel)
+        left.append(group)
+
+    monkeypatch.setattr(layer, "group_discard", refuse_once)
+    room.drop("idle")
+    await eventually(lambda: left == [group_of(document.pk)])
+    assert not refusals
+
+
+async def test_a_room_that_ends_while_all_groups_are_joined_again_is_not_joined(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 10.0}
+    await hub.bus.ready()
+    rooms = [await hub.open((await shared_document())[0].pk, empty) for _ in range(2)]
+    layer: Any = hub.bus._layer
+    group_add, is_asked, may_answer, joined = layer.group_add, asyncio.Event(), asyncio.Event(), []
+
+    async def held(group: str, channel: str) -> None:
+        joined.append(group)
+        if group != PROCESSES_GROUP:
+            is_asked.set()
+            await may_answer.wait()
+        await group_add(group, channel)
+
+    monkeypatch.setattr(layer, "group_add", held)
+    rejoining = asyncio.create_task(hub.bus._rejoin(hub.now()))
+    await is_asked.wait()
+    [behind] = [room for room in rooms if group_of(room.document_id) not in joined]
+    behind.drop("idle")
+    await eventually(lambda: behind.document_id not in hub.bus._subscribed)
+    may_answer.set()
+    await rejoining
+    assert group_of(behind.document_id) not in joined
