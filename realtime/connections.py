@@ -147,10 +147,10 @@ class Connection:
 
     async def _write(self, update: bytes, *, may_ask: bool) -> None:
         refused_before = self._refused
-        if self._may_write and (may_ask or self.room.judge.has_gate):
+        if self.may_write and (may_ask or self.room.judge.has_gate):
             await self.room.write(self, update, may_ask=may_ask)
         elif await self.room.would_change(update):  # what comes with everybody who opens a document builds no gate
-            if self._may_write:
+            if self.may_write:
                 await self.room.write(self, update, may_ask=may_ask)
             else:
                 self.refuse(update, Reason.NOT_ALLOWED)
@@ -202,7 +202,7 @@ class Connection:
 
     def readmit(self, admission: Admission) -> None:
         """Take over what the user may do now; without any right the socket is closed."""
-        could_write, self.session.admission = self._may_write, admission
+        could_write, self.session.admission = self.may_write, admission
         if not admission.signed_in:
             self.close(Closing(CloseCode.SIGNED_OUT, "you are no longer signed in"))
         elif admission.role is None:
@@ -211,5 +211,5 @@ class Connection:
             self.tell(Reason.NOT_ALLOWED)
 
     @property
-    def _may_write(self) -> bool:
+    def may_write(self) -> bool:
         return self.session.admission.may_write

@@ -198,6 +198,9 @@ class Room:
         except (NotTaken, MissingDependency) as error:
             if connection is None:
                 raise
+            if not connection.may_write:  # any more: of what was in line, this built on what was refused
+                connection.refuse(update, Reason.NOT_ALLOWED)
+                return None
             if isinstance(error, NotTaken):
                 connection.refuse(update, error.reason, clients=error.clients)
             elif may_ask and connection.ask_for_missing(error, encode_sync_step1(self.doc.get_state())):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from documents.models import Role
+from documents.models import Membership, Role
 from history.refusals import RefusedUpdate
 from realtime.hub import Hub, drain
 from tests.integration.realtime.rooms import (
@@ -13,6 +13,7 @@ from tests.integration.realtime.rooms import (
     refused_of,
     rows_of,
     shared_document,
+    stored,
     take_role_by_sql,
 )
 from tests.integration.realtime.sockets import Socket
@@ -48,6 +49,41 @@ async def test_edits_in_line_behind_a_refused_one_are_stored_unless_they_build_o
     authors = [user for _, user, _ in await rows_of(document)]
     assert authors == [people["ada"].pk, people["ada"].pk, people["eve"].pk]
     assert await log_lacks_nothing(document)
+
+
+@pytest.mark.parametrize("lowered_to", [Role.VIEWER, None])
+async def test_what_builds_on_a_refused_edit_of_somebody_who_may_write_no_more_is_kept_and_not_asked_for(
+    no_watch: None, hub: Hub, lowered_to: Role | None
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        await bob.until_synced()
+        bob.type("0")
+        await stored(hub, document, 1)
+        before = len(bob.received)
+        held = HeldAppend(hub)
+        first = bob.type("1", at=1)
+        await held.under_way.wait()
+        second = bob.type("2", at=2)
+        await eventually(lambda: len(hub.commits._queue) == 1)
+        if lowered_to is None:
+            await take_role_by_sql(document, people["bob"])
+        else:
+            await Membership.objects.filter(document=document, user=people["bob"]).aupdate(role=lowered_to)
+        held.may_go_on.set()
+        await eventually(lambda: not hub.commits.has_more_for(hub.rooms[document.pk]))
+        kept: list[bytes] = []
+        async with asyncio.timeout(10):
+            while second not in kept:
+                await hub.refusals.flushed()
+                kept = [update for _, _, updates in await refused_of(document) for update in updates]
+        assert kept == [first, second]
+        assert not any(payload[:2] == b"\x00\x00" for payload in bob.received[before:])  # never a SyncStep1
+        if lowered_to is None:
+            await eventually(lambda: bob.closed == 4403)
+        else:
+            assert bob.closed is None
+    assert len(await rows_of(document)) == 1
 
 
 async def test_what_was_refused_is_kept_before_the_process_ends(
