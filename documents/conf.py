@@ -136,8 +136,9 @@ class Conf:
     """How often the heads and rights of all open rooms are compared with the database, in one query."""
     recheck_pause_seconds: float = 0.25
     """However many messages ask for it, a room's people, and all accounts, are looked at again this far apart."""
-    session_check_seconds: float = 60.0
-    """How often a socket's session is looked up where the database does not keep sessions (SESSION_ENGINE)."""
+    session_check_seconds: float = 50.0
+    """How often a socket's session is looked up where the database does not keep sessions (SESSION_ENGINE). The watch
+    does it, up to HEAD_CHECK_SECONDS later: one that has expired is noticed within a minute."""
     room_idle_seconds: float = 60.0
     """A room that nobody is in stays warm for this long."""
     catch_up_rows_max: int = 20_000

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.test import Client, override_settings
 from pytest_django import Settings
 
+from documents.conf import Conf
 from documents.models import Document, Membership, Role
 from documents.opening import delete_document
 from documents.roles import access_changed
@@ -265,6 +266,26 @@ async def test_sessions_that_only_a_cache_knows_are_looked_up_by_the_watch_and_o
         await sync_to_async(ada.sign_out)()
         hub.rechecks.look_at_accounts_soon(str(ada.user.pk))
         await by_ada.until(lambda: by_ada.closed == 4401)
+
+
+async def test_a_session_that_only_a_cache_knows_is_looked_up_within_a_minute(
+    dead_layer: None, no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+    document, ada, _ = await two_people()
+    async with ada.socket(document) as socket:
+        await socket.until_synced()
+        began = now = hub.now()
+        monkeypatch.setattr(hub, "now", lambda: now)
+        await hub.rechecks.check_accounts()
+        await sync_to_async(ada.sign_out)()  # of which nobody is told
+        for looks in range(1, 100):
+            now = began + looks * Conf().head_check_seconds
+            await hub.rechecks.check_accounts()
+            if hub.rechecks._looking_up:
+                break
+        assert now - began < 60
+        await socket.until(lambda: socket.closed == 4401)
 
 
 async def test_many_messages_are_one_look(no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
