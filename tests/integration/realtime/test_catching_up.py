@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from documents.models import Role
 from history.folds import make_ydoc
 from realtime.closing import Closing
 from realtime.hub import Hub
-from tests.builders import append_rows, make_session
-from tests.integration.realtime.rooms import empty, shared_document, stored, update_that_types
+from realtime.protocols.frames import encode_update
+from tests.builders import append_rows, make_session, typed
+from tests.integration.realtime.rooms import empty, folded_text, shared_document, stored, update_that_types
+from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -91,3 +94,19 @@ async def test_a_room_that_lacks_more_than_memory_has_room_for_is_loaded_anew(
     assert (room.closed, room.seq) == (True, 0)
     again = await hub.open(document.pk, empty)
     assert (again is room, again.seq) == (False, 3)
+
+
+async def test_what_builds_on_rows_that_nobody_told_of_is_taken_without_a_question(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    stored_elsewhere, here = typed("ab", client_id=7)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("0")
+        await stored(hub, document, 1)  # the gate is there: it has not read what comes now
+        before = len(ada.received)
+        await sync_to_async(append_rows)(await sync_to_async(make_session)(document), [stored_elsewhere])
+        ada.send(encode_update(here))
+        await stored(hub, document, 3)
+        assert not any(payload[:2] == b"\x00\x00" for payload in ada.received[before:])  # no SyncStep1
+        assert ada.denied == 0
+    assert sorted(await folded_text(document)) == ["0", "a", "b"]
