@@ -85,16 +85,22 @@ class Reader:
         return value
 
     def var_int(self) -> int:
-        """Read a signed integer of at most 63 bits: 6 bits and a sign first, then 7 bits a byte."""
+        """Read a signed integer of at most 53 bits in its shortest form: 6 bits and a sign first, then 7 bits a byte.
+
+        Yjs throws at a larger one, and yrs reads another number. JavaScript knows a negative zero."""
         byte = self.byte()
         negative = bool(byte & 0x40)
         value, shift = byte & 0x3F, 6
         while byte >= 0x80:
+            if shift > 48:
+                raise Malformed("a signed integer is longer than 53 bits")
             byte = self.byte()
             value |= (byte & 0x7F) << shift
             shift += 7
-            if shift > 69:
-                raise Malformed("a signed integer is longer than 63 bits")
+            if byte == 0:
+                raise Malformed("a signed integer is not in its shortest form")
+        if value > SAFE_INTEGER_MAX:
+            raise Malformed("a signed integer is longer than 53 bits")
         return -value if negative else value
 
     def var_bytes(self) -> bytes:

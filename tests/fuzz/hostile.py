@@ -64,6 +64,10 @@ HOSTILE_UPDATES: Mapping[str, bytes] = {
     "text on both sides of a unit": b"\1\1\1\0\xc4\2\0\2\0\1a\0",
     "bytes after the end": one_struct(b"\1a", kind=4) + b"\0",
     "an integer not in its shortest form": b"\x80\0\0",
+    "a number that is not in its shortest form": one_struct(b"\1\x7d\x80\0", kind=8),
+    "a number of 69 bits, which yrs and Yjs read differently": one_struct(
+        b"\1\x7d\xbf" + b"\xff" * 8 + b"\x7f", kind=8
+    ),
 }
 """By what they are: each is refused by a guard of any document."""
 
