@@ -59,8 +59,8 @@ class GateBroken(Exception):
     """Raised when pycrdt failed on an update that the guard had let through: build a new gate."""
 
 
-def _nobody_is_present(client_id: int) -> str | None:
-    return None
+def _nobody_is_present(client_id: int, session: WriteSession) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Gate:
     """`seq` is the last committed seq that the intake holds; a room's also holds the updates that are in flight.
 
     `owners`: by client id the actor who first wrote under it, as far as this process has heard; the append decides.
-    `present` tells whose an id is under which nobody has written yet: before who is or was here with it, nobody writes.
+    `is_anothers` tells whether an id that no account has written under is of somebody else who is here with it.
     `base` is where it was loaded. `state_bytes` is how much the intake holds at most: what was measured, and all that
     came since."""
 
@@ -90,7 +90,7 @@ class Gate:
     base: Base
     state_bytes: int
     measured_bytes: int
-    present: Callable[[int], str | None] = _nobody_is_present
+    is_anothers: Callable[[int, WriteSession], bool] = _nobody_is_present
 
     @classmethod
     def load(cls, document_id: int) -> "Gate":
@@ -140,8 +140,13 @@ class Gate:
                 self.owners[client] = session.actor
 
     def _foreign(self, clients: AbstractSet[int], session: WriteSession) -> AbstractSet[int]:
-        foreign = clients - session.claims
-        return {client for client in foreign if not session.owns(self.owners.get(client) or self.present(client))}
+        if session.may_relay:
+            return frozenset()
+        return {client for client in clients - session.claims if not self._may_write_under(client, session)}
+
+    def _may_write_under(self, client: int, session: WriteSession) -> bool:
+        owner = self.owners.get(client)
+        return session.owns(owner) if owner else not self.is_anothers(client, session)
 
     def follow(
         self,

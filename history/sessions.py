@@ -44,7 +44,12 @@ class WriteSession:
 
     def owns(self, owner: str | None) -> bool:
         """Whether it may write under a client id of `owner` (an `actor`; None where nobody has written under it)."""
-        return not owner or owner == self.actor or not self.requires_role or conf().relays
+        return not owner or owner == self.actor or self.may_relay
+
+    @property
+    def may_relay(self) -> bool:
+        """Whether it may bring what was written under anybody's client id."""
+        return not self.requires_role or conf().relays
 
     @property
     def actor(self) -> str:

@@ -173,7 +173,7 @@ class Judge:
                     room.drop("the document has to be loaded again")
                     raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
                 await self._hub.compute(_follow_all, gate, tail.rows)
-            gate.present = room.awareness.user_of
+            gate.is_anothers = room.is_anothers
             if not room.closed:
                 self._gate = gate
         finally:

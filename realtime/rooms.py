@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pycrdt import Doc
 
@@ -89,6 +89,8 @@ class Room:
         self._catch_ups_asked = 0
         self._catch_ups_done = 0
         self._not_shown: list[tuple[Entry, Stored]] = []
+        self._held_off: set[Connection] = set()
+        """Those of whom something was refused because another connection uses their client id."""
 
     # Who is here
 
@@ -99,9 +101,40 @@ class Room:
     def leave(self, connection: "Connection") -> None:
         self.connections.discard(connection)
         self.idle_since = self.hub.now()
+        self._held_off.discard(connection)
         gone = self.awareness.remove_owner(connection)
         if not self.closed:
             self.show(gone, as_user=connection.identity.user)
+            if not connection.session.actor:
+                self._ask_who_was_held_off()
+
+    def is_anothers(self, client_id: int, session: WriteSession) -> bool:
+        """Whether a client id that no account has written under is of somebody else who is here with it.
+
+        An account's stays its own while it is remembered; nobody's is its connection's, until that ends. Of people
+        without an account the address alone tells whether it may be one of them whose old socket hangs; how it is in
+        another process is not known here."""
+        if user := self.awareness.user_of(client_id):
+            return user != session.actor
+        owner = cast("Connection | str | None", self.awareness.owner_of(client_id))
+        if owner is None:
+            return False
+        if isinstance(owner, str):
+            return bool(session.actor)
+        return owner.session is not session and (bool(session.actor) or owner.session.ip != session.ip)
+
+    def _is_nobodys_who_is_here(self, client_id: int) -> bool:
+        has_account = self.judge.owner_of(client_id) or self.awareness.user_of(client_id)
+        return not has_account and self.awareness.owner_of(client_id) is not None
+
+    def _ask_who_was_held_off(self) -> None:
+        """A connection of nobody's has ended, and its client ids are free: as where somebody has reconnected from
+        elsewhere, and only now the old socket is known to be dead."""
+        asked, self._held_off = self._held_off, set()
+        if asked:
+            question = SharedMessage(encode_sync_step1(self.doc.get_state()))
+            for connection in asked:
+                connection.outbox.offer(question)
 
     @property
     def is_idle(self) -> bool:
@@ -185,6 +218,8 @@ class Room:
         await self.hub.commits.room_for_more()
         taken = await self._take_for(connection, connection.session, update, may_ask=may_ask)
         if taken is not None:
+            if not connection.session.actor and connection in self.connections:
+                self.awareness.wrote(taken[0].clients, owner=connection)
             self.hub.commits.submit(self, connection.session, *taken, origin=connection)
             if taken[0].splits:  # every process reads the document anew for it
                 connection.charge(self.stored_bytes)
@@ -203,6 +238,8 @@ class Room:
                 return None
             if isinstance(error, NotTaken):
                 connection.refuse(update, error.reason, clients=error.clients)
+                if connection in self.connections and any(map(self._is_nobodys_who_is_here, error.clients)):
+                    self._held_off.add(connection)
             elif may_ask and connection.ask_for_missing(error, encode_sync_step1(self.doc.get_state())):
                 return None
             else:

@@ -75,9 +75,9 @@ class AwarenessStates:
     or the other process, that last raised its clock and takes it along when it ends.
 
     A client belongs to its user, on any connection: a reconnection takes over while the old socket hangs. Nobody's
-    belongs to its owner, and once that has gone to whoever raises its clock: people without an account cannot be told
-    apart. `bound_user` says who has written under a client id; that user alone may show it, and takes it back from
-    whoever was quicker.
+    belongs to the connection that last wrote under it, or else to its owner, and once those have gone to whoever raises
+    its clock: people without an account cannot be told apart. `bound_user` says whose account has written under a
+    client id; that user alone may show it, and takes it back from whoever was quicker.
 
     Times are seconds of any one clock, `opened_at` too. At most `states_max` clients are shown, and as many that left
     are remembered, so that a copy relayed late does not bring them back, nor anybody else their client id."""
@@ -96,6 +96,8 @@ class AwarenessStates:
         self._bound_user = bound_user
         self._shown: dict[int, _Known] = {}
         self._owned: dict[Hashable, set[int]] = {}
+        self._writers: dict[int, Hashable] = {}
+        self._written: dict[Hashable, set[int]] = {}
         self._left: dict[int, _Known] = {}
         self._left_of: dict[str, dict[int, None]] = {}  # by user, the longest gone first
 
@@ -111,11 +113,14 @@ class AwarenessStates:
         return [Claim(shown.user, shown.entry) for shown in self._shown.values() if of(shown.owner)]
 
     def owner_of(self, client_id: int) -> Hashable | None:
+        """The connection, or other process, that is here with a client: it shows it, or wrote under it as nobody."""
         shown = self._shown.get(client_id)
-        return None if shown is None else shown.owner
+        return self._writers.get(client_id, None if shown is None else shown.owner)
 
     def user_of(self, client_id: int) -> str | None:
         """Whose a client is that is shown or remembered; None for one that is not, or that is nobody's."""
+        if client_id in self._writers:
+            return None
         known = self._shown.get(client_id) or self._left.get(client_id)
         return None if known is None else known.user or None
 
@@ -155,8 +160,17 @@ class AwarenessStates:
             self._hear(claim.entry, news, owner=owner, user=claim.user, now=now)
         return news.changes()
 
+    def wrote(self, client_ids: Iterable[int], *, owner: Hashable) -> None:
+        """Note under which client ids a connection of nobody's writes; they are its own until `remove_owner`."""
+        for client_id in client_ids:
+            self._disown_writer(client_id)
+            self._writers[client_id] = owner
+            self._written.setdefault(owner, set()).add(client_id)
+
     def remove_owner(self, owner: Hashable) -> tuple[AwarenessEntry, ...]:
         """Forget an owner whose connection ended; return the nulls, at raised clocks, to broadcast."""
+        for client_id in self._written.pop(owner, ()):
+            del self._writers[client_id]
         return self._remove(sorted(self._owned.get(owner, ())))
 
     def expire(self, now: float, timeout_seconds: float) -> tuple[AwarenessEntry, ...]:
@@ -207,6 +221,8 @@ class AwarenessStates:
         bound_user = self._bound_user(client_id)
         if bound_user:
             return user == bound_user
+        if client_id in self._writers:
+            return owner == self._writers[client_id]
         if known is None:
             return True
         return known.user == user if known.user else known.owner in (None, owner)
@@ -243,6 +259,11 @@ class AwarenessStates:
         del theirs[client_id]
         if not theirs:
             del self._left_of[left.user]
+
+    def _disown_writer(self, client_id: int) -> None:
+        writer = self._writers.pop(client_id, None)
+        if writer is not None:
+            self._written[writer].discard(client_id)
 
     def _disown(self, client_id: int) -> None:
         shown = self._shown.get(client_id)

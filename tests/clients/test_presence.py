@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pycrdt import Doc, Text
 
 from realtime.protocols.awareness import SHOWN_JSON_BYTES_MAX, AwarenessEntry, decode_awareness_update
-from realtime.protocols.frames import encode_awareness
+from realtime.protocols.frames import encode_awareness, encode_update
 from tests.clients.driver import Client, NodeClients
 from tests.clients.people import Cast, a_cast
 from tests.clients.stack import Stack, a_room
@@ -218,6 +219,28 @@ async def test_clocks_neither_close_nor_silence_somebody_without_an_account(
     for other in (near, eve):
         await other.wait_awareness(ann.client_id, state={"cursor": 2})
     await assert_nobody_was_closed(ann, near, eve)
+
+
+@pytest.mark.parametrize("on", [0, 1])
+async def test_who_has_an_account_takes_no_client_id_that_somebody_without_one_is_here_with(
+    open_stack: Stack, node: NodeClients, on: int
+) -> None:
+    room = a_room("taken")
+    cast = await open_stack.database.run(a_cast, a_room("people of " + room))
+    ann = await open_stack.join(node, "ann", room, on=0)
+    ed = await open_stack.join(node, "ed", room, on=on, headers=cast.cookies["ed"])
+    await ann.set_awareness(ANN)
+    await ed.wait_awareness(ann.client_id, state=ANN)
+    before = len(await ed.events())
+
+    forged: Doc[Any] = Doc(client_id=ann.client_id)
+    forged.get("t", type=Text).insert(0, "first!")
+    await ed.send_raw(encode_update(forged.get_update()))
+    await ed.wait_event("denied", after=before)
+    await ann.type("mine")
+
+    await ed.wait_seen("mine")
+    await assert_nobody_was_closed(ann, ed)
 
 
 @pytest.mark.parametrize("number", ["1e20", "100000000000000000000", "0.0000001", "0.00001", "1e21"])

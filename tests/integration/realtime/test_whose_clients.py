@@ -146,27 +146,6 @@ async def test_one_persons_tabs_share_their_client_ids(hub: Hub) -> None:
         assert two.denied == 0
 
 
-async def test_a_client_id_that_was_nobodys_passes_to_who_writes_under_it_next_and_no_further(
-    settings: Settings, hub: Hub
-) -> None:
-    settings.PALIMPSEST = {"OPEN_ROOMS": True}
-    _, people = await shared_document(ada=Role.OWNER)
-    async with Socket("open") as nobody:
-        await nobody.until_synced()
-        nobody.type("a")
-        document = await Document.objects.aget(name="open")
-        await stored(hub, document, 1)
-        assert await owners_of(document) == {nobody.doc.client_id: ""}
-        async with Socket("open", user=people["ada"]) as ada:  # has signed in, in the same editor
-            await ada.until(lambda: ada.text == "a")
-            ada.send(encode_update(forged(ada, client_id=nobody.doc.client_id, text="signed in ")))
-            await nobody.until(lambda: nobody.text == "signed in a")
-            assert await owners_of(document) == {nobody.doc.client_id: str(people["ada"].pk)}
-            nobody.send(encode_update(forged(nobody, client_id=nobody.doc.client_id, text="signed out ")))
-            await nobody.until(lambda: nobody.denied == 1)
-    assert await folded_text(document) == "signed in a"
-
-
 async def test_a_readers_edit_is_kept_for_them(hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER, eve=Role.VIEWER)
     async with Socket(document.name, user=people["eve"]) as eve:

@@ -320,6 +320,33 @@ def test_nobodys_client_passes_to_whoever_raises_its_clock_once_its_owner_has_go
     assert room.remove_owner("old") == ()
 
 
+@pytest.mark.parametrize("user", ["", "bob"])
+def test_what_somebody_without_an_account_writes_under_only_their_connection_shows_until_it_ends(user: str) -> None:
+    room = AwarenessStates()
+    told(room, [shows(1, 5)], owner="hers")
+    room.wrote([1, 2], owner="hers")
+    room.expire(30, 30)
+    for client_id in (1, 2):
+        assert told(room, [shows(client_id, 7)], owner="other", user=user) == UNHEARD
+        assert (room.owner_of(client_id), room.user_of(client_id)) == ("hers", None)
+    assert room.hear_claims([Claim(user, shows(2, 7))], owner="process", now=30).broadcast == ()
+    room.remove_owner("hers")
+    for client_id in (1, 2):
+        assert told(room, [shows(client_id, 7)], owner="other", user=user).added == (shows(client_id, 7),)
+
+
+def test_the_last_of_nobodys_connections_that_wrote_under_a_client_shows_it() -> None:
+    room = AwarenessStates()
+    room.wrote([1], owner="old")
+    told(room, [shows(1, 5)], owner="old")
+    room.wrote([1], owner="new")
+    assert told(room, [shows(1, 6)], owner="new").updated == (shows(1, 6),)
+    assert room.remove_owner("old") == ()
+    assert told(room, [shows(1, 7)], owner="other") == UNHEARD
+    room.remove_owner("new")
+    assert room.owner_of(1) is None
+
+
 def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_quicker() -> None:
     bound: dict[int, str] = {}
     room = AwarenessStates(bound_user=bound.get)
