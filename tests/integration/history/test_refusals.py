@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.test import Client as Browser
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
+from documents.conf import conf
 from documents.models import Document, Membership, Role
 from history.fates import Reason
 from history.models import Refusal
 from history.refusals import PART_BYTES_MAX, ROW_COST, RefusedUpdate, keep_refused, updates_of
 from history.sessions import WriteSession
 from history.tasks import purge_refused
-from tests.builders import admitted_session, make_document, make_session, make_user
+from tests.builders import admitted_session, in_thread, make_document, make_session, make_user
+from tests.integration.history.waiting import backend_waiting_for_a_lock
 
 pytestmark = pytest.mark.django_db
 
@@ -106,11 +109,38 @@ def test_it_is_kept_for_so_many_days(settings: Settings) -> None:
     settings.PALIMPSEST = {"REFUSED_DAYS": 10}
     document, _, bob, _ = _shared()
     for days in (9, 11):
-        session = admitted_session(document, bob)
-        _refuse(session, str(days).encode())
-        Refusal.objects.filter(session_id=session.id).update(last_at=timezone.now() - timedelta(days=days))
+        _refuse_days_ago(days, admitted_session(document, bob))
     assert purge_refused() == 1
     assert _kept(document) == [[b"9"]]
+
+
+def test_one_run_purges_a_bounded_number_the_oldest_first(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("history.tasks.PURGE_ROWS_MAX", 2)
+    settings.PALIMPSEST = {"REFUSED_DAYS": 10}
+    document, _, bob, _ = _shared()
+    for days in (11, 13, 12):
+        _refuse_days_ago(days, admitted_session(document, bob))
+    assert purge_refused() == 2
+    assert _kept(document) == [[b"11"]]
+    assert purge_refused() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_added_to_while_it_is_purged_stays() -> None:
+    document, _, bob, _ = _shared()
+    session = admitted_session(document, bob)
+    _refuse_days_ago(conf().refused_days + 1, session)
+    with transaction.atomic():
+        _refuse(session, b"new")
+        purging = in_thread(purge_refused)
+        backend_waiting_for_a_lock()
+    purging.result(30)
+    assert _kept(document) == [[str(conf().refused_days + 1).encode(), b"new"]]
+
+
+def _refuse_days_ago(days: int, session: WriteSession) -> None:
+    _refuse(session, str(days).encode())
+    Refusal.objects.filter(session_id=session.id).update(last_at=timezone.now() - timedelta(days=days))
 
 
 def test_a_sender_fetches_their_own_and_an_owner_everybodys() -> None:

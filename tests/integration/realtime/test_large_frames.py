@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,14 +11,18 @@ from pycrdt import Doc, Text
 
 from documents.conf import conf
 from documents.models import Role
+from history.crdt.guard import Guard, Verdict
+from history.crdt.splits import Splits
 from history.crdt.updates import MissingDependency
 from history.fates import Reason
 from history.gate import Gate, GateBroken
+from history.models import Kind
 from history.sessions import WriteSession
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_sync_step2, encode_update
-from tests.builders import admitted_session
+from tests.builders import admitted_session, append_rows, make_session
 from tests.integration.realtime.rooms import (
+    empty,
     eventually,
     folded_text,
     rows_of,
@@ -32,6 +36,9 @@ from tests.integration.realtime.test_races import HeldAppend, log_lacks_nothing
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 LARGE = "x" * 100_000
+
+BETWEEN_THE_HALVES = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
+"""Client 2 types an x into the emoji that client 1 wrote second."""
 
 
 class HeldTake:
@@ -265,6 +272,66 @@ async def test_a_large_update_that_is_refused_leaves_the_gate_and_one_that_break
 
 def _panic(intake: Doc[Any], update: bytes) -> None:
     raise GateBroken("as after a panic")
+
+
+async def test_a_large_row_that_another_process_stored_is_judged_on_a_thread(
+    hub: Hub, no_watch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    judged_here: list[int] = []
+    check, loop_thread = Guard.check, threading.current_thread()
+
+    def noted(guard: Guard, update: bytes) -> Verdict:
+        if threading.current_thread() is loop_thread:
+            judged_here.append(len(update))
+        return check(guard, update)
+
+    monkeypatch.setattr(Guard, "check", noted)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("a")
+        ada.type("b")
+        await stored(hub, document, 1)
+        room = hub.rooms[document.pk]
+        await eventually(lambda: str(room.doc.get("text", type=Text)) == "ba")
+        rows = room.seq
+        await sync_to_async(append_rows)(make_session(document), [update_that_types(LARGE, client_id=7)])
+        await room.catch_up()
+        ada.type("c")
+        await stored(hub, document, rows + 2)
+    assert judged_here and max(judged_here) < 100
+
+
+async def test_a_large_document_is_read_anew_for_a_split_emoji_on_threads_in_every_process(
+    hub: Hub, no_watch: None, another_process: Callable[[], Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    session = await sync_to_async(make_session)(document)
+    second = another_process()
+    read_on: list[threading.Thread] = []
+    intake_with = Gate._intake_with
+
+    def noted(gate: Gate, splits: Splits, bytes_max: int | None) -> "Doc[Any]":
+        intake = intake_with(gate, splits, bytes_max)
+        if intake is not gate.intake:
+            read_on.append(threading.current_thread())
+        return intake
+
+    monkeypatch.setattr(Gate, "_intake_with", noted)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.send(encode_update(update_that_types("a😀" + LARGE, client_id=1)))
+        await stored(hub, document, 1)
+        room_of_second = await second.open(document.pk, empty)
+        await room_of_second.write_and_wait(session, update_that_types("b", client_id=7), kind=Kind.EDIT)
+        assert room_of_second.judge.has_gate
+        await hub.rooms[document.pk].catch_up()
+        ada.send(encode_update(BETWEEN_THE_HALVES))
+        await stored(hub, document, 4)
+        await room_of_second.catch_up()
+        await room_of_second.write_and_wait(session, update_that_types("c", client_id=8), kind=Kind.EDIT)
+    assert read_on and threading.current_thread() not in read_on
+    assert "\ufffdx\ufffd" in await folded_text(document)
 
 
 async def test_a_large_state_vector_is_read_on_a_thread(hub: Hub, no_watch: None) -> None:

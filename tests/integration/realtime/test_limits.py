@@ -224,14 +224,21 @@ async def test_a_socket_is_asked_for_no_more_than_the_setting(hub: Hub, settings
         await ada.until(lambda: ada.denied == 1)
 
 
-async def test_a_network_of_one_customer_is_one_address(hub: Hub, settings: Any) -> None:
+@pytest.mark.parametrize(
+    ("own", "same", "other"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:3::2"),
+        ("192.0.2.7", "::ffff:192.0.2.7", "::ffff:192.0.2.8"),
+    ],
+)
+async def test_what_one_customer_has_is_one_address(hub: Hub, settings: Any, own: str, same: str, other: str) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "SOCKETS_PER_ADDRESS_MAX": 1}
     document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"], address="2001:db8:1:2::1") as ada:
+    async with Socket(document.name, user=people["ada"], address=own) as ada:
         await ada.until_synced()
         async with (
-            Socket(document.name, user=people["bob"], address="2001:db8:1:2::2") as neighbour,
-            Socket(document.name, user=people["bob"], address="2001:db8:1:3::2") as elsewhere,
+            Socket(document.name, user=people["bob"], address=same) as neighbour,
+            Socket(document.name, user=people["bob"], address=other) as elsewhere,
         ):
             await asyncio.gather(neighbour.until_answered(), elsewhere.until_answered())
             assert (neighbour.closed, elsewhere.closed) == (1013, None)

@@ -11,12 +11,14 @@ from django.db import connection
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from history.fates import Fate, PendingUpdate
+from history.fates import Fate, PendingUpdate, Stored
 from history.folds import make_ydoc
+from history.models import Kind
 from realtime.hub import Hub
 from realtime.outbox import Outbox
 from realtime.tails import read_tail
-from tests.integration.realtime.rooms import eventually, shared_document, stored
+from tests.builders import make_session
+from tests.integration.realtime.rooms import empty, eventually, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -72,6 +74,38 @@ async def test_while_the_database_is_slow_nothing_is_shown_and_what_waits_for_it
         assert await most_unstored(hub, rounds=1) == 0
         for writer in writers:
             closing.create_task(writer.__aexit__(None, None, None))
+
+
+async def test_what_the_server_itself_writes_waits_too_and_no_more_of_it_goes_on_than_there_is_room_for(
+    no_watch: None, hub: Hub, settings: Settings
+) -> None:
+    limit = 5 * EDIT_BYTES
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "UNSTORED_BYTES_MAX": limit}
+    document, _ = await shared_document()
+    session = await sync_to_async(make_session)(document)
+    room = await hub.open(document.pk, empty)
+    await room.write_and_wait(session, update_that_types("a", client_id=1), kind=Kind.EDIT)  # the gate stands
+    held = HeldAppend(hub)
+    writes = [
+        asyncio.create_task(
+            room.write_and_wait(session, update_that_types("x" * EDIT_BYTES, client_id=client_id), kind=Kind.EDIT)
+        )
+        for client_id in range(2, 40)
+    ]
+    await eventually(lambda: not hub.commits._room_for_more.is_set())
+    most = await most_unstored(hub, rounds=200)
+
+    def all_are_stored() -> bool:
+        """Let one batch through, each time that this is asked."""
+        nonlocal most
+        most = max(most, hub.commits._unstored_bytes)
+        held.may_go.set()
+        held.may_go.clear()
+        return all(write.done() for write in writes)
+
+    await eventually(all_are_stored)
+    assert [isinstance(write.result(), Stored) for write in writes] == [True] * len(writes)
+    assert most < limit + 2 * EDIT_BYTES
 
 
 async def most_unstored(hub: Hub, *, rounds: int) -> int:

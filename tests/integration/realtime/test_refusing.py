@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from pycrdt import Doc, Text
+from pycrdt import Doc, Text, merge_updates
 from pytest_django import Settings
 
 from documents.models import Role
 from history.crdt import idsets
-from history.refusals import RefusedUpdate
+from history.refusals import CLIENTS_NOTED_MAX, RefusedUpdate
 from realtime.connections import Connection
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
-from tests.integration.realtime.rooms import eventually, rows_of, shared_document, stored
+from tests.integration.realtime.rooms import eventually, rows_of, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -146,6 +146,32 @@ async def test_what_nobody_foresaw_is_logged_without_what_it_says(
     assert "KeyError" in logged
     assert "in broken" in logged
     assert "what somebody wrote" not in logged.replace('raise KeyError("what somebody wrote")', "")
+
+
+async def test_who_was_refused_and_why_is_logged_without_what_they_wrote(
+    no_watch: None, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR, eve=Role.VIEWER)
+    many = range(1000, 1000 + CLIENTS_NOTED_MAX + 1)
+    async with (
+        Socket(document.name, user=people["ada"]) as ada,
+        Socket(document.name, user=people["bob"]) as bob,
+        Socket(document.name, user=people["eve"]) as eve,
+    ):
+        await asyncio.gather(ada.until_synced(), bob.until_synced(), eve.until_synced())
+        ada.send(encode_update(merge_updates(*(update_that_types("a", client_id=client) for client in many))))
+        await stored(hub, document, 1)
+        with caplog.at_level(logging.INFO, logger="realtime.connections"):
+            eve.type("offline work")
+            await eve.until(lambda: eve.denied == 1)
+            (eves,) = caplog.messages
+            bob.send(encode_update(merge_updates(*(update_that_types("forgery", client_id=id_) for id_ in many))))
+            await bob.until(lambda: bob.denied == 1)
+            _, bobs = caplog.messages
+        sessions = {each.session.user: each.session.id for each in hub.rooms[document.pk].connections}
+    told = "update refused: document={} session={} reason={} clients={}"
+    assert eves == told.format(document.pk, sessions[people["eve"]], "NOT_ALLOWED", [])
+    assert bobs == told.format(document.pk, sessions[people["bob"]], "NOT_YOURS", list(many[:CLIENTS_NOTED_MAX]))
 
 
 async def test_a_question_whose_answer_is_late_is_asked_again_and_nothing_refused(

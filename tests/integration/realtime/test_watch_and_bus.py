@@ -125,7 +125,10 @@ class HangingLayer:
     async def hang(self, *args: Any) -> Any:
         await asyncio.Event().wait()
 
-    new_channel = group_discard = group_send = receive = hang
+    new_channel = group_send = receive = hang
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await self.hang()
 
 
 async def test_a_layer_that_hangs_does_not_stop_the_watch(
@@ -148,6 +151,106 @@ async def test_a_layer_that_hangs_keeps_nobody_out(no_watch: None, hub: Hub, mon
     monkeypatch.setattr(hub.bus, "_layer", HangingLayer())
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
+
+
+async def test_a_hint_that_a_layer_swallows_is_given_up_and_the_next_one_sent(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        sent: list[int] = []
+
+        async def swallow(group: str, message: dict[str, Any]) -> None:
+            if message["type"] == "doc_update":
+                sent.append(message["last_seq"])
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(hub.bus._layer, "group_send", swallow)
+        settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.05}
+        for seq, letter in enumerate("ab", 1):
+            ada.type(letter)
+            await bob.until(lambda letter=letter: bob.text.startswith(letter))  # type: ignore[misc]
+            await eventually(lambda seq=seq: sent[-1:] == [seq])  # type: ignore[misc]
+
+
+async def test_a_layer_that_fails_is_left_alone_for_a_while(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 600.0}
+    tried: list[str] = []
+
+    async def fail(group: str, message: dict[str, Any]) -> None:
+        tried.append(group)
+        raise ConnectionError
+
+    monkeypatch.setattr(hub.bus._layer, "group_send", fail)
+    for document_id in range(5):
+        hub.bus.ask_for_presence(document_id)
+    await eventually(lambda: bool(tried))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert tried == [group_of(0)]
+
+
+async def test_a_servers_own_write_returns_though_the_layer_answers_nothing(
+    no_watch: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.05}
+    document, _ = await shared_document()
+    session = await sync_to_async(make_session)(document)
+    monkeypatch.setattr("realtime.bus.get_channel_layer", HangingLayer)
+    async with asyncio.timeout(10):
+        await sync_to_async(append_update)(session, update_that_types("a", client_id=7))
+
+
+async def test_a_group_that_a_layer_does_not_let_go_of_keeps_no_other_from_being_joined(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, _), (other, _) = await shared_document(), await shared_document()
+    await hub.bus.ready()
+    room = await hub.open(one.pk, empty)
+    layer: Any = hub.bus._layer
+    group_add, leaving, joined = layer.group_add, [], []
+
+    async def swallow(group: str, channel: str) -> None:
+        leaving.append(group)
+        await asyncio.Event().wait()
+
+    async def noted(group: str, channel: str) -> None:
+        await group_add(group, channel)
+        joined.append(group)
+
+    monkeypatch.setattr(layer, "group_discard", swallow)
+    monkeypatch.setattr(layer, "group_add", noted)
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.2}
+    room.drop("idle")
+    await eventually(lambda: leaving == [group_of(one.pk)])
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 10.0}
+    async with asyncio.timeout(5):
+        await hub.open(other.pk, empty)
+    assert joined == [group_of(other.pk)]
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.2}
+
+
+async def test_a_process_that_ends_waits_once_for_a_layer_that_hangs_and_not_for_each_of_its_rooms(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        document, _ = await shared_document()
+        await hub.open(document.pk, empty)
+    await hub.bus.ready()
+    asked: list[str] = []
+
+    class Hanging(HangingLayer):
+        async def group_discard(self, group: str, channel: str) -> None:
+            asked.append(group)
+            await self.hang()
+
+    monkeypatch.setattr(hub.bus, "_layer", Hanging())
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.2}
+    await hub.bus.stop()
+    assert len(asked) == 1
 
 
 async def test_each_process_tells_of_its_own_people_alone(

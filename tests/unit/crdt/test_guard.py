@@ -377,6 +377,27 @@ def test_an_insert_whose_right_neighbour_is_elsewhere_is_refused(misplaced: byte
         Guard.of(guard_state()).check(b"\x01\x01\x04\x00" + misplaced + b"\x00")
 
 
+@pytest.mark.parametrize(
+    "one_more",
+    [
+        pytest.param(b"\x44\x28\x00\x01x", id="before the last one"),
+        pytest.param(b"\x04\x01\x01r\x01x", id="behind them all"),
+        pytest.param(b"\xc4\x01\x00\x02\x00\x01x", id="between two of them"),
+    ],
+)
+def test_an_insert_among_more_than_may_be_looked_through_is_refused_and_a_rebuild_takes_them_all(
+    monkeypatch: pytest.MonkeyPatch, one_more: bytes
+) -> None:
+    at_one_place = [b"\x01\x01" + var_uint(client) + b"\x00\x04\x01\x01r\x01a\x00" for client in range(1, 41)]
+    update = b"\x01\x01\x64\x00" + one_more + b"\x00"
+    guard = guard_of(*at_one_place)
+    guard.check(update)
+    monkeypatch.setattr("history.crdt.order.SCANNED_MAX", 0)
+    for full in (guard, Guard.of(*at_one_place)):
+        with pytest.raises(RefusedUpdate, match="at one place"):
+            full.check(update)
+
+
 def guard_state() -> bytes:
     """The whole state of a document with `abc` and two concurrent inserts before `c`."""
     update = b"\x03\x01\x03\x00\xc4\x01\x01\x01\x02\x01z\x01\x02\x00\xc4\x01\x01\x01\x02\x01y"
