@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db.utils import OperationalError
+from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
 from history.crdt.guard import Guard
@@ -176,6 +179,26 @@ async def test_who_comes_while_the_server_drains_is_sent_away(hub: Hub, monkeypa
         assert ada.closed == 1012
     may_end.set()
     await draining
+
+
+def are_sent_away(sockets: Sequence[Socket], count: int) -> bool:
+    return sum(each.closed == 1012 for each in sockets) >= count
+
+
+async def test_a_drain_sends_people_away_a_few_at_a_time(
+    no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DRAIN_SECONDS": 4.0}
+    monkeypatch.setattr("realtime.hub.CLOSED_AT_ONCE", 1)
+    document, people = await shared_document(ada=Role.OWNER)
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(Socket(document.name, user=people["ada"])) for _ in range(4)]
+        await asyncio.gather(*(each.until_synced() for each in sockets))
+        draining = asyncio.create_task(drain())
+        for count in (1, 2, 3, 4):
+            await eventually(partial(are_sent_away, sockets, count))
+            assert sum(each.closed is not None for each in sockets) == count
+        await draining
 
 
 async def test_nothing_more_reaches_a_socket_whose_right_was_taken(no_watch: None, hub: Hub) -> None:
