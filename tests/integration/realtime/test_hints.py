@@ -11,14 +11,23 @@ from pycrdt import Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
+from history.append import raise_epoch
 from history.crdt.updates import decode_update
-from history.models import Kind, Via
+from history.models import Kind, Update, Via
 from history.writes import write_session
+from realtime.bus import _rows_hint, signed
 from realtime.hub import Hub
 from realtime.rooms import Room
 from realtime.tails import Committed
-from tests.builders import typed
-from tests.integration.realtime.rooms import empty, eventually, shared_document, update_that_types
+from tests.builders import append_rows, make_session, typed
+from tests.integration.realtime.rooms import (
+    empty,
+    eventually,
+    restore_backup,
+    shared_document,
+    stored,
+    update_that_types,
+)
 from tests.integration.realtime.sockets import Socket
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -157,3 +166,36 @@ async def test_a_hint_of_many_rows_carries_what_goes_on_as_one_struct(no_watch: 
         hub.bus.publish_rows(hub.rooms[document.pk], rows, behind=b"", hash_=b"")
         await eventually(partial(deaf.has_missed, 1))
     assert [struct.length for struct in decode_update(deaf.missed[0]["update"]).structs] == [1000]
+
+
+@pytest.mark.parametrize("epoch_raised", [False, True], ids=["not noticed yet", "noticed elsewhere"])
+async def test_a_hint_of_a_log_that_was_set_back_is_not_mixed_with_what_the_room_has(
+    no_watch: None, hub: Hub, epoch_raised: bool
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for number in (1, 2):
+            ada.type("a")
+            await stored(hub, document, number)
+        room, before = hub.rooms[document.pk], len(ada.received)
+        await restore_backup(document, seq=1)
+        elsewhere = [update_that_types("n", client_id=client) for client in (100, 101)]
+        await sync_to_async(append_rows)(await sync_to_async(make_session)(document), elsewhere)
+        if epoch_raised:
+            await sync_to_async(raise_epoch)(document.pk, epoch=room.epoch)
+        lost, told = [row async for row in Update.objects.filter(document=document, seq__gt=1).order_by("seq")]
+        hint = _rows_hint(
+            document_id=document.pk,
+            epoch=room.epoch + epoch_raised,
+            first_seq=3,
+            last_seq=3,
+            update=elsewhere[1],
+            behind=bytes(lost.hash),
+            hash_=bytes(told.hash),
+            process="another",
+        )
+        hub.bus._hear(signed(hint))
+        await ada.until(lambda: ada.closed == 1013)
+        assert room.seq == 2 and "n" not in text_of(room)
+        assert not any(b"n" in payload for payload in ada.received[before:])
