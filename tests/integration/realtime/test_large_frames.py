@@ -107,9 +107,12 @@ async def test_no_other_frame_may_be_so_long(hub: Hub, no_watch: None, role: Rol
     assert await rows_of(document) == []
 
 
-async def test_an_update_of_too_many_parts_closes_its_socket_and_changes_nothing(hub: Hub, settings: Any) -> None:
+@pytest.mark.parametrize("role", [Role.OWNER, Role.VIEWER])
+async def test_an_update_of_too_many_parts_closes_its_socket_and_changes_nothing(
+    hub: Hub, settings: Any, role: Role
+) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "UPDATE_STRUCTS_MAX": 3}
-    document, people = await shared_document(ada=Role.OWNER)
+    document, people = await shared_document(ada=role)
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
         ada.send(encode_update(b"\x01\x01\x01\x00\x08\x01\x01r\x05" + b"\x7e" * 5 + b"\x00"))

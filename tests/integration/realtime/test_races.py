@@ -181,6 +181,23 @@ async def test_who_comes_while_the_server_drains_is_sent_away(hub: Hub, monkeypa
     await draining
 
 
+async def test_a_drain_waits_for_what_is_being_stored_and_shows_it_before_it_closes(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as one, Socket(document.name, user=people["ada"]) as two:
+        await asyncio.gather(one.until_synced(), two.until_synced())
+        held = HeldAppend(hub)
+        one.type("last words")
+        await held.under_way.wait()
+        draining = asyncio.create_task(drain())
+        await eventually(lambda: hub.draining)
+        for _ in range(100):  # whoever does not wait has closed by then
+            await asyncio.sleep(0)
+        held.may_go_on.set()
+        await two.until(lambda: two.closed == 1012)
+        assert two.text == "last words"
+        await draining
+
+
 def are_sent_away(sockets: Sequence[Socket], count: int) -> bool:
     return sum(each.closed == 1012 for each in sockets) >= count
 
