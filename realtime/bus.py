@@ -1,7 +1,8 @@
 """The line to the other processes: the channel layer. It carries hints, never the truth.
 
 A hint may be dropped, repeated, reordered or forged: all are signed, seqs must fit, and what is missing is read from
-the log. Publishing never fails, and waits a second at most: the watch of every process finds what was not heard."""
+the log. Publishing never fails, and waits LAYER_TIMEOUT_SECONDS at most: the watch of every process finds what was
+not heard."""
 
 import asyncio
 import contextlib
@@ -96,8 +97,8 @@ class Bus:
 
     def publish_rows(self, room: "Room", rows: "Sequence[Committed]", *, behind: bytes, hash_: bytes) -> None:
         """Tell the other processes of rows of one document, contiguous and in order, with the hash of the row before
-        them and that of the last. Where a character was split the
-        update is of no use to them: they fold the document anew, from the log."""
+        them and that of the last. Where a character was split the update is of no use to them: they fold the document
+        anew, from the log."""
         is_small = sum(len(row.update) for row in rows) <= conf().hint_bytes_max
         is_told = is_small and not any(row.splits for row in rows)
         update = joined(merged([row.update for row in rows])) if is_told else b""
@@ -148,7 +149,7 @@ class Bus:
     async def _rejoin(self, now: float) -> None:
         """Come back to a layer that was away: what others said meanwhile is asked for, and nobody counts as dead for
         not having been heard. The first group that cannot be joined ends it, until the watch looks again: a layer that
-        hangs costs the watch a second, not one for each room."""
+        hangs costs the watch LAYER_TIMEOUT_SECONDS, not as much for each room."""
         self._heard = {process: now for process in self._heard if process != self._process}
         self._is_joined = True  # until a join fails
         if not await self._join():

@@ -16,7 +16,7 @@ from history.crdt.updates import MissingDependency
 from history.gate import Gate, GateBroken, NotTaken, Taken, TakesLong, owners_of
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
-from realtime.tails import Committed, read_tail
+from realtime.tails import Committed
 
 if TYPE_CHECKING:
     from realtime.rooms import Room
@@ -165,14 +165,9 @@ class Judge:
         try:
             gate = await self._hub.load(Gate.load, room.document_id)
             if gate.epoch != room.epoch:
-                room.drop("the document has to be loaded again")
-                raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+                room.load_again()
             while gate.seq < room.seq:
-                tail = await self._hub.load(read_tail, room.document_id, gate.seq, room.base)
-                if not tail.rows or not tail.has_base:  # what this room shows is in the log no more: a backup
-                    room.drop("the document has to be loaded again")
-                    raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
-                await self._hub.compute(_follow_all, gate, tail.rows)
+                await self._hub.compute(_follow_all, gate, (await room.tail_after(gate.seq)).rows)
             gate.is_anothers = room.is_anothers
             if not room.closed:
                 self._gate = gate

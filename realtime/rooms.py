@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from pycrdt import Doc
 
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]]"
 """Makes the empty document that a room folds its log into, with whatever observers it is to have."""
 
-
+_LOADED_AGAIN = "the document has to be loaded again"
 _LOG_IS_NOT_THERE = (Reason.UNAVAILABLE, Reason.GONE, Reason.ROLLED_BACK)
 _JUDGED_AGAIN = (Reason.BEHIND, Reason.NOT_YOURS)
 """The gate that is built next knows more: whose the client ids are, and what was not stored."""
@@ -186,7 +186,7 @@ class Room:
             return None, seq
         if upto - seq <= min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
             rows = (await self.hub.load(read_tail, self.document_id, seq, self.base)).rows
-            if rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
+            if rows and rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
                 return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
         return SharedMessage(encode_update(self.doc.get_update())), self.seq
 
@@ -384,7 +384,7 @@ class Room:
                 logger.error(
                     "document=%s seq=%s does not apply: %s", self.document_id, row.last_seq, type(error).__name__
                 )
-                self.drop("the document has to be loaded again")
+                self.drop(_LOADED_AGAIN)
                 return
             self.seq = row.last_seq
             applied.append(row)
@@ -439,11 +439,11 @@ class Room:
             covers = self._catch_ups_asked
             self._catch_up_due = False
             after = self.seq  # own commits and hints may move the room on before the look comes back
-            tail = await self._tail_after(after)
+            tail = await self.tail_after(after)
             if any(row.splits and row.last_seq > self.seq for row in tail.rows):
                 # An edit cut a character in two: no document that has it whole can take that edit.
                 doc, folded = await self.hub.fold(self.document_id, self._make_doc)
-                tail = await self._tail_after(after)
+                tail = await self.tail_after(after)
                 self._replace_doc(doc, folded, tail)
             self._catch_ups_done = covers
             self.advance(tail.rows)
@@ -454,23 +454,28 @@ class Room:
         if place.seq >= self.base.seq:
             self.base = place
 
-    async def _tail_after(self, after: int) -> Tail:
-        """Raises: Closing where the log does not go on from there, the room dropped."""
+    async def tail_after(self, after: int) -> Tail:
+        """All rows of the log after a seq that this room has shown.
+
+        Raises: Closing, the room dropped, where the log does not hold what the room shows now, or goes on too far."""
+        shown = self.seq
         tail = await self.hub.load(read_tail, self.document_id, after, self.base)
         if not tail.has_base:
             await self.hub.load(raise_epoch, self.document_id, epoch=self.epoch)
-        if not tail.has_base or not after <= tail.head.seq <= after + len(tail.rows):
-            self.drop("the document has to be loaded again")
-        if self.closed:
-            raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+        if self.closed or not tail.has_base or not shown <= tail.head.seq <= after + len(tail.rows):
+            self.load_again()
         return tail
+
+    def load_again(self) -> NoReturn:
+        """Drop the room, whose log is not what it was. Raises: Closing, always."""
+        self.drop(_LOADED_AGAIN)
+        raise Closing(CloseCode.TRY_AGAIN, _LOADED_AGAIN)
 
     def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: Tail) -> None:
         """Serve another fold of the same log, at `folded.seq`, and show what it has and the last one had not: clients
         split their own copies as they apply it. `tail` are the rows after some seq that both have."""
         if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head.seq:
-            self.drop("the document has to be loaded again")
-            raise Closing(CloseCode.TRY_AGAIN, "the document has to be loaded again")
+            self.load_again()
         rows = [row for row in tail.rows if self.seq < row.last_seq <= folded.seq]
         for row in rows:
             self.judge.follow(row)

@@ -14,7 +14,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from history.crdt.guard import TYPE_DEPTH_MAX
 from history.crdt.roots import RootKind, root_kinds
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]  # noqa: RUF036
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 Tree: TypeAlias = Json
 """A canonical tree. A shared type is an object with a `type`: `text` (`delta`), `array` (`items`), `map` (`entries`),
