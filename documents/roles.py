@@ -136,6 +136,9 @@ class _Register:
             return Admission(None, self.version, stamp, signed_in=False)
         if key not in self.roles:
             self.roles[key] = role_for(user, self.document)
+            if self.roles[key] is None and account is not None and not read_accounts({credential}):
+                del self.accounts[key]  # it went, and its memberships with it, after it was read
+                return self.admission(credential, user)
         return Admission(self.roles[key], self.version, stamp)
 
 

@@ -16,7 +16,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from documents import credentials
 from documents.credentials import ANONYMOUS, Credential, decides, has_ended_elsewhere, read_accounts, read_standing
 from documents.models import Document, Role
-from documents.roles import admit, admit_again
+from documents.roles import admit, admit_again, membership_role
 from tests.integration.documents.builders import PASSWORD, a_document, a_user
 
 pytestmark = pytest.mark.django_db
@@ -95,6 +95,20 @@ def test_the_rule_is_asked_once_for_an_account_with_many_sockets(monkeypatch: py
     held = {Credential.by_session(ada, a_session(ada)): ada for _ in range(3)}
     assert {each.role for each in admit_again(held, document).values()} == {Role.OWNER}
     assert asked == [ada]
+
+
+def test_who_has_no_role_since_the_account_went_just_now_is_signed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = a_user("ada")
+    document = a_document(ada)
+    held = {Credential.by_session(ada, a_session(ada)): ada for _ in range(2)}
+
+    def rule_that_comes_too_late(user: User, document: Document) -> Role | None:
+        User.objects.filter(pk=user.pk).delete()
+        return membership_role(user, document)
+
+    monkeypatch.setattr("documents.roles.role_for", rule_that_comes_too_late)
+    admissions = admit_again(held, document)
+    assert [(each.role, each.signed_in) for each in admissions.values()] == [(None, False)] * 2
 
 
 @pytest.mark.parametrize("engine", ["cache", "file", "signed_cookies"])

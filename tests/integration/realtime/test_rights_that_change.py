@@ -21,10 +21,9 @@ from realtime.bus import ACCOUNTS_TOLD_MAX, _AccountsTold, signed
 from realtime.hub import Hub
 from realtime.rechecks import EVERYONE, _admit_again
 from tests.builders import make_user
-from tests.integration.realtime.rooms import empty, eventually, rows_of, shared_document, stored
+from tests.integration.realtime.rooms import HeldAppend, empty, eventually, rows_of, shared_document, stored
 from tests.integration.realtime.signing_in import SignedIn, execute, sign_in
 from tests.integration.realtime.sockets import Socket
-from tests.integration.realtime.test_races import HeldAppend
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -33,12 +32,11 @@ pytestmark = [pytest.mark.django_db(transaction=True)]
 class Loss:
     """A way to lose a right, and the close code that follows; None where the socket only turns read-only.
 
-    `code_of_a_look` may come in its place from a look that fell between the commit and what is told of it.
-    """
+    `code_of_the_watch` may come in its place where the watch looks before anything is told."""
 
     take: Callable[[Document, SignedIn], object]
     code: int | None
-    code_of_a_look: int | None = None
+    code_of_the_watch: int | None = None
 
 
 def change_account(**fields: object) -> Callable[[Document, SignedIn], object]:
@@ -75,10 +73,10 @@ TOLD = {
     "logout": Loss(lambda _, person: person.sign_out(), 4401),
     "password changed": Loss(change_password, 4401),
     "deactivated": Loss(change_account(is_active=False), 4401),
-    "account deleted": Loss(lambda _, person: person.user.delete(), 4401, code_of_a_look=4403),
+    "account deleted": Loss(lambda _, person: person.user.delete(), 4401),
     "member removed": Loss(lambda _, person: Membership.objects.filter(user=person.user).first().delete(), 4403),  # type: ignore[union-attr]
     "role lowered": Loss(lower_role, None),
-    "document deleted": Loss(lambda document, _: delete_document(document), 4403, code_of_a_look=4404),
+    "document deleted": Loss(lambda document, _: delete_document(document), 4403, code_of_the_watch=4404),
 }
 UNTOLD = {
     "password changed by SQL": Loss(by_sql("UPDATE auth_user SET password = '!' WHERE id = %(user)s"), 4401),
@@ -128,9 +126,7 @@ async def ends_as(loss: Loss, ada: Socket, bob: Socket) -> None:
         assert bob.closed is None
     else:
         await bob.until(lambda: bob.closed is not None)
-        # A document's end is seen by the watch as 4404; an account goes with its memberships in one commit, and a look
-        # that had asked of the account just before sees only these.
-        assert bob.closed in {loss.code, loss.code_of_a_look or loss.code}
+        assert bob.closed in {loss.code, loss.code_of_the_watch or loss.code}
 
 
 @pytest.mark.parametrize("way", TOLD)
