@@ -15,7 +15,8 @@ from config.stack.services import Postgres
 from realtime.protocols.frames import encode_update
 from tests.clients.driver import NodeClients
 from tests.clients.stack import Stack, a_room, assert_log_holds, until
-from tests.conftest import BreakableGround
+from tests.conftest import BreakableGround, Ground
+from tests.load.conftest import one_worker
 from tests.load.peers import open_socket
 from tests.load.test_vanished_peers import until_ended
 
@@ -33,6 +34,13 @@ def impatient_stack(breakable_ground: BreakableGround) -> Iterator[Stack]:
         APPEND_SECONDS_MAX="1",
         DATABASE_SILENCE_SECONDS="2",
     ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def narrow_stack(ground: Ground) -> Iterator[Stack]:
+    """It takes next to nothing while the database is slow, and pings often."""
+    with one_worker(ground, PING_SECONDS="1", UNSTORED_BYTES_MAX="1000", APPEND_LOCK_TIMEOUT_MS="60000") as stack:
         yield stack
 
 

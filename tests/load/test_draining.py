@@ -17,6 +17,7 @@ from websockets.frames import CloseCode
 from realtime.protocols.frames import encode_update
 from tests.clients.stack import Stack, a_room, until
 from tests.conftest import Ground
+from tests.load.conftest import one_worker
 from tests.load.peers import open_socket
 
 SOCKETS = 120
@@ -28,15 +29,7 @@ CODE_1012 = (1012).to_bytes(2, "big")
 
 @pytest.fixture
 def worker(ground: Ground) -> Iterator[Stack]:
-    with Stack(
-        database=ground.database,
-        redis_url=ground.redis_url,
-        count=1,
-        DEBUG="true",
-        OPEN_ROOMS="true",
-        DRAIN_SECONDS="3",
-        CLOSE_SECONDS="1",
-    ) as stack:
+    with one_worker(ground, DRAIN_SECONDS="3", CLOSE_SECONDS="1") as stack:
         yield stack
 
 

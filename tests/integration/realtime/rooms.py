@@ -1,7 +1,7 @@
-"""Documents with members, and what their logs and rooms hold, for async tests."""
+"""Documents with members, what their logs and rooms hold, and appends that wait, for async tests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -9,6 +9,9 @@ from django.db import connection
 from pycrdt import Doc, Text
 
 from documents.models import Document, Membership, Role
+from history.crdt.guard import Guard
+from history.crdt.updates import MissingDependency
+from history.fates import PendingUpdate, Reason, Refused
 from history.folds import document_at
 from history.models import Head, Refusal, Session, Update
 from history.refusals import updates_of
@@ -82,3 +85,29 @@ async def restore_backup(document: Document, *, seq: int) -> None:
     row = await Update.objects.aget(document=document, seq=seq)
     await Update.objects.filter(document=document, seq__gt=seq).adelete()
     await Head.objects.filter(document=document).aupdate(seq=seq, hash=row.hash, at=row.at)
+
+
+async def log_lacks_nothing(document: Document) -> bool:
+    """Whether the structs of each row follow what the rows before hold."""
+    guard = Guard()
+    try:
+        for _, _, payload in await rows_of(document):
+            guard.commit(guard.check(payload))
+    except MissingDependency:
+        return False
+    return True
+
+
+class HeldAppend:
+    """Takes the place of a hub's append for one batch: the batch waits, and is then appended or meets `reason`."""
+
+    def __init__(self, hub: Hub, reason: Reason | None = None) -> None:
+        self.under_way, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self._commits, self._append, self._reason = hub.commits, hub.commits._append, reason
+        hub.commits._append = self
+
+    async def __call__(self, batch: Sequence[PendingUpdate]) -> Any:
+        self._commits._append = self._append
+        self.under_way.set()
+        await self.may_go_on.wait()
+        return await self._append(batch) if self._reason is None else [Refused(self._reason)] * len(batch)

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Doc, Text
 
+from documents.models import Document, Role
 from history.crdt.folding import emitted_by
 from realtime.consumers import YjsConsumer
 from realtime.protocols.awareness import AwarenessEntry
@@ -23,6 +25,7 @@ from realtime.protocols.frames import (
     encode_sync_step2,
     encode_update,
 )
+from tests.integration.realtime.rooms import shared_document
 
 DEADLINE_SECONDS = 10.0
 
@@ -42,6 +45,7 @@ class Socket:
         holds_back: bool = False,
         address: str = "192.0.2.1",
     ) -> None:
+        self.user = user
         self.doc: Doc[Any] = Doc()
         self.root = self.doc.get("text", type=Text)
         self.received: list[bytes] = []
@@ -148,3 +152,12 @@ class Socket:
                     self.synced = self.synced or isinstance(message, SyncStep2)
                 case Awareness(entries):
                     self.shown.update({entry.client_id: entry.state_json for entry in entries})
+
+
+@asynccontextmanager
+async def ada_and_bob() -> AsyncIterator[tuple[Document, Socket, Socket]]:
+    """A document with its owner Ada and its editor Bob in it, both synced."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        yield document, ada, bob

@@ -25,6 +25,7 @@ from realtime.protocols.frames import encode_update
 from realtime.rooms import Room
 from tests.builders import typed
 from tests.integration.realtime.rooms import (
+    HeldAppend,
     empty,
     eventually,
     folded_text,
@@ -33,8 +34,7 @@ from tests.integration.realtime.rooms import (
     stored,
     update_that_types,
 )
-from tests.integration.realtime.sockets import Socket
-from tests.integration.realtime.test_races import HeldAppend
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 from tests.integration.realtime.test_rooms import hold_head, wait_until_held
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -49,11 +49,9 @@ def hold_account(user: Any, held: threading.Event, release: threading.Event) -> 
 
 
 async def test_an_author_whose_account_is_held_for_a_while_ends_nobodys_socket(no_watch: None, hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (_, ada, bob):
         held, release = threading.Event(), threading.Event()
-        holding = asyncio.create_task(asyncio.to_thread(hold_account, people["ada"], held, release))
+        holding = asyncio.create_task(asyncio.to_thread(hold_account, ada.user, held, release))
         await asyncio.to_thread(held.wait, 60)
         ada.type("a")
         await eventually(lambda: bool(hub.commits._parked_since) or bob.closed is not None)

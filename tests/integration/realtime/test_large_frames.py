@@ -22,16 +22,17 @@ from realtime.hub import Hub
 from realtime.protocols.frames import encode_sync_step2, encode_update
 from tests.builders import admitted_session, append_rows, make_session
 from tests.integration.realtime.rooms import (
+    HeldAppend,
     empty,
     eventually,
     folded_text,
+    log_lacks_nothing,
     rows_of,
     shared_document,
     stored,
     update_that_types,
 )
-from tests.integration.realtime.sockets import Socket
-from tests.integration.realtime.test_races import HeldAppend, log_lacks_nothing
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -146,9 +147,7 @@ async def test_other_rooms_and_readers_go_on_while_a_large_frame_is_judged(
 async def test_edits_that_come_while_a_large_one_is_judged_keep_their_order_and_never_meet_in_the_gate(
     hub: Hub, no_watch: None, held: HeldTake
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         bob.type("0")
         await ada.until(lambda: ada.text == "0")
         append = HeldAppend(hub)
@@ -205,9 +204,7 @@ async def test_nobody_meets_in_the_gate_while_it_is_told_what_of_a_large_update_
 async def test_a_large_edit_is_judged_again_where_a_refusal_took_its_gate_away(
     hub: Hub, no_watch: None, held: HeldTake
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         append = HeldAppend(hub, Reason.NOT_ALLOWED)
         bob.type("refused")
         await append.under_way.wait()

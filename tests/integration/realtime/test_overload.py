@@ -19,7 +19,7 @@ from realtime.outbox import Outbox
 from realtime.tails import read_tail
 from tests.builders import make_session
 from tests.integration.realtime.rooms import empty, eventually, shared_document, stored, update_that_types
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -31,7 +31,7 @@ OPENINGS = 300
 PLACE_BYTES = sys.getsizeof(object()) * 6
 
 
-class HeldAppend:
+class DammedAppends:
     """Lets appends through to the log only while `may_go` is set."""
 
     def __init__(self, hub: Hub) -> None:
@@ -60,7 +60,7 @@ async def test_while_the_database_is_slow_nothing_is_shown_and_what_waits_for_it
             await stored(hub, document, number + 1)
         await ada.until(lambda: len(ada.text) == WRITERS)
 
-        held = HeldAppend(hub)
+        held = DammedAppends(hub)
         for writer in writers:
             for _ in range(EDITS_EACH):
                 writer.type("x" * EDIT_BYTES)
@@ -85,7 +85,7 @@ async def test_what_the_server_itself_writes_waits_too_and_no_more_of_it_goes_on
     session = await sync_to_async(make_session)(document)
     room = await hub.open(document.pk, empty)
     await room.write_and_wait(session, update_that_types("a", client_id=1), kind=Kind.EDIT)  # the gate stands
-    held = HeldAppend(hub)
+    held = DammedAppends(hub)
     writes = [
         asyncio.create_task(
             room.write_and_wait(session, update_that_types("x" * EDIT_BYTES, client_id=client_id), kind=Kind.EDIT)
@@ -120,9 +120,7 @@ async def most_unstored(hub: Hub, *, rounds: int) -> int:
 async def test_a_database_that_does_not_answer_is_given_up_and_editing_goes_on_when_it_is_back(
     no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("a")
         await bob.until(lambda: bob.text == "a")
 
@@ -137,7 +135,7 @@ async def test_a_database_that_does_not_answer_is_given_up_and_editing_goes_on_w
 
     monkeypatch.undo()
     await end_sleeping_statements()
-    async with Socket(document.name, user=people["ada"]) as ada:
+    async with Socket(document.name, user=ada.user) as ada:
         await ada.until_synced()
         ada.type("c")
         await stored(hub, document, 2)

@@ -21,7 +21,7 @@ from realtime.protocols.awareness import (
 from realtime.protocols.frames import encode_awareness
 from realtime.rooms import Room
 from tests.integration.realtime.rooms import empty, eventually, shared_document
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -31,14 +31,12 @@ HERS, HIS = 1, 2
 
 
 @asynccontextmanager
-async def ada_and_bob() -> AsyncIterator[tuple[Document, dict[str, Any], Socket, Socket]]:
+async def ada_shown_to_bob() -> AsyncIterator[tuple[Document, Socket, Socket]]:
     """Ada is shown with a cursor at clock 5; Bob sees her."""
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.show(HERS, 5, '{"cursor":1}')
         await bob.until(lambda: cursor_of(bob, HERS) == 1)
-        yield document, people, ada, bob
+        yield document, ada, bob
 
 
 def cursor_of(socket: Socket, client_id: int) -> object:
@@ -86,7 +84,7 @@ async def test_a_client_that_asks_who_is_here_is_told_of_everyone(no_watch: None
 async def test_bob_cannot_speak_for_ada_and_is_not_closed_for_trying(
     no_watch: None, hub: Hub, forged: AwarenessEntry
 ) -> None:
-    async with ada_and_bob() as (_, _, ada, bob):
+    async with ada_shown_to_bob() as (_, ada, bob):
         bob.send(encode_awareness([forged, AwarenessEntry(HIS, 1, "{}")]))
         await ada.until(lambda: HIS in ada.shown)
         assert (cursor_of(ada, HERS), cursor_of(bob, HERS)) == (1, 1)
@@ -96,7 +94,7 @@ async def test_bob_cannot_speak_for_ada_and_is_not_closed_for_trying(
 
 
 async def test_a_state_that_is_too_large_to_be_shown_closes_nobody(no_watch: None, hub: Hub) -> None:
-    async with ada_and_bob() as (_, _, ada, bob):
+    async with ada_shown_to_bob() as (_, ada, bob):
         bob.show(HIS, 1, f'{{"a":"{"x" * SHOWN_JSON_BYTES_MAX}"}}')
         bob.show(HIS, 2, '{"cursor":7}')
         await ada.until(lambda: cursor_of(ada, HIS) == 7)
@@ -105,7 +103,7 @@ async def test_a_state_that_is_too_large_to_be_shown_closes_nobody(no_watch: Non
 
 async def test_a_clock_too_far_ahead_is_passed_over(no_watch: None, hub: Hub, settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "AWARENESS_CLOCK_AHEAD_MAX": 100_000}
-    async with ada_and_bob() as (_, _, ada, bob):
+    async with ada_shown_to_bob() as (_, ada, bob):
         bob.show(HIS, 1_000_000, '{"cursor":1000000}')
         bob.show(HIS, 100_000, '{"cursor":100000}')
         await ada.until(lambda: HIS in ada.shown)
@@ -114,7 +112,7 @@ async def test_a_clock_too_far_ahead_is_passed_over(no_watch: None, hub: Hub, se
 
 async def test_a_clock_beyond_31_bits_closes_nobody_and_is_answered(no_watch: None, hub: Hub) -> None:
     """A client that takes a forged clock over goes on from it, and takes a silent line for dead."""
-    async with ada_and_bob() as (_, _, ada, bob):
+    async with ada_shown_to_bob() as (_, ada, bob):
         bob.show(HIS, AWARENESS_CLOCK_MAX + 1, '{"cursor":66}')
         await bob.until(lambda: NOTHING_NEW in bob.received)
         bob.show(HIS, 1, '{"cursor":1}')
@@ -153,8 +151,8 @@ async def test_nobody_moves_silences_or_closes_somebody_without_an_account_who_i
 async def test_a_person_who_came_to_another_process_is_shown_though_the_old_socket_hangs_here(
     no_watch: None, hub: Hub
 ) -> None:
-    async with ada_and_bob() as (document, people, ada, bob):
-        moved = [Claim(str(people["ada"].pk), AwarenessEntry(HERS, 6, '{"cursor":2}'))]
+    async with ada_shown_to_bob() as (document, ada, bob):
+        moved = [Claim(str(ada.user.pk), AwarenessEntry(HERS, 6, '{"cursor":2}'))]
         hub.rooms[document.pk].hear_from("another process", moved)
         await bob.until(lambda: cursor_of(bob, HERS) == 2)
         await ada.__aexit__(None, None, None)
@@ -167,12 +165,12 @@ async def test_an_answer_too_large_for_one_message_arrives_in_parts(
     no_watch: None, hub: Hub, another_process: Callable[[], Hub], settings: Settings
 ) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "HINT_BYTES_MAX": 1}
-    async with ada_and_bob() as (document, people, _, bob):
+    async with ada_shown_to_bob() as (document, ada, bob):
         bob.show(HIS, 1, "{}")
         await bob.until(lambda: HIS in bob.shown)
         room = await another_process().open(document.pk, empty)
         await eventually(lambda: len(room.awareness) == 2)
-        assert users_in(room) == {HERS: str(people["ada"].pk), HIS: str(people["bob"].pk)}
+        assert users_in(room) == {HERS: str(ada.user.pk), HIS: str(bob.user.pk)}
 
 
 async def test_other_processes_are_told_whose_each_client_is(
@@ -202,12 +200,12 @@ def test_what_processes_tell_each_other_is_cut_into_messages_of_a_bounded_size(
 async def test_who_is_here_is_taken_from_our_own_processes_alone(
     no_watch: None, hub: Hub, another_process: Callable[[], Hub]
 ) -> None:
-    async with ada_and_bob() as (document, people, _, bob):
+    async with ada_shown_to_bob() as (document, ada, bob):
         await another_process().open(document.pk, empty)
 
         def says(cursor: int, clock: int) -> dict[str, Any]:
             entry = AwarenessEntry(HERS, clock, f'{{"cursor":{cursor}}}')
-            claims = encode_claims([Claim(str(people["ada"].pk), entry)])
+            claims = encode_claims([Claim(str(ada.user.pk), entry)])
             return {"type": "awareness", "document": document.pk, "process": "forged", "claims": claims}
 
         layer: Any = hub.bus._layer
@@ -256,7 +254,7 @@ async def test_a_state_that_is_not_renewed_goes_after_the_settings_seconds(hub: 
 
 
 async def test_who_was_in_a_process_that_is_heard_no_more_is_gone(no_watch: None, hub: Hub) -> None:
-    async with ada_and_bob() as (document, _, _, bob):
+    async with ada_shown_to_bob() as (document, _, bob):
         hub.bus._is_joined = True
         hub.bus._heard = {"dead": hub.now() - 2 * silence_seconds(), hub.bus._process: hub.now()}
         hub.rooms[document.pk].hear_from("dead", [Claim("7", AwarenessEntry(7, 1, "{}"))])

@@ -10,50 +10,23 @@ import pytest
 from django.db.utils import OperationalError
 from pytest_django import Settings
 
-from documents.models import Document, Membership, Role
-from history.crdt.guard import Guard
-from history.crdt.updates import MissingDependency
-from history.fates import PendingUpdate, Reason, Refused
+from documents.models import Membership, Role
+from history.fates import PendingUpdate, Reason
 from history.gate import Gate
 from realtime.commits import Entry
 from realtime.hub import Hub, drain
 from tests.integration.realtime.rooms import (
+    HeldAppend,
     eventually,
+    log_lacks_nothing,
     restore_backup,
-    rows_of,
     shared_document,
     stored,
     take_role_by_sql,
 )
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
-
-
-async def log_lacks_nothing(document: Document) -> bool:
-    """Whether the structs of each row follow what the rows before hold."""
-    guard = Guard()
-    try:
-        for _, _, payload in await rows_of(document):
-            guard.commit(guard.check(payload))
-    except MissingDependency:
-        return False
-    return True
-
-
-class HeldAppend:
-    """Takes the place of a hub's append for one batch: the batch waits, and is then appended or meets `reason`."""
-
-    def __init__(self, hub: Hub, reason: Reason | None = None) -> None:
-        self.under_way, self.may_go_on = asyncio.Event(), asyncio.Event()
-        self._commits, self._append, self._reason = hub.commits, hub.commits._append, reason
-        hub.commits._append = self
-
-    async def __call__(self, batch: Sequence[PendingUpdate]) -> Any:
-        self._commits._append = self._append
-        self.under_way.set()
-        await self.may_go_on.wait()
-        return await self._append(batch) if self._reason is None else [Refused(self._reason)] * len(batch)
 
 
 async def test_a_look_at_the_log_that_an_own_commit_overtakes_drops_no_room(
@@ -105,15 +78,13 @@ async def test_what_stands_in_line_behind_a_failed_batch_is_not_logged_without_i
 async def test_an_update_that_builds_on_one_refused_in_its_own_batch_is_not_logged_without_it(
     no_watch: None, hub: Hub
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("0")
         await bob.until(lambda: bob.text == "0")
         held = HeldAppend(hub)
         ada.type("1", at=1)
         await held.under_way.wait()
-        await take_role_by_sql(document, people["bob"])
+        await take_role_by_sql(document, bob.user)
         bobs = bob.type("bob", at=1)
         await eventually(lambda: len(hub.commits._queue) == 1)
         ada.doc.apply_update(bobs)  # from tab to tab, or by any other way than this server
@@ -130,13 +101,11 @@ async def test_an_update_that_builds_on_one_refused_in_its_own_batch_is_not_logg
 async def test_edits_behind_a_refusal_are_not_taken_for_saved_when_the_log_cannot_be_read(
     no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("0")
         await bob.until(lambda: bob.text == "0")
         held = HeldAppend(hub)
-        await take_role_by_sql(document, people["bob"])
+        await take_role_by_sql(document, bob.user)
         bob.type("bob ")
         await held.under_way.wait()
         ada.type("ada ")

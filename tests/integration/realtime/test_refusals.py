@@ -9,7 +9,9 @@ from documents.models import Membership, Role
 from history.refusals import RefusedUpdate
 from realtime.hub import Hub, drain
 from tests.integration.realtime.rooms import (
+    HeldAppend,
     eventually,
+    log_lacks_nothing,
     refused_of,
     rows_of,
     shared_document,
@@ -17,7 +19,6 @@ from tests.integration.realtime.rooms import (
     take_role_by_sql,
 )
 from tests.integration.realtime.sockets import Socket
-from tests.integration.realtime.test_races import HeldAppend, log_lacks_nothing
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 

@@ -27,20 +27,18 @@ from tests.integration.realtime.rooms import (
     take_role_by_sql,
     update_that_types,
 )
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
 async def test_what_one_types_the_other_sees_and_the_log_holds_under_its_author(hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("hello")
         await bob.until(lambda: bob.text == "hello")
         bob.type(" you", at=5)
         await ada.until(lambda: ada.text == "hello you")
-    assert [(seq, user) for seq, user, _ in await rows_of(document)] == [(1, people["ada"].pk), (2, people["bob"].pk)]
+    assert [(seq, user) for seq, user, _ in await rows_of(document)] == [(1, ada.user.pk), (2, bob.user.pk)]
     assert await folded_text(document) == "hello you"
 
 
@@ -144,19 +142,17 @@ async def test_what_builds_on_edits_that_nobody_has_is_refused_and_kept(hub: Hub
 
 
 async def test_one_session_that_is_refused_fails_nobody_elses_edits_in_the_same_batch(hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("0")
         await bob.until(lambda: bob.text == "0")
-        await take_role_by_sql(document, people["bob"])
+        await take_role_by_sql(document, bob.user)
         bob.type("bob ")  # judged under the role that he had when he came, refused in the append
         ada.type("ada ")
         await stored(hub, document, 2)
         await bob.until(lambda: bob.denied > 0 or bob.closed is not None)
         ada.type("again ")
         await stored(hub, document, 3)
-    assert {user for _, user, _ in await rows_of(document)} == {people["ada"].pk}
+    assert {user for _, user, _ in await rows_of(document)} == {ada.user.pk}
     assert await folded_text(document) == "again ada 0"
 
 
@@ -170,10 +166,8 @@ async def test_a_right_taken_by_raw_sql_closes_the_socket_without_the_channel_la
 
 
 async def test_a_lowered_role_leaves_the_socket_open_to_read(hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
-        membership = await Membership.objects.aget(document=document, user=people["bob"])
+    async with ada_and_bob() as (document, ada, bob):
+        membership = await Membership.objects.aget(document=document, user=bob.user)
         membership.role = Role.VIEWER
         await sync_to_async(membership.save)()
         await bob.until(lambda: bob.denied == 1)
@@ -241,9 +235,7 @@ async def test_presence_is_echoed_shown_and_gone_with_its_socket(hub: Hub) -> No
     ("frame", "code"), [(b"\x00\x02\x05ab", 1008), (b"\x09", 1008), (b"\x00\x02\x03\x01\x01\x01", 1008)]
 )
 async def test_a_malformed_frame_closes_its_own_socket_and_changes_nothing(hub: Hub, frame: bytes, code: int) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         bob.send(frame)
         await bob.until(lambda: bob.closed == code)
         ada.type("fine")

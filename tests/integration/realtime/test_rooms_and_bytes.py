@@ -28,7 +28,7 @@ from tests.integration.realtime.rooms import (
     stored,
     update_that_types,
 )
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -115,9 +115,7 @@ async def test_the_estimate_of_a_room_follows_its_rows_and_is_corrected_when_it_
 
 async def test_a_full_document_takes_no_new_content_and_lets_go_of_what_it_has(hub: Hub, settings: Any) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_BYTES_MAX": 1000}
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("x" * 1100)
         await bob.until(lambda: len(bob.text) == 1100)
         for _ in range(5):  # each builds on the one before, which is not here either
@@ -246,9 +244,7 @@ async def test_a_document_is_full_by_what_it_holds_and_not_by_how_many_keystroke
 @pytest.mark.usefixtures("no_watch", "without_garbage_collection")
 @pytest.mark.parametrize("people_inside", [False, True])
 async def test_a_room_that_has_ended_is_free_with_its_documents_and_sockets(hub: Hub, people_inside: bool) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.show(ada.doc.client_id, 1, "{}")
         ada.type("kept")
         await bob.until(lambda: bob.text == "kept" and bool(bob.shown))

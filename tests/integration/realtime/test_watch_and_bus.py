@@ -25,7 +25,7 @@ from tests.integration.realtime.rooms import (
     stored,
     update_that_types,
 )
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -42,9 +42,7 @@ def rule_that_fails_for_ada(user: Any, document: Document) -> Role | None:
 
 
 async def test_a_rule_that_fails_for_one_keeps_nobody_else_in(quick_watch: None, hub: Hub, settings: Settings) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, _, bob):
         rule = f"{__name__}.{rule_that_fails_for_ada.__name__}"
         settings.PALIMPSEST = {**settings.PALIMPSEST, "ROLE_FOR": rule}
         await sync_to_async(access_changed)(document)
@@ -156,9 +154,7 @@ async def test_a_layer_that_hangs_keeps_nobody_out(no_watch: None, hub: Hub, mon
 async def test_a_hint_that_a_layer_swallows_is_given_up_and_the_next_one_sent(
     no_watch: None, hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (_, ada, bob):
         sent: list[int] = []
 
         async def swallow(group: str, message: dict[str, Any]) -> None:

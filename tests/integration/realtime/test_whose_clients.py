@@ -21,7 +21,7 @@ from tests.integration.realtime.rooms import (
     stored,
     take_role_by_sql,
 )
-from tests.integration.realtime.sockets import Socket
+from tests.integration.realtime.sockets import Socket, ada_and_bob
 from tests.integration.realtime.test_rooms_and_bytes import deletion
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -41,9 +41,7 @@ async def owners_of(document: Document) -> dict[int, str]:
 
 
 async def test_nobody_writes_under_the_client_id_of_somebody_else(hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("ada")
         await bob.until(lambda: bob.text == "ada")
         forgery = forged(bob, client_id=ada.doc.client_id, text="not ada: ")
@@ -55,10 +53,10 @@ async def test_nobody_writes_under_the_client_id_of_somebody_else(hub: Hub) -> N
         await hub.refusals.flushed()
         assert (ada.closed, bob.closed) == (None, None)
     assert await owners_of(document) == {
-        ada.doc.client_id: str(people["ada"].pk),
-        bob.doc.client_id: str(people["bob"].pk),
+        ada.doc.client_id: str(ada.user.pk),
+        bob.doc.client_id: str(bob.user.pk),
     }
-    assert await refused_of(document) == [(people["bob"].pk, "not_yours", [forgery])]
+    assert await refused_of(document) == [(bob.user.pk, "not_yours", [forgery])]
     assert await folded_text(document) == "bob and ada writes"
 
 
@@ -84,9 +82,7 @@ async def test_another_process_knows_whose_a_client_id_is(
 
 async def test_of_an_update_that_brings_anothers_edits_too_the_senders_own_are_taken(hub: Hub) -> None:
     """As when two people have worked offline in one browser."""
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("0")
         await bob.until(lambda: bob.text == "0")
         offline: Doc[Any] = Doc(client_id=bob.doc.client_id)
@@ -101,38 +97,34 @@ async def test_of_an_update_that_brings_anothers_edits_too_the_senders_own_are_t
         await bob.until(lambda: bob.denied == 1)
         await hub.refusals.flushed()
         assert bob.closed is None
-    assert await refused_of(document) == [(people["bob"].pk, "not_yours", [both])]
+    assert await refused_of(document) == [(bob.user.pk, "not_yours", [both])]
 
 
 async def test_relays_are_let_in_by_a_setting_and_logged_under_who_brought_them(
     no_watch: None, settings: Settings, hub: Hub
 ) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "RELAYS": True}
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("ada")
         await bob.until(lambda: bob.text == "ada")
         bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="relayed: ")))
         await ada.until(lambda: ada.text == "relayed: ada")
-    assert [user for _, user, _ in await rows_of(document)] == [people["ada"].pk, people["bob"].pk]
+    assert [user for _, user, _ in await rows_of(document)] == [ada.user.pk, bob.user.pk]
     assert await owners_of(document) == {}  # an id says nothing there
 
 
 async def test_relays_are_let_in_from_the_moment_the_setting_says_so(
     no_watch: None, settings: Settings, hub: Hub
 ) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("ada")
         await bob.until(lambda: bob.text == "ada")
-        assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
+        assert await owners_of(document) == {ada.doc.client_id: str(ada.user.pk)}
         settings.PALIMPSEST = {**settings.PALIMPSEST, "RELAYS": True}
         bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="relayed: ")))
         await ada.until(lambda: ada.text == "relayed: ada" or bob.denied > 0)
         assert bob.denied == 0
-    assert [user for _, user, _ in await rows_of(document)] == [people["ada"].pk, people["bob"].pk]
+    assert [user for _, user, _ in await rows_of(document)] == [ada.user.pk, bob.user.pk]
 
 
 async def test_one_persons_tabs_share_their_client_ids(hub: Hub) -> None:
@@ -201,16 +193,14 @@ async def test_who_has_written_is_known_in_a_process_where_nobody_has(
 
 async def test_nobody_is_quicker_than_who_is_here_with_a_client_id(hub: Hub) -> None:
     """Else whoever reads an id off a cursor could take it before its owner has typed anything."""
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.show(ada.doc.client_id, 1, '{"user": {}}')
         await bob.until(lambda: ada.doc.client_id in bob.shown)
         bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="first!")))
         await bob.until(lambda: bob.denied == 1)
         ada.type("mine")
         await bob.until(lambda: bob.text == "mine")
-    assert await owners_of(document) == {ada.doc.client_id: str(people["ada"].pk)}
+    assert await owners_of(document) == {ada.doc.client_id: str(ada.user.pk)}
 
 
 async def test_nobody_is_quicker_than_who_was_here_with_a_client_id_and_works_offline(no_watch: None, hub: Hub) -> None:
@@ -247,9 +237,7 @@ async def test_whose_client_id_was_taken_is_answered_though_not_shown(no_watch: 
 
 
 async def test_a_refusal_names_the_client_ids_that_it_was_for(hub: Hub) -> None:
-    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
-    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
-        await asyncio.gather(ada.until_synced(), bob.until_synced())
+    async with ada_and_bob() as (document, ada, bob):
         ada.type("ada")
         await bob.until(lambda: bob.text == "ada")
         bob.send(encode_update(forged(bob, client_id=ada.doc.client_id, text="not ada: ")))
