@@ -38,7 +38,7 @@ class BreakableGround:
 def ground(django_db_blocker: DjangoDbBlocker) -> Iterator[Ground]:
     given = os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", "")
     with (
-        scratch_services(*given) as running,
+        scratch_services(*given, syncs=False) as running,
         migrated_database(running.database_url, django_db_blocker) as database,
     ):
         yield Ground(database, redis_url_apart(running.redis_url))
@@ -48,7 +48,7 @@ def ground(django_db_blocker: DjangoDbBlocker) -> Iterator[Ground]:
 def breakable_ground(django_db_blocker: DjangoDbBlocker) -> Iterator[BreakableGround]:
     with (
         scratch_folder() as folder,
-        Postgres(folder / "postgres", shared_buffers="32MB") as postgres,
+        Postgres(folder / "postgres", shared_buffers="32MB", syncs=False) as postgres,
         Valkey(folder / "valkey") as valkey,
         migrated_database(postgres.url, django_db_blocker) as database,
     ):

