@@ -83,7 +83,7 @@ class Seats:
 def address_key(address: str) -> str:
     """What an address counts as: itself, or its network where it is an IPv6 one."""
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = ip_address(address)
     except ValueError:
         return address
     if isinstance(parsed, IPv6Address):

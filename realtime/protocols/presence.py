@@ -206,7 +206,7 @@ class AwarenessStates:
                 self._leave(entry, user=user)
                 news.removed.append(entry)
         elif entry.clock <= clock:
-            if shown is None or (shown.user and shown.user != user):
+            if shown is None or shown.user != user:
                 news.outdated.append(AwarenessEntry(entry.client_id, clock, None))
         elif self._has_place(entry.client_id, owner, owned_max) and (
             state_json := entry.state_json if stamp is None else stamp(entry.state_json)

@@ -57,6 +57,12 @@ def test_counts_are_exact_and_empty_once_all_sockets_have_ended(
     assert len(counts) == 0
 
 
+def test_who_was_silent_for_long_has_saved_up_no_more_than_the_burst() -> None:
+    bucket = TokenBucket(rate=10, burst=50, now=0)
+    assert bucket.take(50, now=3600) == 0
+    assert bucket.take(10, now=3600) == 1
+
+
 def test_zero_is_no_limit() -> None:
     counts = SocketCounts()
     for _ in range(10):

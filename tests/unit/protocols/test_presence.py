@@ -77,13 +77,14 @@ def test_a_copy_relayed_by_somebody_else_changes_nothing(clock: int) -> None:
     assert room.owner_of(1) == "a"
 
 
-def test_at_an_equal_clock_a_null_counts_from_the_owner_alone() -> None:
+@pytest.mark.parametrize("user", ["", "ada"])
+def test_at_an_equal_clock_a_null_counts_from_the_owner_alone(user: str) -> None:
     room = AwarenessStates()
-    told(room, [shows(1, 5)], owner="a", now=0)
-    assert told(room, [gone(1, 5)], owner="b", now=1) == Changes()
-    assert told(room, [gone(1, 4)], owner="a", now=1) == Changes()
-    assert told(room, [gone(1, 5)], owner="a", now=1) == Changes(removed=(gone(1, 5),))
-    assert told(room, [gone(1, 5)], owner="a", now=1) == Changes()
+    told(room, [shows(1, 5)], owner="a", user=user, now=0)
+    assert told(room, [gone(1, 5)], owner="another tab", user=user, now=1) == Changes()
+    assert told(room, [gone(1, 4)], owner="a", user=user, now=1) == Changes()
+    assert told(room, [gone(1, 5)], owner="a", user=user, now=1) == Changes(removed=(gone(1, 5),))
+    assert told(room, [gone(1, 5)], owner="a", user=user, now=1) == Changes()
 
 
 def test_an_entry_belongs_to_the_owner_that_last_raised_its_clock() -> None:
@@ -165,6 +166,36 @@ def test_the_memory_of_those_who_left_is_bounded_and_forgets_the_longest_gone_fi
     assert told(room, [shows(3, 1)], owner="x", now=0).outdated == (gone(3, 2),)
     assert told(room, [shows(2, 1)], owner="x", now=0).outdated == (gone(2, 2),)
     assert told(room, [shows(1, 1)], owner="x", now=0).added == (shows(1, 1),)
+
+
+def test_who_leaves_again_is_remembered_as_the_last_who_left() -> None:
+    room = AwarenessStates(states_max=2)
+    for client_id in (1, 2):
+        told(room, [shows(client_id, 1)], owner=client_id)
+        room.remove_owner(client_id)
+    told(room, [gone(1, 3)], owner="x")
+    told(room, [shows(3, 1)], owner=3)
+    room.remove_owner(3)
+    assert told(room, [shows(1, 1)], owner="x").outdated == (gone(1, 3),)
+
+
+def test_who_came_back_takes_no_place_among_those_who_left() -> None:
+    room = AwarenessStates(states_max=2)
+    told(room, [shows(1, 1)], owner="hers", user="ada")
+    room.remove_owner("hers")
+    told(room, [shows(1, 3)], owner="hers", user="ada")
+    told(room, [shows(2, 1)], owner="his", user="bob")
+    told(room, [gone(2, 2), shows(3, 1), gone(3, 2)], owner="his", user="bob")
+    assert [room.user_of(client_id) for client_id in (1, 2, 3)] == ["ada", "bob", "bob"]
+
+
+def test_of_users_who_are_forgotten_nothing_is_kept() -> None:
+    room = AwarenessStates(states_max=4)
+    for number in range(100):
+        told(room, [shows(number, 1)], owner=number, user=f"user{number}")
+        room.remove_owner(number)
+    assert len(room._left_of) == len(room._left) == 4
+    assert not room._owned
 
 
 def test_who_comes_and_goes_without_end_does_not_make_a_room_forget_the_others() -> None:
@@ -347,13 +378,14 @@ def test_the_last_of_nobodys_connections_that_wrote_under_a_client_shows_it() ->
     assert room.owner_of(1) is None
 
 
-def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_quicker() -> None:
+@pytest.mark.parametrize("quicker", ["bob", ""])
+def test_who_has_written_under_a_client_id_takes_it_back_at_once_from_who_was_quicker(quicker: str) -> None:
     bound: dict[int, str] = {}
     room = AwarenessStates(bound_user=bound.get)
-    told(room, [shows(1, 900, "Bob")], owner="his", user="bob")
+    told(room, [shows(1, 900, "Bob")], owner="his", user=quicker)
     assert told(room, [shows(1, 3)], owner="hers", user="ada") == Changes()
     bound[1] = "ada"
-    assert told(room, [shows(1, 901, "Bob")], owner="his", user="bob") == UNHEARD
+    assert told(room, [shows(1, 901, "Bob")], owner="his", user=quicker) == UNHEARD
     # She is told the clock to outrun, as a Yjs client then does.
     assert told(room, [shows(1, 4)], owner="hers", user="ada") == Changes(outdated=(gone(1, 900),))
     assert told(room, [shows(1, 901)], owner="hers", user="ada").updated == (shows(1, 901),)
