@@ -3,16 +3,18 @@
 import contextlib
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg import IsolationLevel
 from pytest_django import Settings
 
+from documents.credentials import Credential
 from documents.models import Document, Membership, Role
-from documents.roles import access_changed, membership_role
+from documents.roles import Admission, access_changed, admit_again, membership_role
 from history.append import append
 from history.errors import WrongIsolation
 from history.fates import PendingUpdate, Reason, Refused, Stored
@@ -29,6 +31,7 @@ from tests.builders import (
     make_user,
     typed,
 )
+from tests.integration.history.waiting import backend_waiting_for_a_lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -210,6 +213,24 @@ def test_a_new_session_of_a_deleted_account_is_refused_and_nobody_else() -> None
     assert isinstance(fates[2], Stored)
 
 
+def test_an_account_that_is_deleted_between_an_append_and_its_commit_fails_nobodys_edits() -> None:
+    user = make_user()
+    document = make_document()
+
+    def delete() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM auth_user WHERE id = %s", [user.pk])
+
+    with transaction.atomic():
+        append_rows(make_session(document, user), typed("a"))
+        append_rows(make_session(document), typed("b", client_id=2))
+        deleting = in_thread(delete)
+        backend_waiting_for_a_lock()
+    with pytest.raises(IntegrityError):  # whoever deletes it has to begin with what is its own
+        deleting.result(timeout=30)
+    assert len(log_of(document)) == 2
+
+
 def test_a_right_taken_by_raw_sql_stops_the_next_append() -> None:
     user = make_user()
     document = make_document(a=(user, Role.EDITOR))
@@ -264,6 +285,42 @@ def test_a_rule_that_fails_turns_back_one_session_and_nobody_elses_edits(setting
     assert isinstance(append([_pending(of_eve)])[0], Stored)  # what failed once is not remembered
 
 
+def rule_that_changes_the_rights_it_is_asked_for(user: Any, document: Document) -> Role | None:
+    access_changed(document)
+    return Role.EDITOR
+
+
+def test_where_rights_change_faster_than_they_can_be_read_nothing_is_stored(settings: Settings) -> None:
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    settings.PALIMPSEST = {"ROLE_FOR": f"{__name__}.{rule_that_changes_the_rights_it_is_asked_for.__name__}"}
+    access_changed(document)
+    assert append([_pending(session), _pending(make_session(document))])[0] == Refused(Reason.UNAVAILABLE)
+    assert len(log_of(document)) == 1  # the server's own, which no rights limit
+    settings.PALIMPSEST = {}
+    assert isinstance(append([_pending(session)])[0], Stored)
+
+
+def test_roles_that_cannot_be_read_just_now_are_read_again_and_nobody_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    user = make_user()
+    document = make_document(a=(user, Role.EDITOR))
+    session = admitted_session(document, user)
+    faults = [OperationalError()]
+
+    def away_once(users: Mapping[Credential, Any], document: Document) -> dict[Credential, Admission]:
+        if faults:
+            raise faults.pop()
+        return admit_again(users, document)
+
+    monkeypatch.setattr("history.append.admit_again", away_once)
+    access_changed(document)
+    assert isinstance(append([_pending(session)])[0], Stored)
+    assert not faults
+
+
 def test_a_rule_sees_the_account_as_it_is_now_and_not_as_it_was_on_connecting(settings: Settings) -> None:
     user = make_user(is_superuser=True)
     document = make_document()
@@ -293,6 +350,20 @@ def test_one_documents_lock_timeout_does_not_fail_anothers_rows(settings: Settin
     assert append([_pending(make_session(held))])[0].seq == 1  # type: ignore[union-attr]
     assert _proven(held)
     assert _proven(free)
+
+
+def test_a_document_whose_rows_the_database_does_not_take_fails_no_other() -> None:
+    broken, sound = make_document(), make_document()
+    append_rows(make_session(broken), typed("a"))
+    Head.objects.filter(document=broken).update(seq=0)  # the next row will find its place taken
+    batch = [_pending(make_session(document)) for document in (broken, sound)]
+    with pytest.raises(IntegrityError), transaction.atomic():
+        append(batch)
+    assert log_of(sound) == []
+    fates = append(batch)
+    assert fates[0] == Refused(Reason.UNAVAILABLE)
+    assert isinstance(fates[1], Stored)
+    assert _proven(sound)
 
 
 def test_an_accounts_row_that_another_transaction_holds_is_not_waited_for_for_ever(settings: Settings) -> None:

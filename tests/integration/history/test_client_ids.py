@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from pytest_django import Settings
 
 from documents.models import Document, Role
 from history.append import append, raise_epoch
 from history.fates import Base, PendingUpdate, Reason, Refused, Stored
-from history.models import Client, Head, Update
+from history.models import Client, Head, Update, Via
 from history.sessions import WriteSession
+from history.writes import write_session
 from tests.builders import admitted_session, in_thread, make_document, make_session, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,6 +42,20 @@ def test_the_first_who_writes_under_a_client_id_owns_it_in_that_document() -> No
     elsewhere, _, bob_elsewhere = _shared()
     assert isinstance(append([_pending(bob_elsewhere, 7)])[0], Stored)
     assert _owners(elsewhere) == {7: bob_elsewhere.actor}
+
+
+def test_a_client_id_of_nobodys_passes_to_somebody_and_not_back_to_the_session_that_wrote_first(
+    settings: Settings,
+) -> None:
+    settings.PALIMPSEST = {"OPEN_ROOMS": True}
+    document, ada, _ = _shared()
+    Document.objects.filter(pk=document.pk).update(open_to_all=True)
+    document.refresh_from_db()
+    nobody = write_session(document, actor=AnonymousUser(), via=Via.WEBSOCKET)
+    assert isinstance(append([_pending(nobody, 7)])[0], Stored)
+    assert isinstance(append([_pending(ada, 7)])[0], Stored)
+    assert append([_pending(nobody, 7)]) == [Refused(Reason.NOT_YOURS)]
+    assert _owners(document) == {7: ada.actor}
 
 
 def test_a_refused_update_binds_nothing() -> None:

@@ -1,6 +1,7 @@
 """What the log did not take is kept for its sender and the document's owners, within bounds, for a while."""
 
 import base64
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from documents.conf import conf
 from documents.models import Document, Membership, Role
 from history.fates import Reason
 from history.models import Refusal
-from history.refusals import PART_BYTES_MAX, ROW_COST, RefusedUpdate, keep_refused, updates_of
+from history.refusals import CLIENTS_NOTED_MAX, PART_BYTES_MAX, ROW_COST, RefusedUpdate, keep_refused, updates_of
 from history.sessions import WriteSession
 from history.tasks import purge_refused
 from tests.builders import admitted_session, in_thread, make_document, make_session, make_user
@@ -86,6 +87,23 @@ def test_small_ones_share_a_row_until_it_is_large() -> None:
     for _ in range(5):
         _refuse(session, third)
     assert [len(part) for part in _kept(document)] == [3, 2]
+
+
+def test_a_row_names_the_clients_because_of_whom_it_is_there_within_bounds() -> None:
+    document, _, bob, _ = _shared()
+    session = admitted_session(document, bob)
+
+    def named(clients: Iterable[int]) -> list[int]:
+        """The clients of the row once these are refused too."""
+        refused = RefusedUpdate(session=session, update=b"u", reason=Reason.NOT_YOURS, clients=frozenset(clients))
+        keep_refused([refused])
+        return list(Refusal.objects.get(document=document).clients)
+
+    assert named([2, 1]) == [1, 2]
+    assert named([2]) == [1, 2]
+    full = [1, 2, *range(1000, 1000 + CLIENTS_NOTED_MAX)]
+    assert named(range(1000, 5000)) == full
+    assert named([7]) == full
 
 
 def test_what_a_deleted_account_sent_is_the_owners_and_nobody_elses_trouble() -> None:
