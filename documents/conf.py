@@ -37,6 +37,9 @@ class Conf:
     """Root names of one document; yrs keeps about 1 KB for each, for ever. An update with one more is refused."""
     document_clients_max: int = 100_000
     """Client ids of one document: each costs every handshake about 6 bytes. An update with one more is refused."""
+    document_clients_per_person_max: int = 20_000
+    """Client ids of one person in one document (or of all without an account): ten new pages a day for five years. An
+    update with one more is refused, so that nobody uses up DOCUMENT_CLIENTS_MAX for the others."""
     update_structs_max: int = 250_000
     """Structs, deleted ranges and values that one update may hold; B4, the field's usual trace of 260,000 edits, has
     14,000. pycrdt applies so many in 0.1 s, in which the process does nothing else."""

@@ -76,7 +76,7 @@ class Reason(enum.Enum):
     GONE = "there is no such document"
     MOVED_ON = "the document is no longer at the expected seq"
     TOO_LARGE = "the update is larger than UPDATE_BYTES_MAX"
-    FULL = "the document is full: it has reached DOCUMENT_BYTES_MAX"
+    FULL = "the document is full: it has reached DOCUMENT_BYTES_MAX, or as many root names or client ids as it may have"
     BEHIND = "an update that this one may build on was refused"
     NOT_YOURS = "it holds edits under the client id of somebody else"
     MISSING = "it builds on edits that are not here"

@@ -3,16 +3,17 @@
 Nothing reaches the log but through `take`, whoever made it. An apply that raises leaves the intake changed: the gate
 is then thrown away and built anew from the log."""
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.folding import emitted_by
-from history.crdt.guard import Guard, Limits, Verdict
+from history.crdt.guard import Guard, Limits, Overfull, Verdict
 from history.crdt.joining import joined
 from history.crdt.lib0 import Malformed
 from history.crdt.parts import part_of
@@ -91,6 +92,11 @@ class Gate:
     state_bytes: int
     measured_bytes: int
     is_anothers: Callable[[int, WriteSession], bool] = _nobody_is_present
+    _counts: Counter[str] = field(init=False)
+    """By actor, how many client ids of the document are theirs, as far as this process has heard."""
+
+    def __post_init__(self) -> None:
+        self._counts = Counter(self.owners.values())
 
     @classmethod
     def load(cls, document_id: int) -> "Gate":
@@ -113,11 +119,15 @@ class Gate:
 
         One that cuts a character in two needs a document that reads it so, which takes long where that is large.
         Raises: Malformed, MissingDependency, NotTaken, TakesLong (nothing has changed then), GateBroken."""
-        verdict = self.guard.check(update)
+        try:
+            verdict = self.guard.check(update)
+        except Overfull:
+            raise NotTaken(Reason.FULL) from None
         if foreign := self._foreign(verdict.clients, session):
             raise NotTaken(Reason.NOT_YOURS, clients=foreign)
-        if verdict.clients and self._is_full():
+        if verdict.clients and (self._is_full() or self._are_too_many(verdict.clients, session)):
             raise NotTaken(Reason.FULL)
+        fresh = len(verdict.clients - self.guard.known.keys())
         intake = self._intake_with(verdict.splits, reads_bytes_max)
         emitted = _apply(intake, self._readable(update, verdict, verdict.own_splits))
         if emitted is None and verdict.splits:
@@ -125,13 +135,17 @@ class Gate:
         self.intake = intake
         self.state_bytes += len(emitted or b"")
         self.guard.commit(verdict)
+        self._counts[session.actor] += fresh
         return None if emitted is None else Taken(emitted, verdict.clients, verdict.splits)
 
     def part_of(self, update: bytes, session: WriteSession) -> bytes | None:
         """What `take` would take of an update that it does not take whole; None for nothing. Raises: Malformed."""
         clients = {struct.client for struct in decode_update(update).structs}
         without = clients if self._is_full() else self._foreign(clients, session)
-        return part_of(update, self.guard.known, without=without)
+        part = part_of(update, self.guard.known, without=without)
+        if part is not None and self._would_overfill(part, session):
+            return part_of(update, self.guard.known, without=clients)
+        return part
 
     def claim(self, clients: AbstractSet[int], session: WriteSession) -> None:
         """Note whose client ids these are: an update under them is in the log."""
@@ -143,6 +157,19 @@ class Gate:
         if session.may_relay:
             return frozenset()
         return {client for client in clients - session.claims if not self._may_write_under(client, session)}
+
+    def _are_too_many(self, clients: AbstractSet[int], session: WriteSession) -> bool:
+        """Whether these would give one person more client ids than they may have: they would use up everybody's."""
+        fresh = clients - self.guard.known.keys()
+        if not fresh or session.may_relay:
+            return False
+        return self._counts[session.actor] + len(fresh) > conf().document_clients_per_person_max
+
+    def _would_overfill(self, update: bytes, session: WriteSession) -> bool:
+        try:
+            return self._are_too_many(self.guard.check(update).clients, session)
+        except Overfull:
+            return True
 
     def _may_write_under(self, client: int, session: WriteSession) -> bool:
         owner = self.owners.get(client)

@@ -24,10 +24,15 @@ from history.crdt.updates import (
     in_causal_order,
 )
 
-__all__ = ["Guard", "Limits", "MissingDependency", "RefusedUpdate", "Verdict"]
+__all__ = ["Guard", "Limits", "MissingDependency", "Overfull", "RefusedUpdate", "Verdict"]
 
 TYPE_DEPTH_MAX = 100
 """Nesting of shared types; reading XML recurses in yrs and dies from about 20,000."""
+
+
+class Overfull(RefusedUpdate):
+    """Raised for an update with which the document would have more root names or client ids than it may: nothing is
+    wrong with the update, and its sender may not be who filled the document."""
 
 
 class Limits(NamedTuple):
@@ -288,16 +293,18 @@ class _Pass:
         for parent, held in self.new.sequences.items():
             if held is Holds.TYPES and parent not in self.with_collected:
                 self.new.sequences[parent] = Holds.VALUES
-        if len(self.new.known.keys() - self.base.known.keys()) > self.limits.clients - len(self.base.known):
-            self._refuse(f"the document would have more than {self.limits.clients} client ids")
-        if self.new.roots and len(self.base.roots | self.new.roots) > self.limits.roots:
-            self._refuse(f"the document would have more than {self.limits.roots} roots")
+        if (more := self.new.known.keys() - self.base.known.keys()) and (
+            len(more) > self.limits.clients - len(self.base.known)
+        ):
+            self._refuse(f"the document would have more than {self.limits.clients} client ids", Overfull)
+        if (roots := self.new.roots - self.base.roots) and len(self.base.roots) + len(roots) > self.limits.roots:
+            self._refuse(f"the document would have more than {self.limits.roots} roots", Overfull)
         return self.new
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, error: type[RefusedUpdate] = RefusedUpdate) -> None:
         """Refuse a client's update; the server's own state is taken as it is, or nobody could write to it again."""
         if self.judging:
-            raise RefusedUpdate(reason)
+            raise error(reason)
 
     def _take(self, struct: Struct, next_clock: int) -> None:
         client, clock, length, kind, origin, right_origin, _, _, _ = struct
@@ -346,7 +353,7 @@ class _Pass:
             if isinstance(struct.parent, str):
                 self.new.roots.add(struct.parent)
                 if len(self.new.roots) > self.limits.roots:
-                    self._refuse(f"the update has more than {self.limits.roots} roots")
+                    self._refuse(f"the update has more than {self.limits.roots} roots", Overfull)
             return struct.parent, struct.parent_key
         left = self._place_of(struct.origin) if struct.origin else None
         right = self._place_of(struct.right_origin) if struct.right_origin else None

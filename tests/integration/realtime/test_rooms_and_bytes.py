@@ -181,8 +181,53 @@ async def test_a_document_has_no_more_roots_and_clients_than_the_settings(
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
         ada.send(encode_update(update))
-        await ada.until(lambda: ada.closed == 1008)
+        await ada.until(lambda: ada.denied == 1)
+        await hub.refusals.flushed()
+        assert ada.closed is None
     assert await rows_of(document) == []
+    assert await refused_of(document) == [(people["ada"].pk, "full", [update])]
+
+
+async def test_whoever_finds_a_document_without_place_for_a_client_id_more_may_delete_and_stays(
+    hub: Hub, settings: Any
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_CLIENTS_MAX": 1}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("x" * 600)
+        await bob.until(lambda: len(bob.text) == 600)
+        bob.type("offline work")
+        await bob.until(lambda: bob.denied == 1)
+        deletion(bob.doc, bob.root)  # of what is here, and of what bob has typed, which is not
+        bob.send(encode_sync_step2(bob.doc.get_update()))
+        await ada.until(lambda: len(ada.text) < 600)
+        ada.type("y")
+        await stored(hub, document, 3)
+        assert (ada.closed, bob.closed) == (None, None)
+
+
+async def test_nobody_uses_up_the_client_ids_of_a_document_for_the_others(hub: Hub, settings: Any) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_CLIENTS_PER_PERSON_MAX": 2}
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        eve.send(encode_update(three_clients()))
+        await eve.until(lambda: eve.denied == 1)
+        for count, client_id in enumerate((7, 8), 1):
+            eve.send(encode_update(update_that_types("x", client_id=client_id)))
+            await stored(hub, document, count)
+        eve.send(encode_update(update_that_types("x", client_id=9)))
+        await eve.until(lambda: eve.denied == 2)
+        hub.rooms[document.pk].judge.start_anew()
+        eve.send(encode_update(update_that_types("x", client_id=9)))
+        await eve.until(lambda: eve.denied == 3)
+        eve.send(encode_update(update_that_types("xy", client_id=7)))  # under one that is there
+        await ada.until(lambda: ada.text.count("y") == 1)
+        ada.type("ada")
+        await stored(hub, document, 4)
+        assert (ada.denied, eve.denied, eve.closed) == (0, 3, None)
+    assert "ada" in await folded_text(document)
 
 
 async def test_one_update_has_no_more_bytes_than_the_setting(hub: Hub, settings: Any) -> None:
