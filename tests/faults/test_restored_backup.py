@@ -16,7 +16,7 @@ from tests.conftest import BreakableGround
 CONVERGE_SECONDS = 30.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stack(breakable_ground: BreakableGround) -> Iterator[Stack]:
     ground = breakable_ground
     with Stack(database=ground.database, redis_url=ground.valkey.url, DEBUG="true", OPEN_ROOMS="true") as running:
