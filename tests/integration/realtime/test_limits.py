@@ -11,7 +11,8 @@ from documents.models import Role
 from realtime.connections import Connection
 from realtime.consumers import YjsConsumer
 from realtime.hub import Hub
-from realtime.protocols.frames import encode_update
+from realtime.protocols.awareness import AwarenessEntry
+from realtime.protocols.frames import encode_awareness, encode_sync_step1, encode_update
 from tests.integration.realtime.rooms import eventually, rows_of, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket, ada_and_bob
 
@@ -150,6 +151,35 @@ async def test_who_sends_too_fast_is_read_slower_and_loses_nothing(
         assert (ada.closed, bob.closed) == (None, None)
         monkeypatch.undo()
     assert sum(pause > 0 for pause in pauses) >= 30
+
+
+async def test_each_message_of_a_frame_is_paced(hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "UPDATES_PER_SECOND": 10, "UPDATES_BURST": 20}
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        pauses: list[float] = []
+        sleep = asyncio.sleep
+
+        async def noted(seconds: float) -> None:
+            pauses.append(seconds)
+            await sleep(0)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("realtime.connections.asyncio.sleep", noted)
+            ada.send(b"".join(encode_update(update_that_types("x", client_id=client)) for client in range(9, 99)))
+            await eventually(lambda: max(pauses, default=0) > 5)
+        assert max(pauses) < 10
+
+
+async def test_of_a_question_that_a_frame_asks_many_times_the_last_is_answered(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        before = len(ada.received)
+        ada.send(encode_sync_step1(b"\0") * 50 + b"\x03" * 50 + encode_awareness([AwarenessEntry(5, 1, "{}")]))
+        await ada.until(lambda: 5 in ada.shown)
+        assert sum(payload[:2] == b"\0\1" for payload in ada.received[before:]) == 1
 
 
 async def test_an_edit_that_splits_an_emoji_counts_as_the_whole_document(

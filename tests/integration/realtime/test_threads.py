@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
+from pytest_django import Settings
 
 from documents.conf import conf
 from documents.models import Role
@@ -14,7 +16,10 @@ from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import encode_awareness, encode_sync_step1
 from tests.integration.realtime.rooms import shared_document, stored
+from tests.integration.realtime.signing_in import execute
 from tests.integration.realtime.sockets import Socket
+
+ADVISORY_LOCK = 7_201_554
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -74,3 +79,20 @@ async def test_all_threads_are_there_before_anyone_comes(no_watch: None, hub: Hu
     loads = [hub.load(together.wait, 10) for _ in range(conf().load_threads)]
     await asyncio.gather(*computes, *loads)
     assert set(threading.enumerate()) <= threads
+
+
+async def test_reads_that_the_database_does_not_answer_are_cut_and_their_threads_read_again(
+    no_watch: None, hub: Hub, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LOAD_SECONDS_MAX": 0.2}
+    await sync_to_async(execute)("SELECT pg_advisory_lock(%s)", ADVISORY_LOCK)
+    try:
+        reads = [
+            hub.load(execute, "SELECT pg_advisory_lock_shared(%s)", ADVISORY_LOCK) for _ in range(conf().load_threads)
+        ]
+        async with asyncio.timeout(10):
+            ends = await asyncio.gather(*reads, return_exceptions=True)
+            assert [type(end) for end in ends] == [OperationalError] * len(reads)
+            await asyncio.gather(*(hub.load(execute, "SELECT 1") for _ in reads))
+    finally:
+        await sync_to_async(execute)("SELECT pg_advisory_unlock(%s)", ADVISORY_LOCK)
