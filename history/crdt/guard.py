@@ -296,7 +296,9 @@ class _Pass:
         if (more := self.new.known.keys() - self.base.known.keys()) and (
             len(more) > self.limits.clients - len(self.base.known)
         ):
-            self._refuse(f"the document would have more than {self.limits.clients} client ids", Overfull)
+            alone = len(more) > self.limits.clients  # nobody's honest work, whatever the document has
+            error = RefusedUpdate if alone else Overfull
+            self._refuse(f"the document would have more than {self.limits.clients} client ids", error)
         if (roots := self.new.roots - self.base.roots) and len(self.base.roots) + len(roots) > self.limits.roots:
             self._refuse(f"the document would have more than {self.limits.roots} roots", Overfull)
         return self.new
@@ -353,7 +355,7 @@ class _Pass:
             if isinstance(struct.parent, str):
                 self.new.roots.add(struct.parent)
                 if len(self.new.roots) > self.limits.roots:
-                    self._refuse(f"the update has more than {self.limits.roots} roots", Overfull)
+                    self._refuse(f"the update has more than {self.limits.roots} roots")
             return struct.parent, struct.parent_key
         left = self._place_of(struct.origin) if struct.origin else None
         right = self._place_of(struct.right_origin) if struct.right_origin else None

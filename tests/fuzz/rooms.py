@@ -18,7 +18,7 @@ from history.crdt.splits import with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id, MissingDependency, RefusedUpdate, Struct, decode_update
 from history.fates import Base
-from history.gate import Gate, GateBroken, Taken
+from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Via
 from history.sessions import WriteSession
 from realtime.protocols import frames
@@ -125,7 +125,7 @@ class Room:
             return Fate.NOTHING_NEW if emitted is None else self._serve(Taken(emitted, frozenset()))
         try:
             taken = self._call("the gate", self.gate.take, update, _NOBODY)
-        except RefusedUpdate:
+        except (RefusedUpdate, NotTaken):  # the latter where there is no place for more roots or client ids
             return Fate.REFUSED
         except Malformed:
             return Fate.MALFORMED
@@ -154,7 +154,7 @@ class Room:
     def _call(self, where: str, what: Callable[..., Any], *given: Any) -> Any:
         try:
             return what(*given)
-        except (Malformed, MissingDependency, GateBroken, KeyboardInterrupt, SystemExit):
+        except (Malformed, MissingDependency, NotTaken, GateBroken, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
             raise _wrong(where, error) from None

@@ -181,11 +181,33 @@ async def test_a_document_has_no_more_roots_and_clients_than_the_settings(
     async with Socket(document.name, user=people["ada"]) as ada:
         await ada.until_synced()
         ada.send(encode_update(update))
-        await ada.until(lambda: ada.denied == 1)
-        await hub.refusals.flushed()
-        assert ada.closed is None
+        await ada.until(lambda: ada.closed == 1008)
     assert await rows_of(document) == []
-    assert await refused_of(document) == [(people["ada"].pk, "full", [update])]
+
+
+def one_root() -> bytes:
+    doc: Doc[Any] = Doc(client_id=9)
+    doc.get("d", type=Text).insert(0, "d")
+    return doc.get_update()
+
+
+@pytest.mark.parametrize("limit", ["DOCUMENT_ROOTS_MAX", "DOCUMENT_CLIENTS_MAX"])
+async def test_who_finds_no_place_for_one_more_stays_and_what_they_wrote_is_kept(
+    hub: Hub, settings: Any, limit: str
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, limit: 1}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["bob"]) as bob:
+        await asyncio.gather(ada.until_synced(), bob.until_synced())
+        ada.type("a")
+        await bob.until(lambda: bob.text == "a")
+        bob.send(encode_update(one_root()))
+        await bob.until(lambda: bob.denied == 1)
+        await hub.refusals.flushed()
+        ada.type("b")
+        await bob.until(lambda: bob.text == "ba")
+        assert (ada.closed, bob.closed) == (None, None)
+    assert await refused_of(document) == [(people["bob"].pk, "full", [one_root()])]
 
 
 async def test_whoever_finds_a_document_without_place_for_a_client_id_more_may_delete_and_stays(
