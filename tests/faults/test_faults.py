@@ -5,6 +5,7 @@ turns a run red. The long form is `make faults`."""
 
 import logging
 import os
+from dataclasses import replace
 
 import pytest
 from pytest_django import DjangoDbBlocker
@@ -38,11 +39,17 @@ async def test_a_minute_of_every_fault_loses_nothing_and_attributes_nothing_wron
 
 
 async def run_unguarded(
-    crowd: Crowd, blocker: DjangoDbBlocker, application: str, faults: dict[Fault, int], **environment: str
+    crowd: Crowd,
+    blocker: DjangoDbBlocker,
+    application: str,
+    faults: dict[Fault, int],
+    *,
+    size: Size = FEW,
+    **environment: str,
 ) -> Result:
     environment = {"LOG_LEVEL": "CRITICAL", **environment}
     with faulty_ground(blocker, seed=SEED, application=f"{application}:application", **environment) as ground:
-        return await FaultRun(ground, crowd, seed=SEED, size=FEW).go(plan(SEED, faults, pause_seconds=1.5))
+        return await FaultRun(ground, crowd, seed=SEED, size=size).go(plan(SEED, faults, pause_seconds=1.5))
 
 
 @pytest.mark.timeout(200)
@@ -50,7 +57,11 @@ async def test_showing_edits_before_their_commit_would_be_noticed(
     crowd: Crowd, django_db_blocker: DjangoDbBlocker
 ) -> None:
     result = await run_unguarded(
-        crowd, django_db_blocker, "tests.clients.showing_before_commit", {Fault.ALL_WORKERS: 10}
+        crowd,
+        django_db_blocker,
+        "tests.clients.showing_before_commit",
+        {Fault.ALL_WORKERS: 10},
+        size=replace(FEW, agree_seconds=1),  # it is found before anybody has to agree
     )
     assert any("edits that others saw are not in the log" in finding for finding in result.wrong)
 
