@@ -266,22 +266,6 @@ def test_a_rule_of_a_host_may_ask_the_database_however_it_likes(settings: Settin
     assert _proven(document)
 
 
-def rule_that_is_never_the_same(user: Any, document: Document) -> Role | None:
-    access_changed(document)
-    return membership_role(user, document)
-
-
-def test_where_rights_change_faster_than_they_can_be_read_nothing_is_stored(settings: Settings) -> None:
-    user = make_user()
-    document = make_document(a=(user, Role.EDITOR))
-    session = admitted_session(document, user)
-    settings.PALIMPSEST = {"ROLE_FOR": f"{__name__}.{rule_that_is_never_the_same.__name__}"}
-    access_changed(document)
-    assert append([_pending(session)]) == [Refused(Reason.UNAVAILABLE)]
-    settings.PALIMPSEST = {}
-    assert isinstance(append([_pending(session)])[0], Stored)
-
-
 def rule_that_fails_for_eve(user: Any, document: Document) -> Role | None:
     if user.username == "eve":
         raise RuntimeError("a fault of the host's")
