@@ -4,6 +4,7 @@ by the watch, and nothing that is still in line is stored."""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -20,8 +21,17 @@ from documents.tickets import issue_ticket
 from realtime.bus import ACCOUNTS_TOLD_MAX, _AccountsTold, signed
 from realtime.hub import Hub
 from realtime.rechecks import EVERYONE, _admit_again
+from realtime.rooms import Room
 from tests.builders import make_user
-from tests.integration.realtime.rooms import HeldAppend, empty, eventually, rows_of, shared_document, stored
+from tests.integration.realtime.rooms import (
+    HeldAppend,
+    empty,
+    eventually,
+    rows_of,
+    shared_document,
+    stored,
+    take_role_by_sql,
+)
 from tests.integration.realtime.signing_in import SignedIn, execute, sign_in
 from tests.integration.realtime.sockets import Socket
 
@@ -179,6 +189,25 @@ async def test_what_is_in_line_is_refused_once_the_right_is_gone_and_the_others_
         [ada.user.pk, bob.user.pk, ada.user.pk],
         [ada.user.pk, None, ada.user.pk],  # his account is gone
     )
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["a room opens", "a room is open"])
+async def test_a_right_that_is_taken_from_somebody_on_the_way_in_is_noticed_without_the_watch(
+    is_open: bool, dead_layer: None, no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _, bob = await two_people()
+    open_room = hub.open
+
+    async def open_late(*args: Any) -> Room:
+        await take_role_by_sql(document, bob.user)
+        hub.bus._hear(signed({"type": "rights", "document": document.pk}))  # it finds him nowhere
+        return await open_room(*args)
+
+    if is_open:
+        await hub.open(document.pk, empty)
+    monkeypatch.setattr(hub, "open", open_late)
+    async with bob.socket(document) as by_bob:
+        await by_bob.until(lambda: by_bob.closed == 4403)
 
 
 async def test_a_superuser_who_is_one_no_longer_is_out(dead_layer: None, quick_watch: None, hub: Hub) -> None:
