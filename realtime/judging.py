@@ -4,7 +4,7 @@ It owns the write gate, builds it from the log when somebody first writes, and k
 takes long is judged on a thread; then whatever comes meanwhile waits its turn, and nobody else touches the gate."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -54,6 +54,11 @@ class Judge:
     @property
     def has_gate(self) -> bool:
         return self._gate is not None
+
+    @property
+    def known(self) -> Mapping[int, int] | None:
+        """By client how far the intake reaches, which may be ahead of the log; None without a gate."""
+        return None if self._gate is None else self._gate.guard.known
 
     async def learn_owners(self) -> None:
         """Before anybody writes here: so that nobody is shown under a client id that is somebody else's."""

@@ -5,7 +5,7 @@ a crash could take back is never in it. The intake document behind the gate runs
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
@@ -82,6 +82,8 @@ class Room:
         self._whole: tuple[int, SharedMessage] | None = None
         self._deleted: tuple[int, IdSet] = (0, {})
         """What was deleted at some seq."""
+        self._known: tuple[int, Mapping[int, int]] = (0, {})
+        """How far each client reached at some seq."""
         self.opened_at = hub.now()
         self.rights_told_at = 0.0
         self._catch_up_lock = asyncio.Lock()
@@ -190,11 +192,20 @@ class Room:
                 return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
         return SharedMessage(encode_update(self.doc.get_update())), self.seq
 
+    def known(self) -> Mapping[int, int]:
+        """By client how far the document reaches, or will with what is on its way to the log. Read once for each seq:
+        decoding 20,000 clients takes 40 ms, and anybody may have it asked for with a few bytes."""
+        if self.judge.known is not None:
+            return self.judge.known
+        if self._known[0] != self.seq:
+            self._known = self.seq, decode_state_vector(self.doc.get_state())
+        return self._known[1]
+
     async def would_change(self, update: bytes) -> bool:
         """Whether an update says anything that the document does not have. Raises: Malformed."""
         is_large = len(update) > conf().off_loop_bytes
         said = await self.hub.compute(_said_by, update) if is_large else _said_by(update)
-        known = decode_state_vector(self.doc.get_state())
+        known = self.known()
         if any(stop > known.get(client, 0) for client, stop in said.reaches.items()):
             return True
         # What is deleted only grows: who deletes nothing that was not deleted some time ago says nothing new.

@@ -5,9 +5,13 @@ import threading
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from pycrdt import Doc, Text
 
-from documents.models import Role
+from documents.models import Document, Role
+from history.crdt.state_vectors import decode_state_vector
+from history.models import Via
+from history.writes import append_update, write_session
 from realtime.connections import Connection
 from realtime.consumers import YjsConsumer
 from realtime.hub import Hub
@@ -56,6 +60,10 @@ async def test_other_users_addresses_and_documents_are_counted_apart(hub: Hub, s
         Socket(other.name, user=others["eve"], address="192.0.2.3") as eve,
     ):
         await asyncio.gather(ada.until_synced(), bob.until_synced(), eve.until_synced())
+
+
+def _push(document: Document) -> None:
+    append_update(write_session(document, actor=None, via=Via.TASK), update_that_types("pushed", client_id=77))
 
 
 async def _fail(*args: Any, **kwargs: Any) -> Any:
@@ -199,6 +207,46 @@ async def test_an_edit_that_splits_an_emoji_counts_as_the_whole_document(
             patch.setattr("realtime.connections.asyncio.sleep", noted)
             ada.send(encode_update(BETWEEN_THE_HALVES))
             await asyncio.wait_for(has_paused.wait(), 10)
+
+
+async def test_what_is_asked_for_once_more_counts_as_so_many_bytes_and_what_everybody_asks_for_does_not(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: list[int] = []
+    monkeypatch.setattr(Connection, "charge", lambda self, size: charged.append(size))
+    async with ada_and_bob() as (document, ada, bob):
+        bob.show(5, 1, '{"a":"' + "x" * 7000 + '"}')
+        bob.type("x" * 9000)
+        await ada.until(lambda: len(ada.text) == 9000 and 5 in ada.shown)
+        ada.send(QUERY_AWARENESS)
+        ada.type("a")
+        await stored(hub, document, 2)
+        assert charged == []
+        ada.send(encode_sync_step1(b"\0") + QUERY_AWARENESS)
+        ada.type("b")
+        await stored(hub, document, 3)
+        assert [size // 1000 for size in charged] == [9, 7]
+
+
+async def test_a_reader_has_the_state_vector_decoded_once_for_each_seq(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of a few bytes would else have all client ids of the document read."""
+    document, people = await shared_document(eve=Role.VIEWER)
+    decoded: list[bytes] = []
+
+    def noted(data: bytes) -> dict[int, int]:
+        decoded.append(data)
+        return decode_state_vector(data)
+
+    monkeypatch.setattr("realtime.rooms.decode_state_vector", noted)
+    await sync_to_async(_push)(document)
+    async with Socket(document.name, user=people["eve"]) as eve:
+        await eve.until(lambda: eve.text == "pushed")
+        for _ in range(3):
+            eve.type("x")
+        await eve.until(lambda: eve.denied == 3)
+    assert len(decoded) == 1
 
 
 async def test_bytes_are_paced_as_well(hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
