@@ -81,7 +81,7 @@ WHERE document_id = %s AND (client, clock) IN (SELECT * FROM unnest(%s::bigint[]
 """
 INSERT_SPLITS = """
 INSERT INTO history_split (document_id, client, clock, seq)
-SELECT %s::bigint, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) ON CONFLICT DO NOTHING
+SELECT %s::bigint, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[])
 """
 INSERT_REQUEST = "INSERT INTO history_request (document_id, actor, key, seq) VALUES (%s, %s, %s, %s)"
 

@@ -149,9 +149,8 @@ class Gate:
 
     def claim(self, clients: AbstractSet[int], session: WriteSession) -> None:
         """Note whose client ids these are: an update under them is in the log."""
-        for client in clients:
-            if session.requires_role and not conf().relays and not self.owners.get(client):
-                self.owners[client] = session.actor
+        if session.requires_role and not conf().relays:
+            self.owners.update(dict.fromkeys(clients, session.actor))
 
     def _foreign(self, clients: AbstractSet[int], session: WriteSession) -> AbstractSet[int]:
         if session.may_relay:

@@ -32,7 +32,6 @@ class Judge:
         self._room_there = ref(room)  # the room has the judge; held both ways, it would outlast its end
         self._hub = room.hub
         self._gate: Gate | None = None
-        self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._in_line = 0
         self._is_off_loop = False
@@ -160,24 +159,19 @@ class Judge:
         while not self._room.closed:
             if self._gate is not None:
                 return self._gate
-            if self._loading is None:
-                self._loading = asyncio.create_task(self._load())
-            await asyncio.shield(self._loading)
+            await self._load()
         raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
 
     async def _load(self) -> None:
         room = self._room
-        try:
-            gate = await self._hub.load(Gate.load, room.document_id)
-            if gate.epoch != room.epoch:
-                room.load_again()
-            while gate.seq < room.seq:
-                await self._hub.compute(_follow_all, gate, (await room.tail_after(gate.seq)).rows)
-            gate.is_anothers = room.is_anothers
-            if not room.closed:
-                self._gate = gate
-        finally:
-            self._loading = None
+        gate = await self._hub.load(Gate.load, room.document_id)
+        if gate.epoch != room.epoch:
+            room.load_again()
+        while gate.seq < room.seq:
+            await self._hub.compute(_follow_all, gate, (await room.tail_after(gate.seq)).rows)
+        gate.is_anothers = room.is_anothers
+        if not room.closed:
+            self._gate = gate
 
 
 def _follow_all(gate: Gate, rows: Sequence[Committed]) -> None:
