@@ -120,6 +120,14 @@ def test_an_append_inside_atomic_is_durable_with_the_callers_commit() -> None:
     assert len(log_of(document)) == 1
 
 
+def test_a_session_appends_more_than_once_inside_atomic() -> None:
+    document = make_document()
+    session = make_session(document)
+    with transaction.atomic():
+        assert [append_rows(session, typed(letter, client_id=ord(letter))) for letter in "ab"] == [[1], [2]]
+    assert _proven(document)
+
+
 def test_an_append_inside_atomic_leaves_the_callers_lock_timeout_as_it_was() -> None:
     session = make_session(make_document())
     with transaction.atomic(), connection.cursor() as cursor:

@@ -7,22 +7,30 @@ from functools import partial
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db.utils import OperationalError
 from pytest_django import Settings
 
 from documents.models import Membership, Role
+from history.append import raise_epoch
 from history.fates import PendingUpdate, Reason
 from history.gate import Gate
+from history.models import Kind
+from realtime.closing import Closing
 from realtime.commits import Entry
 from realtime.hub import Hub, drain
+from tests.builders import append_rows, make_session
 from tests.integration.realtime.rooms import (
     HeldAppend,
+    empty,
     eventually,
     log_lacks_nothing,
     restore_backup,
+    rows_of,
     shared_document,
     stored,
     take_role_by_sql,
+    update_that_types,
 )
 from tests.integration.realtime.sockets import Socket, ada_and_bob
 
@@ -130,6 +138,64 @@ async def test_a_gate_that_the_log_cannot_bring_up_to_the_room_does_not_read_for
         hub.rooms[document.pk].judge.start_anew()
         ada.type("b")
         await ada.until(lambda: ada.closed == 1013)
+
+
+async def test_a_server_side_write_into_a_room_of_another_epoch_is_turned_back_before_it_is_judged(
+    no_watch: None, hub: Hub
+) -> None:
+    document, _ = await shared_document()
+    session = await sync_to_async(make_session)(document)
+    room = await hub.open(document.pk, empty)
+    await sync_to_async(raise_epoch)(document.pk, epoch=room.epoch)
+    with pytest.raises(Closing):
+        await room.write_and_wait(session, update_that_types("a", client_id=7), kind=Kind.EDIT)
+    assert (room.closed, await rows_of(document)) == (True, [])
+
+
+async def test_a_room_that_ends_while_its_gate_is_loaded_keeps_none(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, _ = await shared_document()
+    session = await sync_to_async(make_session)(document)
+    room = await hub.open(document.pk, empty)
+    has_loaded, may_return, load = asyncio.Event(), asyncio.Event(), hub.load
+
+    async def load_and_wait(*args: Any) -> Any:
+        found = await load(*args)
+        has_loaded.set()
+        await may_return.wait()
+        return found
+
+    monkeypatch.setattr(hub, "load", load_and_wait)
+    writing = asyncio.create_task(room._take(session, update_that_types("a", client_id=7)))
+    await has_loaded.wait()
+    assert not room.is_idle
+    room.drop("the test ends it")
+    may_return.set()
+    with pytest.raises(Closing):
+        await writing
+    assert not room.judge.has_gate
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        pytest.param(b"\x01\x01\x09\x00\x08\x01\x05other\x01\x7e\x00", id="a root too many"),
+        pytest.param(b"\x01\x01\x09\x05\x84\x09\x04\x01x\x00", id="what builds on nothing"),
+    ],
+)
+async def test_what_is_in_the_log_though_the_guard_refuses_it_ends_no_room(
+    no_watch: None, hub: Hub, settings: Settings, update: bytes
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENT_ROOTS_MAX": 1}
+    async with ada_and_bob() as (document, ada, bob):
+        ada.type("a")
+        await stored(hub, document, 1)
+        await sync_to_async(append_rows)(make_session(document), [update])
+        await hub.rooms[document.pk].catch_up()
+        ada.type("b")
+        await bob.until(lambda: bob.text == "ba")
+        assert (ada.closed, bob.closed) == (None, None)
 
 
 async def test_who_comes_while_the_server_drains_is_sent_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from documents.tickets import issue_ticket
 from realtime.bus import ACCOUNTS_TOLD_MAX, _AccountsTold, signed
 from realtime.hub import Hub
 from realtime.rechecks import EVERYONE, _admit_again
-from realtime.rooms import Room
+from realtime.rooms import MakeDoc, Room
 from tests.builders import make_user
 from tests.integration.realtime.rooms import (
     HeldAppend,
@@ -208,6 +208,30 @@ async def test_a_right_that_is_taken_from_somebody_on_the_way_in_is_noticed_with
     monkeypatch.setattr(hub, "open", open_late)
     async with bob.socket(document) as by_bob:
         await by_bob.until(lambda: by_bob.closed == 4403)
+
+
+async def test_an_account_that_ends_on_the_way_in_is_out_again_without_the_watch(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, ada, bob = await two_people()
+    await hub.bus.ready()
+    is_admitted, may_enter, open_room = asyncio.Event(), asyncio.Event(), hub.open
+
+    async def open_later(document_id: int, make_doc: MakeDoc) -> Room:
+        is_admitted.set()
+        await may_enter.wait()
+        return await open_room(document_id, make_doc)
+
+    async with ada.socket(document) as by_ada:
+        await by_ada.until_synced()
+        monkeypatch.setattr(hub, "open", open_later)
+        async with bob.socket(document) as by_bob:
+            await is_admitted.wait()
+            since, rechecks = hub.now(), hub.rechecks
+            await sync_to_async(TOLD["deactivated"].take)(document, bob)
+            await eventually(lambda: rechecks.told_at >= since and not rechecks._accounts_busy)
+            may_enter.set()
+            await by_bob.until(lambda: by_bob.closed == 4401)
 
 
 async def test_a_superuser_who_is_one_no_longer_is_out(dead_layer: None, quick_watch: None, hub: Hub) -> None:
