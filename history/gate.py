@@ -212,7 +212,8 @@ class Gate:
 
     def _readable(self, update: bytes, verdict: Verdict, splits: Splits) -> bytes:
         """What pycrdt is given for an update that the guard has let through and not committed yet."""
-        return joined(with_splits(update, splits), decoded=verdict.update, known=self.guard.known)
+        read = with_splits(update, splits)
+        return joined(read, decoded=verdict.update if read is update else None, known=self.guard.known)
 
     def _intake_with(self, splits: Splits, bytes_max: int | None) -> "Doc[Any]":
         """The intake that reads these characters as split: a new one where it holds any of them as they were."""

@@ -20,8 +20,9 @@ from history.crdt.updates import (
     TypeRef,
     Update,
     check_deletes,
-    decode_update,
+    decode_runs,
     in_causal_order,
+    singles,
 )
 
 __all__ = ["Guard", "Limits", "MissingDependency", "Overfull", "RefusedUpdate", "Verdict"]
@@ -79,16 +80,16 @@ _HELD_BY_TYPE = (
 _XML_TYPES = (TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_TEXT)
 _TEXT_KINDS = (Kind.STRING, Kind.FORMAT, Kind.EMBED)
 _KEYED_KINDS = (Kind.ANY, Kind.TYPE, Kind.DELETED, Kind.BINARY)
-_STRING, _TYPE, _GC, _DELETED = Kind.STRING, Kind.TYPE, Kind.GC, Kind.DELETED
+_STRING, _ANY, _TYPE, _GC, _DELETED = Kind.STRING, Kind.ANY, Kind.TYPE, Kind.GC, Kind.DELETED
 _TEXT = Holds.TEXT
 
 
 class Verdict(NamedTuple):
     """An update that may be applied.
 
-    `clients` are those under whose ids it brings new structs. `splits` and `own_splits` are the (client, clock) of low
-    surrogates before which it cuts a character in two, one of the document's or one that it brings itself: both are to
-    be read `with_splits` first. `facts` is for `Guard.commit`."""
+    `update` is as `decode_runs` reads it. `clients` are those under whose ids it brings new structs. `splits` and
+    `own_splits` are the (client, clock) of low surrogates before which it cuts a character in two, one of the
+    document's or one that it brings itself: both are to be read `with_splits` first. `facts` is for `Guard.commit`."""
 
     update: Update
     clients: frozenset[int]
@@ -179,7 +180,7 @@ class Guard:
         values, as when it is read. Raises: Malformed, MissingDependency when the bytes are no full state."""
         guard = cls(limits)
         for update in (state_update, *later):
-            guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(decode_update(update)))
+            guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(decode_runs(update)))
         return guard
 
     @property
@@ -199,7 +200,7 @@ class Guard:
 
         Raises: Malformed for bytes that are no update; RefusedUpdate for one that this server does not take;
         MissingDependency for one that needs what the document does not have."""
-        update = decode_update(update_bytes, parts_max=self._limits.update_parts)
+        update = decode_runs(update_bytes, parts_max=self._limits.update_parts)
         base = self._facts
         typed = _typed_behind(update, base)
         if typed is not None:
@@ -239,7 +240,7 @@ def _typed_behind(update: Update, base: _Facts) -> _Typed | None:
     Returns None when it is anything else, or not plainly in order."""
     if len(update.structs) != 1 or update.deletes:
         return None
-    client, clock, length, kind, origin, right_origin, _, _, content = update.structs[0]
+    client, clock, length, kind, origin, right_origin, _, _, content, _ = update.structs[0]
     known = base.known
     if kind is not _STRING or origin is None or clock != known.get(client, 0) or not str.isascii(content):  # type: ignore[arg-type]
         return None
@@ -284,10 +285,19 @@ class _Pass:
     def run(self, update: Update) -> _Facts:
         known, reached = self.base.known, self.new.known
         self.order = Order(
-            self.base.branches, known, reached, new=self.new.branches, judging=self.judging, structs=len(update.structs)
+            self.base.branches,
+            known,
+            reached,
+            new=self.new.branches,
+            judging=self.judging,
+            structs=sum(struct[9] for struct in update.structs),
         )
         for struct, next_clock in in_causal_order(update.structs, known, reached):
-            if struct.clock + struct.length > next_clock:
+            if struct[9] > 1 and struct[1] < next_clock:
+                for single in singles(struct):
+                    if single.stop > next_clock:
+                        self._take(single, next_clock)
+            elif struct[1] + struct[2] > next_clock and not self._only_goes_on(struct, next_clock):
                 self._take(struct, next_clock)
         check_deletes(update.deletes, known, reached)
         for parent, held in self.new.sequences.items():
@@ -308,15 +318,26 @@ class _Pass:
         if self.judging:
             raise error(reason)
 
+    def _only_goes_on(self, struct: Struct, next_clock: int) -> bool:
+        """Whether a struct only makes the one before it longer, of which everything was found out."""
+        client, clock, _, kind, origin, right_origin, _, _, content, _ = struct
+        if clock != next_clock or kind is not self.checked_kind or origin != (client, clock - 1):
+            return False
+        runs = self.new.places.get(client)
+        if runs is None or runs.values[-1] is not self.checked_place:
+            return False
+        plain = kind is _ANY or (kind is _STRING and str.isascii(content))  # type: ignore[arg-type]
+        return plain and self.new.branches.goes_on(client, origin, right_origin)
+
     def _take(self, struct: Struct, next_clock: int) -> None:
-        client, clock, length, kind, origin, right_origin, _, _, _ = struct
+        client, clock, length, kind, origin, right_origin, _, _, content, times = struct
         new = self.new
-        start = max(clock, next_clock)
+        start, stop = max(clock, next_clock), clock + length * times
         runs = new.places.get(client)
         if runs is None:
             runs = new.places[client] = _Runs()
         if kind is _GC:
-            _extend(new.collected.setdefault(client, []), start, clock + length)
+            _extend(new.collected.setdefault(client, []), start, stop)
             runs.put(start, None)
             self.order.pass_over(client, start)
             return
@@ -327,10 +348,10 @@ class _Pass:
         if place is not None and (place is not self.checked_place or kind is not self.checked_kind):
             self._check_fits(place, struct)
         if kind is _TYPE:
-            self._take_type((client, clock), struct.content, place)
+            self._take_types(client, range(clock, stop), content, place)
         elif kind is _DELETED:
-            _extend(new.collected.setdefault(client, []), start, clock + length)
-        elif kind is _STRING and not str.isascii(struct.content):  # type: ignore[arg-type]
+            _extend(new.collected.setdefault(client, []), start, stop)
+        elif kind is _STRING and not str.isascii(content):  # type: ignore[arg-type]
             surrogates = {low for low in _low_surrogates(struct) if low >= start}
             if surrogates:
                 new.low_surrogates.setdefault(client, set()).update(surrogates)
@@ -338,7 +359,8 @@ class _Pass:
         if place is None or place[1] is not None:
             self.order.pass_over(client, start)
         else:
-            self.order.place(client, start, origin if start == clock else (client, start - 1), right_origin, place[0])
+            behind = origin if start == clock else (client, start - 1)
+            self.order.place(client, range(start, stop, length), behind, right_origin, place[0])
 
     def _check_fits(self, place: Place, struct: Struct) -> None:
         parent, key = place
@@ -418,19 +440,21 @@ class _Pass:
             self._refuse("a value stands before another one of its key")
         # Nobody forgets what they wrote themselves: values that all stand first cost yrs quadratic time.
         written = struct.client, place
-        if struct.origin is None and (written in self.new.keyed or written in self.base.keyed):
+        if struct.origin is None and (struct.times > 1 or written in self.new.keyed or written in self.base.keyed):
             self._refuse("a client writes a key as if it never had")
         self.new.keyed.add(written)
 
-    def _take_type(self, unit: Id, content: object, place: Place | None) -> None:
+    def _take_types(self, client: int, clocks: range, content: object, place: Place | None) -> None:
         assert isinstance(content, TypeContent)
         depth = 1
         if place is not None and not isinstance(place[0], str):
             depth += self.new.depths.get(place[0]) or self.base.depths.get(place[0], 0)
         if depth > TYPE_DEPTH_MAX:
             self._refuse(f"shared types are nested deeper than {TYPE_DEPTH_MAX}")
-        self.new.sequences[unit] = _HELD_BY_TYPE[content.ref]
-        self.new.depths[unit] = depth
+        holds = _HELD_BY_TYPE[content.ref]
+        for clock in clocks:
+            self.new.sequences[client, clock] = holds
+            self.new.depths[client, clock] = depth
 
 
 def _sequence_of(struct: Struct) -> Holds:
@@ -464,7 +488,7 @@ def _covers(spans: list[tuple[int, int]], clock: int) -> bool:
 def _low_surrogates(struct: Struct) -> Iterator[int]:
     clock = struct.clock
     assert isinstance(struct.content, str)
-    for character in struct.content:
+    for character in struct.content * struct.times:
         if character > "\uffff":
             yield clock + 1
             clock += 1
@@ -481,9 +505,9 @@ def _boundaries(update: Update, known: dict[int, int]) -> Iterator[Id]:
     """Yield every unit before which applying the update may cut a struct in two. What is known already is passed over
     by Yjs and yrs alike, neighbours and all: a client that tells of its halves again has split nothing by that."""
     for struct in update.structs:
-        client, clock, length, _, origin, right_origin, _, _, _ = struct
+        client, _, _, _, origin, right_origin, _, _, _, _ = struct
         next_clock = known.get(client, 0)
-        if clock + length <= next_clock:
+        if struct.stop <= next_clock:
             continue
         # Of a struct that is known in part the rest is taken.
         yield client, next_clock

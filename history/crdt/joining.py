@@ -7,11 +7,10 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import pairwise
 from operator import itemgetter
-from typing import NamedTuple
 
 from history.crdt.idsets import IdSet, id_set
-from history.crdt.lib0 import Reader, var_uint
-from history.crdt.updates import Kind, Struct, Update, content_position, decode_update, read_struct
+from history.crdt.lib0 import var_string, var_uint
+from history.crdt.updates import Kind, Struct, Update, content_position, decode_runs
 
 JOINED_BYTES_MIN = 4096
 """Smaller updates are left alone: joining theirs costs yrs 8 MB at most."""
@@ -23,65 +22,78 @@ _NOTHING: Mapping[int, int] = {}
 def joined(update: bytes, *, decoded: Update | None = None, known: Mapping[int, int] = _NOTHING) -> bytes:
     """The same update (v1), each text or list of values that goes on where the struct before it ends in that one.
 
-    `decoded` spares reading it; `known` is the state vector of the document that is to take it: what that holds is
-    joined to nothing. Neighbours of which the same update deletes one stay apart, as in Yjs: so does the value of a key
-    from those that it replaced. The same object is returned where nothing is joined.
-    Raises: Malformed, RefusedUpdate."""
+    `decoded`, by `decode_runs` and of these very bytes, spares reading it; `known` is the state vector of the document
+    that is to take it: what that holds is joined to nothing. Neighbours of which the same update deletes one stay
+    apart, as in Yjs: so does the value of a key from those that it replaced. The same object is returned where nothing
+    is joined. Raises: Malformed, RefusedUpdate."""
     if len(update) < JOINED_BYTES_MIN:
         return update
-    decoded = decoded or decode_update(update)
-    if not any(_goes_on(before, struct) for before, struct in pairwise(decoded.structs)):
-        return update
-    deleted = id_set(decoded.deletes)
-    reader = Reader(update)
-    clients = reader.count()
-    pieces = [var_uint(clients)]
-    for _ in range(clients):
-        count, client, clock = reader.count(), reader.var_uint(), reader.var_uint()
-        runs = _runs(reader, count, client, clock, known=known.get(client, 0), deleted=deleted)
-        pieces += var_uint(len(runs)), var_uint(client), var_uint(clock)
-        pieces += map(_written, runs)
-    pieces.append(update[reader.position :])
-    return b"".join(pieces)
+    decoded = decoded or decode_runs(update)
+    chains = _chains(decoded, known)
+    return _with_joined(update, decoded, chains) if chains else update
 
 
-class _Run(NamedTuple):
-    """Structs that become one: the first one's bytes as far as its content, or whole where it stands alone."""
-
-    start: bytes
-    contents: list[bytes]
-
-
-def _runs(reader: Reader, count: int, client: int, clock: int, *, known: int, deleted: IdSet) -> list[_Run]:
-    """Read one client's structs."""
-    update = reader.data
-    runs: list[_Run] = []
-    last: Struct | None = None
-    for _ in range(count):
-        start = reader.position
-        struct = read_struct(reader, client, clock)
-        clock += struct.length
-        if struct.kind is not _STRING and struct.kind is not _ANY:
-            runs.append(_Run(update[start : reader.position], []))
-            last = None
+def _chains(decoded: Update, known: Mapping[int, int]) -> list[tuple[int, int]]:
+    """The first and the last place of structs that become one."""
+    chains: list[tuple[int, int]] = []
+    deleted: IdSet | None = None
+    for place, (before, struct) in enumerate(pairwise(decoded.structs), start=1):
+        # What goes on behind equal structs is left alone: it is joined to the last of them only, so not to many.
+        if not _goes_on(before, struct) or before.times > 1 or before.clock < known.get(before.client, 0):
             continue
-        content = content_position(update, start)
-        if last is None or last.clock < known or not _goes_on(last, struct) or _parted(struct, deleted):
-            runs.append(_Run(update[start:content], []))
-        runs[-1].contents.append(update[content : reader.position])
-        last = struct
-    return runs
+        if deleted is None:
+            deleted = id_set(decoded.deletes)
+        if _parted(struct, deleted):
+            continue
+        if chains and chains[-1][1] == place - 1:
+            chains[-1] = chains[-1][0], place
+        else:
+            chains.append((place - 1, place))
+    return chains
+
+
+def _with_joined(update: bytes, decoded: Update, chains: list[tuple[int, int]]) -> bytes:
+    structs, _, spans = decoded
+    counts: dict[int, int] = {}
+    firsts: dict[int, int] = {}
+    for place, struct in enumerate(structs):
+        counts[struct.client] = counts.get(struct.client, 0) + struct.times
+        firsts.setdefault(struct.client, place)
+    for first, last in chains:
+        counts[structs[first].client] -= last - first
+    written = [(spans[first][0], spans[last][1], _as_one(update, decoded, first, last)) for first, last in chains]
+    for client, place in firsts.items():
+        heading = var_uint(counts[client]) + var_uint(client) + var_uint(structs[place].clock)
+        written.append((spans[place - 1][1] if place else len(var_uint(len(firsts))), spans[place][0], heading))
+    pieces: list[bytes] = []
+    copied = 0
+    for begin, end, piece in sorted(written):
+        pieces += update[copied:begin], piece
+        copied = end
+    return b"".join([*pieces, update[copied:]])
+
+
+def _as_one(update: bytes, decoded: Update, first: int, last: int) -> bytes:
+    """The bytes of the struct that the structs from `first` to `last` become."""
+    structs, spans = decoded.structs[first : last + 1], decoded.spans[first : last + 1]
+    head = update[spans[0][0] : content_position(update, spans[0][0])]
+    if structs[0].kind is _STRING:
+        return head + var_string("".join(str(struct.content) for struct in structs))
+    pieces = [head, var_uint(sum(struct.length for struct in structs))]
+    for struct, (begin, end) in zip(structs, spans, strict=True):
+        pieces.append(update[content_position(update, begin) + len(var_uint(struct.length)) : end])
+    return b"".join(pieces)
 
 
 def _goes_on(before: Struct, struct: Struct) -> bool:
     """Whether a struct goes on where the one before it in the update ends."""
-    kind = struct.kind
+    kind = struct[3]
     return (
         (kind is _STRING or kind is _ANY)
-        and kind is before.kind
-        and struct.client == before.client
-        and struct.origin == (struct.client, struct.clock - 1)
-        and struct.right_origin == before.right_origin
+        and struct[4] == (struct[0], struct[1] - 1)
+        and struct[0] == before[0]
+        and kind is before[3]
+        and struct[5] == before[5]
     )
 
 
@@ -96,12 +108,3 @@ def _covers(ids: IdSet, client: int, clock: int) -> bool:
     ranges = ids.get(client, ())
     place = bisect_right(ranges, clock, key=itemgetter(0)) - 1
     return place >= 0 and clock < ranges[place][1]
-
-
-def _written(run: _Run) -> bytes:
-    if len(run.contents) < 2:
-        return run.start + b"".join(run.contents)
-    # Of a text the number counts bytes, of a list values.
-    readers = [Reader(content) for content in run.contents]
-    numbers = [reader.var_uint() for reader in readers]
-    return b"".join([run.start, var_uint(sum(numbers)), *(each.data[each.position :] for each in readers)])

@@ -121,25 +121,52 @@ class Reader:
     def count(self, *, item_bytes_min: int = 1) -> int:
         """Read how many items follow; more than the remaining bytes could hold is refused."""
         number = self.var_uint()
-        if number * item_bytes_min > self.remaining:
+        if number * item_bytes_min > self.end - self.position:
             raise Malformed("a count is larger than the input")
         return number
 
-    def any(self, depth: int = 0) -> AnyValue:
+    def any(self) -> AnyValue:
         """Read one tagged value (lib0 `Any`); `undefined` and `null` both become None."""
-        if depth > ANY_DEPTH_MAX:
-            raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
-        tag = self.byte()
+        container: list[AnyValue] | dict[str, AnyValue] | None = None
+        key, left = "", 0
+        outer: list[tuple[list[AnyValue] | dict[str, AnyValue] | None, str, int]] = []
+        while True:
+            tag = self.byte()
+            value: AnyValue
+            if tag == 117 or tag == 118:
+                value = [] if tag == 117 else {}
+                if number := self.count(item_bytes_min=tag - 116):
+                    outer.append((container, key, left))
+                    if len(outer) > ANY_DEPTH_MAX:
+                        raise Malformed(f"a value is nested deeper than {ANY_DEPTH_MAX}")
+                    container, left = value, number
+                    if tag == 118:
+                        key = self.var_string()
+                    continue
+            else:
+                value = self._plain(tag)
+            while container is not None:
+                if isinstance(container, dict):
+                    container[key] = value
+                else:
+                    container.append(value)
+                left -= 1
+                if left:
+                    if isinstance(container, dict):
+                        key = self.var_string()
+                    break
+                value = container
+                container, key, left = outer.pop()
+            else:
+                return value
+
+    def _plain(self, tag: int) -> AnyValue:
+        if tag in _CONSTANTS:
+            return _CONSTANTS[tag]
         if tag == 119:
             return self.var_string()
         if tag == 125:
             return self.var_int()
-        if tag == 118:
-            return {self.var_string(): self.any(depth + 1) for _ in range(self.count(item_bytes_min=2))}
-        if tag == 117:
-            return [self.any(depth + 1) for _ in range(self.count())]
-        if tag in _CONSTANTS:
-            return _CONSTANTS[tag]
         if tag == 124:
             return float(struct.unpack(">f", self.take(4))[0])
         if tag == 123:

@@ -7,6 +7,7 @@ Only branches are kept: the next unit of typed text goes without saying. Source:
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import repeat
 from typing import TypeAlias
 
 from history.crdt.updates import Id, RefusedUpdate
@@ -88,6 +89,13 @@ class _Rows:
         self.right_clients.append(right_client)
         self.right_clocks.append(right_clock)
         return number
+
+    def add_more(self, starts: range) -> None:
+        """Add branches that are as the last one but for where they start."""
+        self.starts.extend(starts)
+        columns = (self.clients, self.origins, self.parents, self.right_clients, self.right_clocks)
+        for column in (*columns, self.depths, self.jumps):
+            column.extend(repeat(column[-1], len(starts)))
 
     def is_before(self, number: int, right: Id | None) -> bool:
         """Whether this is the right origin of a branch."""
@@ -174,9 +182,10 @@ class Order:
         if found is None or found[1][-1] != _NONE:
             self._begin(client, start, _NONE)
 
-    def place(self, client: int, start: int, origin: Id | None, right: Id | None, parent: object) -> None:
-        """Put units in: behind `origin`, or at the start of what `parent` names. Raises: RefusedUpdate."""
-        rows, children = self.rows, self.new.children
+    def place(self, client: int, starts: range, origin: Id | None, right: Id | None, parent: object) -> None:
+        """Put structs in that begin at these clocks, one as the next: behind `origin`, or at the start of what `parent`
+        names. More than one do not go on behind their client's last unit. Raises: RefusedUpdate."""
+        rows, children, start = self.rows, self.new.children, starts[0]
         key: Key
         if origin is None:
             behind, clock, key = _NONE, 0, (None, parent)
@@ -202,11 +211,18 @@ class Order:
         siblings = listed if isinstance(listed, list) and key in children else self._siblings(listed, behind, clock)
         passed = self._passed(siblings, behind, client, right, before) if siblings else 0
         self._begin(client, start, number := rows.add(client, start, clock, right, behind))
-        if listed is None and not passed:
+        if len(starts) > 1:
+            rows.add_more(starts[1:])
+            clocks, numbers = self.new.by_client[client]
+            clocks.extend(starts[1:])
+            numbers.extend(range(number + 1, number + len(starts)))
+        elif listed is None and not passed:
             children[key] = number
-        else:
-            siblings.insert(len(siblings) - passed, number)
-            children[key] = siblings
+            return
+        # Each of them stands to the left of the one before it: passing the same siblings, it comes upon that one.
+        place = len(siblings) - passed
+        siblings[place:place] = range(number, number + len(starts))
+        children[key] = siblings
 
     def _passed(self, siblings: list[int], behind: int, client: int, right: Id | None, before: int | None) -> int:
         """How many siblings, counted from the left, stand to the left of one that `client` puts before `right`."""

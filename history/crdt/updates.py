@@ -7,7 +7,7 @@ Source: yjs src/utils/encoding.js, src/structs/Item.js (`readItemContent`), Dele
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import lru_cache, partial
 from heapq import heappop, heappush
@@ -95,7 +95,9 @@ class Struct(NamedTuple):
 
     `length` counts UTF-16 units for strings and values for `Kind.ANY`. `parent` is a root's name, the id of a nested
     type, or None where it is inherited from the origins. `content` is the text (`STRING`), JSON text (`EMBED`), a
-    list (`ANY`), bytes (`BINARY`), a `TypeContent`, a `FormatContent`, or None (`DELETED`, `GC`)."""
+    list (`ANY`), bytes (`BINARY`), a `TypeContent`, a `FormatContent`, or None (`DELETED`, `GC`). `times` is how often
+    the same bytes come one after another, of which `decode_runs` makes one; never where the first of them goes on
+    behind its client's last unit, as the others do not."""
 
     client: int
     clock: int
@@ -106,6 +108,12 @@ class Struct(NamedTuple):
     parent: str | Id | None
     parent_key: str | None
     content: Content
+    times: int = 1
+
+    @property
+    def stop(self) -> int:
+        """The clock behind its last unit."""
+        return self.clock + self.length * self.times
 
 
 class DeletedRange(NamedTuple):
@@ -117,10 +125,13 @@ class DeletedRange(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A decoded update: structs grouped by client in rising order of clocks, then what it deletes."""
+    """A decoded update: structs grouped by client in rising order of clocks, then what it deletes.
+
+    Of `decode_runs` also `spans`: where the bytes of each struct begin and end, of all its `times` together."""
 
     structs: list[Struct]
     deletes: list[DeletedRange]
+    spans: Sequence[tuple[int, int]] = ()
 
 
 # Bound once: looking a member up on its enum class costs more than reading the struct's integers.
@@ -173,7 +184,22 @@ def decode_update(data: bytes, *, parts_max: int | None = None) -> Update:
     """Read an update (v1) of at most `parts_max` structs, deleted ranges and values in all.
 
     Raises: Malformed when the bytes are no update; RefusedUpdate when they are one that the server does not take."""
+    structs, deletes, _ = decode_runs(data, parts_max=parts_max)
+    if any(struct.times > 1 for struct in structs):
+        structs = [single for struct in structs for single in singles(struct)]
+    return Update(structs, deletes)
+
+
+def decode_runs(data: bytes, *, parts_max: int | None = None) -> Update:
+    """As `decode_update`, but equal neighbours are one struct with its `times`: 64 KiB may hold 32,000 structs, and
+    what is found out about the first of them holds for all."""
     return _decode_keystroke(data) or _decode_any_update(data, parts_max)
+
+
+def singles(struct: Struct) -> Iterator[Struct]:
+    """Yield the structs that one of `decode_runs` stands for."""
+    for clock in range(struct.clock, struct.stop, struct.length):
+        yield struct._replace(clock=clock, times=1)
 
 
 def _decode_keystroke(data: bytes) -> Update | None:
@@ -211,16 +237,22 @@ class _PartsReader(Reader):
         self.parts_max = self.parts_left = len(data) if parts_max is None else parts_max
 
     def count(self, *, item_bytes_min: int = 1) -> int:
-        number = super().count(item_bytes_min=item_bytes_min)
+        number = Reader.count(self, item_bytes_min=item_bytes_min)
         self.parts_left -= number
         if self.parts_left < 0:
             raise UpdateTooLarge(self.parts_max)
         return number
 
+    def spend(self, parts: int) -> None:
+        self.parts_left -= parts
+        if self.parts_left < 0:
+            raise UpdateTooLarge(self.parts_max)
+
 
 def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
     reader = _PartsReader(data, parts_max)
     structs: list[Struct] = []
+    spans: list[tuple[int, int]] = []
     clients: set[int] = set()
     for _ in range(reader.count(item_bytes_min=3)):
         struct_count = reader.count(item_bytes_min=2)
@@ -230,16 +262,48 @@ def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
         if client in clients:
             raise Malformed("a client's structs are in two places")
         clients.add(client)
-        clock = reader.var_uint()
-        for _ in range(struct_count):
-            struct = read_struct(reader, client, clock)
-            clock += struct[2]
-            if clock > CLOCK_MAX:
-                raise Malformed("a clock is larger than 31 bits")
-            structs.append(struct)
+        _read_runs(reader, struct_count, client, structs, spans)
     deletes = read_deleted_ranges(reader)
     reader.finish()
-    return Update(structs, deletes)
+    return Update(structs, deletes, spans)
+
+
+def _read_runs(
+    reader: _PartsReader, count: int, client: int, structs: list[Struct], spans: list[tuple[int, int]]
+) -> None:
+    """Read that many structs of one client, the first one's clock before them."""
+    clock = reader.var_uint()
+    data = reader.data
+    while count:
+        begin, parts_left = reader.position, reader.parts_left
+        struct = read_struct(reader, client, clock)
+        end = reader.position
+        count -= 1
+        if count and data[begin:end] == data[end : end + end - begin] and struct[4] != (client, clock - 1):
+            again = _repeats(data, begin, end, count)
+            reader.position = end = end + again * (end - begin)
+            reader.spend(again * (parts_left - reader.parts_left))
+            count -= again
+            struct = struct._replace(times=1 + again)
+            clock += again * struct[2]
+        clock += struct[2]
+        if clock > CLOCK_MAX:
+            raise Malformed("a clock is larger than 31 bits")
+        structs.append(struct)
+        spans.append((begin, end))
+
+
+def _repeats(data: bytes, begin: int, end: int, repeats_max: int) -> int:
+    """How often `data[begin:end]` comes again right behind itself, looked for in steps that double and then halve."""
+    unit = data[begin:end]
+    found, step = 0, 1
+    while found + step <= repeats_max and data.startswith(unit * step, end + found * len(unit)):
+        found += step
+        step *= 2
+    while step := step // 2:
+        if found + step <= repeats_max and data.startswith(unit * step, end + found * len(unit)):
+            found += step
+    return found
 
 
 def read_deleted_ranges(reader: Reader) -> list[DeletedRange]:
@@ -269,7 +333,7 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
         # Yjs looks at the low bits only, yrs at the whole byte: with flags they would read different updates.
         if info:
             raise Malformed("a collected struct carries flags")
-        return _struct((client, clock, _deleted_length(reader), _GC, None, None, None, None, None))
+        return _struct((client, clock, _deleted_length(reader), _GC, None, None, None, None, None, 1))
     if ref in _REFUSED_KINDS:
         raise RefusedUpdate(_REFUSED_KINDS[ref])
     var_uint = reader.var_uint
@@ -288,9 +352,9 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
         text = reader.var_string()
         if not text:
             raise Malformed("a struct is empty")
-        return _struct((client, clock, utf16_length(text), _STRING, origin, right_origin, parent, parent_key, text))
+        return _struct((client, clock, utf16_length(text), _STRING, origin, right_origin, parent, parent_key, text, 1))
     kind, length, content = _read_content(reader, ref)
-    return _struct((client, clock, length, kind, origin, right_origin, parent, parent_key, content))
+    return _struct((client, clock, length, kind, origin, right_origin, parent, parent_key, content, 1))
 
 
 def content_position(update: bytes, position: int) -> int:
@@ -407,15 +471,16 @@ def in_causal_order(
         client = ready.popleft()
         queue = queues[client]
         place = places[client]
+        have = reached.get(client) or known.get(client, 0)
         while place < len(queue):
             struct = queue[place]
-            need = _needed_by(struct, known, reached)
+            need = _needed_by(struct, have, known, reached)
             if need is not None:
                 heappush(waiting.setdefault(need[0], []), (need[1], client))
                 break
-            next_clock = reached.get(client) or known.get(client, 0)
-            yield struct, next_clock
-            reached[client] = max(next_clock, struct[1] + struct[2])
+            yield struct, have
+            stop = struct[1] + struct[2] * struct[9]
+            reached[client] = have = max(have, stop)
             place += 1
         places[client] = place
         waiters = waiting.get(client, ())
@@ -423,17 +488,21 @@ def in_causal_order(
             ready.append(heappop(waiters)[1])
     rests = {client: queue[places[client] :] for client, queue in queues.items() if places[client] < len(queue)}
     if rests:
-        needs = [need for rest in rests.values() if (need := _needed_by(rest[0], known, reached))]
+        needs = [
+            need
+            for client, rest in rests.items()
+            if (need := _needed_by(rest[0], reached.get(client) or known.get(client, 0), known, reached))
+        ]
         # What the update itself holds only waits for something else: name what is really missing.
         raise MissingDependency(*next((need for need in needs if not _holds(rests.get(need[0]), need[1])), needs[0]))
 
 
-def _needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
-    client, clock, _, _, origin, right_origin, parent, _, _ = struct
-    have = reached.get(client) or known.get(client, 0)
+def _needed_by(struct: Struct, have: int, known: Mapping[int, int], reached: Mapping[int, int]) -> Id | None:
+    """The first unit that a struct needs and that is not there; of its own client there are `have`."""
+    client, clock, _, _, origin, right_origin, parent, _, _, _ = struct
     if clock > have:
         return client, have
-    if origin and origin[1] >= (reached.get(origin[0]) or known.get(origin[0], 0)):
+    if origin and origin[1] >= (have if origin[0] == client else reached.get(origin[0]) or known.get(origin[0], 0)):
         return origin
     if right_origin and right_origin[1] >= (reached.get(right_origin[0]) or known.get(right_origin[0], 0)):
         return right_origin
@@ -444,7 +513,7 @@ def _needed_by(struct: Struct, known: Mapping[int, int], reached: Mapping[int, i
 
 def _holds(rest: list[Struct] | None, clock: int) -> bool:
     """Whether one client's structs, which have no gap between them, hold its unit `clock`."""
-    return rest is not None and rest[0].clock <= clock < rest[-1].clock + rest[-1].length
+    return rest is not None and rest[0].clock <= clock < rest[-1].stop
 
 
 def check_deletes(deletes: list[DeletedRange], known: Mapping[int, int], reached: Mapping[int, int]) -> None:
@@ -472,9 +541,8 @@ def missing_dependency(update: Update, known: Mapping[int, int]) -> Id | None:
 def advance(known: dict[int, int], update: Update) -> None:
     """Raise a document's state vector in place to include an update that it has taken."""
     for struct in update.structs:
-        stop = struct.clock + struct.length
-        if stop > known.get(struct.client, 0):
-            known[struct.client] = stop
+        if struct.stop > known.get(struct.client, 0):
+            known[struct.client] = struct.stop
 
 
 def claim(clocks: dict[int, int], update: Update) -> None:

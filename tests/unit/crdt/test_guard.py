@@ -1,6 +1,7 @@
 """The guard takes every honest update, refuses what yrs cannot bear, and changes nothing by judging."""
 
 import gc
+import random
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from history.crdt import guard as guard_module
+from history.crdt import updates
 from history.crdt.guard import TYPE_DEPTH_MAX, Guard, Holds, Limits, MissingDependency, RefusedUpdate
 from history.crdt.lib0 import Malformed, var_string, var_uint
 from history.crdt.state_vectors import decode_state_vector
-from history.crdt.updates import UpdateTooLarge
+from history.crdt.updates import UpdateTooLarge, decode_update
 from tests.histories import random_history, replay, updates_of
 from tests.unit.crdt.test_updates import one_struct
 
@@ -424,3 +427,82 @@ def test_text_typed_behind_ones_own_and_before_what_stands_left_of_it_is_refused
     doc.get("text", type=Text).insert(0, "ab")
     with pytest.raises(RefusedUpdate):
         Guard.of(doc.get_update()).check(bytes([1, 1, 1, 2, 0xC4, 1, 1, 1, 0, 1, 0x78, 0]))
+
+
+_REPEATED = [
+    b"\4\1\1t\1x",
+    b"\4\1\1t\4\xf0\x9f\x98\x80",
+    b"\x84\3\0\2ab",
+    b"\x84\3\4\1x",
+    b"\x44\3\0\1x",
+    b"\xc4\3\0\3\1\1x",
+    b"\x84\2\0\1y",
+    b"\x44\2\1\1y",
+    b"\x87\3\0\1",
+    b"\7\1\1a\0",
+    b"\x88\3\0\2\x7e\x7e",
+    b"\x08\0\3\5\1\x78",
+    b"\x28\1\1m\1k\1\x7e",
+    b"\xa8\3\1\1\x7e",
+    b"\x86\3\0\1b\1\x31",
+    b"\0\2",
+    b"\1\1\1t\3",
+    b"\x81\3\0\1",
+]
+"""Structs, some behind or before units of clients 2 and 3."""
+
+
+def _some_equal_neighbours(rng: random.Random, clock: int) -> bytes:
+    runs = [(rng.choice(_REPEATED), rng.choice([1, 1, 2, 3, 7, 8, 40])) for _ in range(rng.choice([1, 2, 4]))]
+    count = sum(times for _, times in runs)
+    structs = b"".join(unit * times for unit, times in runs)
+    return b"\1" + var_uint(count) + b"\3" + var_uint(clock) + structs + b"\0"
+
+
+def _facts_of(guard: Guard) -> tuple[object, ...]:
+    facts, rows = guard._facts, guard._facts.branches.rows
+    columns = (rows.clients, rows.starts, rows.origins, rows.parents, rows.right_clients, rows.right_clocks)
+    return deepcopy(
+        (
+            facts.known,
+            {client: (runs.starts, runs.values) for client, runs in facts.places.items()},
+            (facts.sequences, facts.depths, facts.collected, facts.low_surrogates, facts.roots, facts.keyed),
+            (facts.branches.by_client, facts.branches.children),
+            [column[: rows.kept] for column in (*columns, rows.depths, rows.jumps)],
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equal_neighbours_are_judged_together_as_they_would_be_one_by_one(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(seed)
+    honest = b"\1\2\2\0\4\1\1t\5first\x84\2\0\1z\0"
+    together, apart = guard_of(honest), guard_of(honest)
+    taken = 0
+    for _ in range(40):
+        # Now and then some of it is known already.
+        clock = max(0, known_to(together).get(3, 0) - rng.choice([0, 0, 0, 1, 5]))
+        update = _some_equal_neighbours(rng, clock)
+        outcomes: list[object] = []
+        for guard, decode in ((together, updates.decode_runs), (apart, decode_update)):
+            monkeypatch.setattr(guard_module, "decode_runs", decode)
+            try:
+                verdict = guard.check(update)
+            except (Malformed, MissingDependency) as error:
+                outcomes.append((type(error), str(error)))
+                continue
+            guard.commit(verdict)
+            outcomes.append((verdict.clients, verdict.splits, verdict.own_splits))
+            taken += 1
+        assert outcomes[0] == outcomes[1]
+        assert _facts_of(together) == _facts_of(apart)
+    assert taken
+
+
+def test_equal_structs_are_read_as_one() -> None:
+    update = b"\1" + var_uint(1001) + b"\3\0\4\1\1t\1a" + b"\x87\3\0\1" * 1000 + b"\0"
+    assert [struct.times for struct in updates.decode_runs(update).structs] == [1, 1, 999]  # the second goes on
+    assert [struct.clock for struct in decode_update(update).structs] == list(range(1001))
+    assert {struct.times for struct in decode_update(update).structs} == {1}

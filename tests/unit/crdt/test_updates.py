@@ -36,7 +36,7 @@ def test_a_keystroke_is_read_with_its_origins() -> None:
     text.insert(0, "ac")
     [update] = updates_of(doc, lambda: text.insert(1, "b"))
     [struct] = decode_update(update).structs
-    assert struct == (3141592653, 2, 1, Kind.STRING, (3141592653, 0), (3141592653, 1), None, None, "b")
+    assert struct == (3141592653, 2, 1, Kind.STRING, (3141592653, 0), (3141592653, 1), None, None, "b", 1)
 
 
 def test_lengths_count_utf16_units() -> None:
