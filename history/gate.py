@@ -4,7 +4,7 @@ Nothing reaches the log but through `take`, whoever made it. An apply that raise
 is then thrown away and built anew from the log."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,11 @@ from pycrdt import Doc
 from documents.conf import conf
 from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard, Limits, Overfull, Verdict
-from history.crdt.joining import joined
+from history.crdt.joining import CUTS_MIN, joined
 from history.crdt.lib0 import Malformed
 from history.crdt.parts import part_of
 from history.crdt.splits import NO_SPLITS, Splits, with_splits
-from history.crdt.updates import decode_update
+from history.crdt.updates import DeletedRange, decode_runs, decode_update
 from history.fates import Base, Reason
 from history.folds import full_ydoc
 from history.models import Client
@@ -134,6 +134,9 @@ class Gate:
             return None  # nothing is logged, so nothing is split either: the intake that reads so is thrown away
         self.intake = intake
         self.state_bytes += len(emitted or b"")
+        if emitted is not None and self._cuts_much(verdict.update.deletes):
+            # pycrdt writes ranges rising again, and everybody who folds the log is to be as quick as the intake was.
+            emitted = joined(emitted, decoded=decode_runs(emitted))
         self.guard.commit(verdict)
         self._counts[session.actor] += fresh
         return None if emitted is None else Taken(emitted, verdict.clients, verdict.splits)
@@ -200,6 +203,11 @@ class Gate:
             self.guard.commit(verdict)
             self.guard.forget(splits)
         self.seq = seq
+
+    def _cuts_much(self, deletes: Sequence[DeletedRange]) -> bool:
+        """Whether many deleted ranges are of what the document holds; an update's own text is emitted in pieces."""
+        known = self.guard.known
+        return len(deletes) >= CUTS_MIN and sum(each.clock < known.get(each.client, 0) for each in deletes) >= CUTS_MIN
 
     def _is_full(self) -> bool:
         bytes_max = conf().document_bytes_max

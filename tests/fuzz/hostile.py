@@ -170,6 +170,15 @@ def _deleted_ranges(client: int) -> bytes:
     return sync(head[:-1] + collected + b"\1" + var_uint(client) + var_uint(count) + ranges)
 
 
+def _cuts(client: int, *, rising: bool) -> bytes:
+    """Deleted units, every other one of a long text."""
+    count = BULK_BYTES // 7
+    ranges = [var_uint(2 * place) + b"\1" for place in range(count)]
+    text = b"\1\1" + var_uint(client) + b"\0\4\1\1t" + var_string("x" * (2 * count))
+    deleted = b"\1" + var_uint(client) + var_uint(count) + b"".join(ranges if rising else reversed(ranges))
+    return sync(text + deleted)
+
+
 def _keys(client: int) -> bytes:
     """Values under one key of a map, each overwriting the one before."""
     return _chain_of(client, b"\x28\1\1m\1k\1\x7e")
@@ -213,6 +222,8 @@ BULK_SHAPES: Mapping[str, Callable[[int], bytes]] = {
     "one long text": lambda client: sync(one_struct(var_string("x" * BULK_BYTES), kind=4, client=client)),
     "emoji": lambda client: sync(one_struct(var_string("😀" * (BULK_BYTES // 4)), kind=4, client=client)),
     "deleted ranges": _deleted_ranges,
+    "cuts in one text": lambda client: _cuts(client, rising=True),
+    "cuts in one text from its end on": lambda client: _cuts(client, rising=False),
     "text that goes on": lambda client: _goes_on(client, 0x84, b"\1x"),
     "values that go on": lambda client: _goes_on(client, 0x88, b"\5" + b"\x78" * 5, units=5),
     "a state vector": _state_vector,

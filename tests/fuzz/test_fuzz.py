@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
+from history.crdt.lib0 import var_string, var_uint
 from history.crdt.updates import decode_update
 from tests.fuzz.encoding import encode_update
 from tests.fuzz.episodes import EPISODE_CASES, Episode, Failure, Tally, disagreement
-from tests.fuzz.hostile import BULK_BYTES, BULK_SHAPES, HOSTILE_FRAMES, HOSTILE_UPDATES, HOSTILE_UPDATES_AFTER, sync
+from tests.fuzz.hostile import (
+    BULK_BYTES,
+    BULK_SHAPES,
+    HOSTILE_FRAMES,
+    HOSTILE_UPDATES,
+    HOSTILE_UPDATES_AFTER,
+    one_struct,
+    sync,
+)
 from tests.fuzz.rooms import Fate, Room
 from tests.fuzz.running import Run, honest_failures, record_corpus, run
 from tests.fuzz.yjs import History, Yjs
@@ -156,3 +165,16 @@ def test_large_inputs_are_large_and_legal(shape: Any) -> None:
     frame = shape(3)
     assert len(frame) < 2 * BULK_BYTES
     assert Room().hear(frame, owner=1) in (Fate.ACCEPTED, Fate.NOTHING_NEW, Fate.MISSING, Fate.REFUSED)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_many_cuts_go_into_the_log_in_the_order_that_yrs_is_quick_in(order: int) -> None:
+    room = Room()
+    room.take(one_struct(var_string("text" * 500), kind=4))
+    starts = range(0, 2000, 2)[::order]
+    assert (
+        room.take(b"\0\1\1" + var_uint(1000) + b"".join(var_uint(start) + b"\1" for start in starts)) is Fate.ACCEPTED
+    )
+    stored = [each.clock for each in decode_update(room.rows[-1]).deletes]
+    assert sorted(stored) == list(range(0, 2000, 2))
+    assert stored[0] == 1000 and stored != sorted(stored)
