@@ -6,11 +6,14 @@ it began as. `check` changes nothing; `commit` takes a verdict over once pycrdt 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
+from history.crdt.idsets import IdSet, id_set
 from history.crdt.order import Branches, Order
 from history.crdt.splits import NO_SPLITS, Splits
 from history.crdt.updates import (
+    DeletedRange,
     Id,
     Kind,
     MissingDependency,
@@ -269,11 +272,25 @@ def _place_in(places: dict[int, _Runs], unit: Id) -> Place | None:
 class _Pass:
     """One reading of an update over a document's facts; gathers the facts that it adds."""
 
-    __slots__ = ("base", "checked_kind", "checked_place", "judging", "limits", "new", "order", "with_collected")
+    __slots__ = (
+        "base",
+        "checked_kind",
+        "checked_place",
+        "deleted",
+        "deletes",
+        "judging",
+        "limits",
+        "new",
+        "order",
+        "with_collected",
+    )
 
     def __init__(self, base: _Facts, limits: Limits, *, judging: bool) -> None:
         self.base = base
         self.limits = limits
+        self.deletes: list[DeletedRange] = []
+        self.deleted: IdSet | None = None
+        """The same, once it was asked for."""
         self.new = _Facts(base.branches.more())
         self.judging = judging
         self.checked_place: Place | None = None
@@ -283,6 +300,7 @@ class _Pass:
         """Parents with deleted content in their sequence whose kind is gone."""
 
     def run(self, update: Update) -> _Facts:
+        self.deletes = update.deletes
         known, reached = self.base.known, self.new.known
         self.order = Order(
             self.base.branches,
@@ -342,9 +360,8 @@ class _Pass:
             self.order.pass_over(client, start)
             return
         place = self._place(struct)
-        if start > clock and self._place_of((client, start - 1)) != place:
-            # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is, collected or not.
-            self._refuse("a struct goes on in another place than its known part")
+        if start > clock:
+            self._check_known_part(struct, start, place)
         if place is not None and (place is not self.checked_place or kind is not self.checked_kind):
             self._check_fits(place, struct)
         if kind is _TYPE:
@@ -361,6 +378,20 @@ class _Pass:
         else:
             behind = origin if start == clock else (client, start - 1)
             self.order.place(client, range(start, stop, length), behind, right_origin, place[0])
+
+    def _check_known_part(self, struct: Struct, start: int, place: Place | None) -> None:
+        """Refuse the rest of a struct that does not belong to the part of it, up to `start`, that is known."""
+        if self._place_of((struct.client, start - 1)) != place:
+            # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is, collected or not.
+            self._refuse("a struct goes on in another place than its known part")
+        # Where the known part stands between halves of characters they were parted when it came.
+        if struct.origin and self._is_low_surrogate((struct.origin[0], struct.origin[1] + 1)):
+            self._refuse("the rest of a struct cuts a character that its known part left whole")
+        if struct.right_origin and self._is_low_surrogate(struct.right_origin):
+            self._refuse("the rest of a struct cuts a character that its known part left whole")
+
+    def _is_low_surrogate(self, unit: Id) -> bool:
+        return any(unit[1] in facts.low_surrogates.get(unit[0], ()) for facts in (self.new, self.base))
 
     def _check_fits(self, place: Place, struct: Struct) -> None:
         parent, key = place
@@ -438,11 +469,22 @@ class _Pass:
         # A value is overwritten by one behind it; before another, the order in which they arrive would decide.
         if struct.right_origin is not None:
             self._refuse("a value stands before another one of its key")
+        # Clients join values that were replaced, so deleted. Of others that stand in one struct Yjs cannot delete some.
+        if struct.kind is _ANY and struct.length > 1 and not self._deletes_all(struct):
+            self._refuse("several values under a key")
         # Nobody forgets what they wrote themselves: values that all stand first cost yrs quadratic time.
         written = struct.client, place
         if struct.origin is None and (struct.times > 1 or written in self.new.keyed or written in self.base.keyed):
             self._refuse("a client writes a key as if it never had")
         self.new.keyed.add(written)
+
+    def _deletes_all(self, struct: Struct) -> bool:
+        """Whether the update deletes a struct that it brings."""
+        if self.deleted is None:
+            self.deleted = id_set(self.deletes)
+        ranges = self.deleted.get(struct.client, ())
+        place = bisect_right(ranges, struct.clock, key=itemgetter(0)) - 1
+        return place >= 0 and struct.stop <= ranges[place][1]
 
     def _take_types(self, client: int, clocks: range, content: object, place: Place | None) -> None:
         assert isinstance(content, TypeContent)

@@ -136,7 +136,7 @@ class Episode:
                 break
             # Something else may have had the caches: the same case in a room of the same past, measured again.
             seconds = min(seconds, self._again().run(Tally(), upto=number))
-        else:
+        if seconds > CPU_SECONDS_MAX * parts:
             tally.failures.append(
                 Failure(number, f"{case.way}: {seconds * 1000:.0f} ms of CPU for {len(case.frame)} bytes")
             )

@@ -82,6 +82,18 @@ HOSTILE_UPDATES_AFTER: Mapping[str, tuple[bytes, bytes]] = {
     ),
     "content in a map without a key": (one_struct(b"\1", kind=7, root="r"), b"\1\1\2\0\x08\0\1\0\1\x7e\0"),
     "a parent that is no type": (one_struct(b"\1a", kind=4, root="r"), b"\1\1\2\0\4\0\1\0\1b\0"),
+    "several values under a key, of which one may be deleted alone": (
+        one_struct(b"\1", kind=7, root="r"),
+        b"\1\1\1\1\x28\0\1\0\1k\3\x79\x78\x7e\0",
+    ),
+    "the rest of a struct behind a high surrogate": (
+        one_struct(var_string("😀a"), kind=4, root="r"),
+        b"\1\1\1\2\x84\1\0\2ab\0",
+    ),
+    "the rest of a struct before a low surrogate": (
+        one_struct(var_string("😀a"), kind=4, root="r"),
+        b"\1\1\1\2\x44\1\1\2ab\0",
+    ),
     "neighbours in different roots": (
         b"\1\2\1\0\4\1\1a\1a\4\1\1b\1b\0",
         b"\1\1\2\0\xc4\1\0\1\1\1x\0",

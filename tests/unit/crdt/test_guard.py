@@ -506,3 +506,12 @@ def test_equal_structs_are_read_as_one() -> None:
     assert [struct.times for struct in updates.decode_runs(update).structs] == [1, 1, 999]  # the second goes on
     assert [struct.clock for struct in decode_update(update).structs] == list(range(1001))
     assert {struct.times for struct in decode_update(update).structs} == {1}
+
+
+def test_values_of_a_key_that_were_replaced_may_stand_in_one_struct() -> None:
+    guard = Guard()
+    replaced = b"\1\2\1\0\x28\1\1m\1k\3\x79\x78\x7e\xa8\1\2\1\x7e\1\1\1\0\3"
+    guard.commit(guard.check(replaced))
+    assert known_to(guard) == {1: 4}
+    with pytest.raises(RefusedUpdate, match="several values"):
+        Guard().check(replaced[:-5] + b"\1\1\1\0\2")
