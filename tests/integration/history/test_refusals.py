@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.test import Client as Browser
 from django.urls import reverse
@@ -17,7 +18,15 @@ from documents.conf import conf
 from documents.models import Document, Membership, Role
 from history.fates import Reason
 from history.models import Refusal
-from history.refusals import CLIENTS_NOTED_MAX, PART_BYTES_MAX, ROW_COST, RefusedUpdate, keep_refused, updates_of
+from history.refusals import (
+    CLIENTS_NOTED_MAX,
+    PART_BYTES_MAX,
+    ROW_COST,
+    RefusedUpdate,
+    keep_refused,
+    refusals_for,
+    updates_of,
+)
 from history.sessions import WriteSession
 from history.tasks import purge_refused
 from tests.builders import admitted_session, in_thread, make_document, make_session, make_user
@@ -78,6 +87,13 @@ def test_one_session_has_no_more_than_anybody_else(settings: Settings) -> None:
         _refuse(session, bytes([number]) * (PART_BYTES_MAX - 3))  # and 3 for its length
     kept = [update for part in _kept(document) for update in part]
     assert [update[0] for update in kept] == [8, 9]
+
+
+def test_what_came_last_is_kept_however_large_it_is(settings: Settings) -> None:
+    settings.PALIMPSEST = {"REFUSED_BYTES_MAX": 100}
+    document, _, bob, _ = _shared()
+    _refuse(admitted_session(document, bob), b"u" * 1000)
+    assert _kept(document) == [[b"u" * 1000]]
 
 
 def test_small_ones_share_a_row_until_it_is_large() -> None:
@@ -197,3 +213,4 @@ def test_what_nobodys_account_sent_is_for_the_owners_alone() -> None:
     address = reverse("document-refused", args=[document.key])
     assert [row["author"] for row in _browser(ada).get(address).json()["refused"]] == [None]
     assert _browser(bob).get(address).json()["refused"] == []
+    assert not refusals_for(AnonymousUser(), document).exists()
