@@ -129,7 +129,7 @@ class Conf:
     outbox_bytes_max: int = 1024 * 1024
     """Bytes that wait for one slow reader; above it they become one merged update, read from the log."""
     awareness_states_max: int = 2048
-    """Awareness states that one room keeps."""
+    """Awareness states that one room keeps; then whoever shows the most gives up one to who shows fewer."""
     awareness_clock_ahead_max: int = 100_000_000
     """How far a client's clock, which counts each change of its state since it was loaded, may be ahead of 60 for each
     second that its room has been open; an entry above that is passed over."""

@@ -95,6 +95,7 @@ class AwarenessStates:
         self._opened_at = opened_at
         self._bound_user = bound_user
         self._shown: dict[int, _Known] = {}
+        self._shown_of: dict[str, dict[int, None]] = {}  # by user, the longest unheard first
         self._owned: dict[Hashable, set[int]] = {}
         self._writers: dict[int, Hashable] = {}
         self._written: dict[Hashable, set[int]] = {}
@@ -208,8 +209,10 @@ class AwarenessStates:
         elif entry.clock <= clock:
             if shown is None or shown.user != user:
                 news.outdated.append(AwarenessEntry(entry.client_id, clock, None))
-        elif self._has_place(entry.client_id, owner, owned_max) and (
-            state_json := entry.state_json if stamp is None else stamp(entry.state_json)
+        elif (
+            self._may_own(entry.client_id, owner, owned_max)
+            and (state_json := entry.state_json if stamp is None else stamp(entry.state_json))
+            and self._has_place(entry.client_id, user, news)
         ):
             taken = replace(entry, state_json=state_json)
             self._show(_Known(taken, user, owner, now))
@@ -227,17 +230,27 @@ class AwarenessStates:
             return True
         return known.user == user if known.user else known.owner in (None, owner)
 
-    def _has_place(self, client_id: int, owner: Hashable, owned_max: int | None) -> bool:
-        if client_id not in self._shown and len(self._shown) >= self._states_max:
-            return False
+    def _may_own(self, client_id: int, owner: Hashable, owned_max: int | None) -> bool:
         owned = self._owned.get(owner, ())
         return owned_max is None or client_id in owned or len(owned) < owned_max
+
+    def _has_place(self, client_id: int, user: str, news: "_News") -> bool:
+        """Where the room is full, whoever shows the most gives up a place to one who shows fewer: nobody can keep the
+        others from being seen."""
+        if client_id in self._shown or len(self._shown) < self._states_max:
+            return True
+        most = max(self._shown_of.values(), key=len, default={})
+        if len(most) <= len(self._shown_of.get(user, ())) + 1:
+            return False
+        news.removed.extend(self._remove([next(iter(most))]))
+        return True
 
     def _show(self, known: _Known) -> None:
         client_id = known.entry.client_id
         self._disown(client_id)
         self._forget(client_id)
         self._shown[client_id] = known
+        self._shown_of.setdefault(known.user, {})[client_id] = None
         self._owned.setdefault(known.owner, set()).add(client_id)
 
     def _leave(self, null: AwarenessEntry, *, user: str) -> None:
@@ -269,6 +282,10 @@ class AwarenessStates:
         shown = self._shown.get(client_id)
         if shown is None:
             return
+        theirs = self._shown_of[shown.user]
+        del theirs[client_id]
+        if not theirs:
+            del self._shown_of[shown.user]
         owned = self._owned[shown.owner]
         owned.discard(client_id)
         if not owned:

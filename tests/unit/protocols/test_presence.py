@@ -366,6 +366,17 @@ def test_what_somebody_without_an_account_writes_under_only_their_connection_sho
         assert told(room, [shows(client_id, 7)], owner="other", user=user).added == (shows(client_id, 7),)
 
 
+def test_nobody_fills_a_room_so_that_others_are_not_seen() -> None:
+    room = AwarenessStates(states_max=4)
+    told(room, [shows(client_id, 1) for client_id in (1, 2, 3, 4)], owner="eve's", user="eve")
+    told(room, [shows(1, 2)], owner="eve's", user="eve")
+    assert told(room, [shows(5, 1)], owner="ada's", user="ada") == Changes(added=(shows(5, 1),), removed=(gone(2, 2),))
+    assert told(room, [shows(2, 3)], owner="eve's", user="eve") == UNHEARD
+    assert told(room, [shows(6, 1)], owner="bob's", user="bob").removed == (gone(3, 2),)
+    assert told(room, [shows(7, 1)], owner="ada's", user="ada") == UNHEARD  # then she would show the most
+    assert {entry.client_id for entry in room.entries()} == {1, 4, 5, 6}
+
+
 def test_the_last_of_nobodys_connections_that_wrote_under_a_client_shows_it() -> None:
     room = AwarenessStates()
     room.wrote([1], owner="old")
