@@ -163,3 +163,30 @@ async def test_the_gate_is_built_when_somebody_first_writes_and_not_on_opening(n
         ada.type("a")
         await stored(hub, document, 1)
         assert hub.rooms[document.pk].judge.has_gate
+
+
+class Panic(BaseException):
+    """What pyo3 makes of a panic in yrs is no Exception either."""
+
+
+async def test_a_gate_whose_document_a_small_update_broke_is_not_used_again(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(doc: Doc[Any], update: bytes) -> bytes | None:
+        raise Panic
+
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        ada.type("a")
+        await stored(hub, document, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("history.gate.emitted_by", panic)
+            ada.type("b")
+            await ada.until(lambda: ada.closed == 1008)
+        assert not hub.rooms[document.pk].judge.has_gate
+    async with Socket(document.name, user=people["ada"]) as again:
+        await again.until_synced()
+        again.type("c")
+        await stored(hub, document, 2)
+    assert await folded_text(document) == "ca"
