@@ -384,14 +384,12 @@ class _Pass:
         if self._place_of((struct.client, start - 1)) != place:
             # yrs puts the unknown rest of a struct behind what it knows of it, wherever that is, collected or not.
             self._refuse("a struct goes on in another place than its known part")
-        # Where the known part stands between halves of characters they were parted when it came.
-        if struct.origin and self._is_low_surrogate((struct.origin[0], struct.origin[1] + 1)):
-            self._refuse("the rest of a struct cuts a character that its known part left whole")
-        if struct.right_origin and self._is_low_surrogate(struct.right_origin):
-            self._refuse("the rest of a struct cuts a character that its known part left whole")
-
-    def _is_low_surrogate(self, unit: Id) -> bool:
-        return any(unit[1] in facts.low_surrogates.get(unit[0], ()) for facts in (self.new, self.base))
+        # Where the known part stands behind half a character, that was parted when it came. (Before the other half
+        # stands nothing but what is behind the first one.)
+        if origin := struct.origin:
+            for facts in (self.new, self.base):
+                if origin[1] + 1 in facts.low_surrogates.get(origin[0], ()):
+                    self._refuse("the rest of a struct cuts a character that its known part left whole")
 
     def _check_fits(self, place: Place, struct: Struct) -> None:
         parent, key = place
