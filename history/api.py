@@ -1,92 +1,29 @@
-"""A document's history for programs: its content at a moment, its runs, and the restore of a moment.
-
-The session cookie says who asks, the gate (`document_for`) what they may. Errors are `{"error": {"code", "message"}}`;
-a document that does not exist and one that may not be seen answer alike."""
+"""A document's history for programs: its content at a moment, its runs, and the restore of a moment."""
 
 import base64
-import json
-from collections.abc import Callable
-from functools import partial, wraps
 from http import HTTPStatus
-from typing import Any, TypeAlias
-from uuid import UUID
+from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.utils.cache import get_conditional_response, patch_cache_control, patch_vary_headers
-from django.views.decorators.csrf import csrf_exempt
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.utils.cache import get_conditional_response
 
-from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response
 from documents.models import Document, Role
-from documents.roles import document_for, role_once_recovered
-from history.authors import Author, author_of
+from documents.roles import role_once_recovered
+from history.authors import author_of
+from history.doors import author_name, door
 from history.models import Refusal, Via
-from history.parameters import SEQ_DIGITS_MAX, address_of, asked_moment, count_in, seq_in
-from history.problems import PROBLEMS, BadMoment, problem_of
+from history.parameters import address_of, asked_moment, count_in, is_seq, json_in, request_key_in, seq_in
+from history.problems import BadMoment
 from history.refusals import refusals_for, updates_of, without_payloads
 from history.timeline import RUNS_PER_PAGE, Place, RunLine, moment_of, place_of, run_page
 from history.writes import restore, write_session
 
 RUNS_MAX = 200
 REFUSALS_MAX = 1000
-REQUEST_KEY_LENGTH_MAX = 100
-
-_View: TypeAlias = Callable[..., HttpResponseBase]
-"""`(request, document, **what the address names besides)`"""
 
 
-def _door(*, method: str, role: Role | None) -> Callable[[_View], Callable[..., HttpResponseBase]]:
-    """Check method, CSRF and role, hand the document on, and answer every refusal and problem in JSON.
-
-    Without a role the view says itself who may ask; it is handed deleted documents too."""
-
-    def wrap(view: _View) -> Callable[..., HttpResponseBase]:
-        @csrf_exempt  # checked below, so that the refusal is JSON
-        @wraps(view)
-        def checked(request: HttpRequest, key: UUID, **where: Any) -> HttpResponseBase:
-            response = _refused(request, method) or _answered(partial(view, **where), request, key, role)
-            patch_cache_control(response, private=True, no_cache=True)
-            patch_vary_headers(response, ["Cookie"])
-            return response
-
-        return checked
-
-    return wrap
-
-
-def _refused(request: HttpRequest, method: str) -> HttpResponse | None:
-    if request.method != method and not (method == "GET" and request.method == "HEAD"):
-        refused = error_response(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"Use {method}.")
-        refused["Allow"] = method
-        return refused
-    return csrf_refusal(request) if method == "POST" else None
-
-
-def _answered(view: _View, request: HttpRequest, key: UUID, role: Role | None) -> HttpResponseBase:
-    try:
-        return view(request, _document(request, key, role))
-    except Http404 as error:
-        if not request.user.is_authenticated:
-            return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
-        return error_response(HTTPStatus.NOT_FOUND, "not_found", str(error))
-    except PermissionDenied as error:
-        return error_response(HTTPStatus.FORBIDDEN, "forbidden", str(error))
-    except PROBLEMS as error:
-        problem = problem_of(error)
-        return error_response(problem.status, problem.code, problem.message)
-
-
-def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:
-    if role is not None:
-        return document_for(request.user, role=role, key=key)
-    document = Document.objects.filter(key=key).first()
-    if document is None or not request.user.is_authenticated:
-        raise Http404("There is no such document, or you may not see it.")
-    return document
-
-
-@_door(method="GET", role=Role.VIEWER)
+@door(method="GET", role=Role.VIEWER)
 def content(request: HttpRequest, document: Document) -> HttpResponseBase:
     """`?seq=` or `?at=` (ISO 8601 with its offset; the head without either) → `{"document", "seq", "head_seq", "at",
     "author", "via", "kind", "content"}`. At seq 0, before the first edit, `at` and `author` are null.
@@ -105,7 +42,7 @@ def content(request: HttpRequest, document: Document) -> HttpResponseBase:
             "seq": moment.seq,
             "head_seq": place.head_seq,
             "at": moment.at,
-            "author": _author(moment.author),
+            "author": author_name(moment.author),
             "via": moment.via.label if moment.via else None,
             "kind": moment.kind.label if moment.kind else None,
             "source_seq": moment.source_seq,
@@ -122,7 +59,7 @@ def _etag(document: Document, place: Place) -> str:
     return f'W/"{document.key}.{place.epoch}.{place.seq}.{place.head_seq}"'
 
 
-@_door(method="GET", role=Role.VIEWER)
+@door(method="GET", role=Role.VIEWER)
 def runs(request: HttpRequest, document: Document) -> HttpResponseBase:
     """`?before=` (a seq; the newest without) and `?limit=` (1 to RUNS_MAX) → `{"document", "runs", "next_before"}`:
     runs that ended before that seq, the last first; `next_before` asks for the rest and is null at the end."""
@@ -133,7 +70,7 @@ def runs(request: HttpRequest, document: Document) -> HttpResponseBase:
     )
 
 
-@_door(method="POST", role=Role.EDITOR)
+@door(method="POST", role=Role.EDITOR)
 def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase:
     """`{"seq": n}`, with an optional `"request_key"` that makes a second sending harmless → 201 `{"document",
     "source_seq", "seq", "at", "changed": true}`; 200 with `"seq": null, "changed": false` when it is that already.
@@ -156,7 +93,7 @@ def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase
     return JsonResponse(body, status=HTTPStatus.OK if stored.repeated else HTTPStatus.CREATED)
 
 
-@_door(method="GET", role=None)
+@door(method="GET", role=None)
 def refused(request: HttpRequest, document: Document) -> HttpResponseBase:
     """What the log did not take: an owner's list of all, anybody else's of their own, the last first, at most
     REFUSALS_MAX → `{"document", "refused": [{"id", "reason", "author", "first_at", "last_at", "updates", "bytes",
@@ -165,7 +102,7 @@ def refused(request: HttpRequest, document: Document) -> HttpResponseBase:
     return JsonResponse({"document": str(document.key), "refused": [_refusal(row) for row in rows]})
 
 
-@_door(method="GET", role=None)
+@door(method="GET", role=None)
 def refused_updates(
     request: HttpRequest, document: Document, session_id: int, reason: str, part: int
 ) -> HttpResponseBase:
@@ -190,7 +127,7 @@ def _refusal(row: Any) -> dict[str, Any]:
     return {
         "id": f"{row.session_id}/{row.reason}/{row.part}",
         "reason": row.reason,
-        "author": _author(author_of(row.user)),
+        "author": author_name(author_of(row.user)),
         "first_at": row.first_at,
         "last_at": row.last_at,
         "updates": row.updates,
@@ -200,19 +137,12 @@ def _refusal(row: Any) -> dict[str, Any]:
 
 
 def _asked_restore(request: HttpRequest) -> tuple[int, str | None]:
-    wrong = BadMoment(f'Send at most {REQUEST_BYTES_MAX} bytes of JSON: {{"seq": <whole number from 0>}}.')
-    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
-        raise wrong
-    try:
-        body = json.loads(request.body)
-    except (ValueError, RecursionError):
-        raise wrong from None
-    seq, key = (body.get("seq"), body.get("request_key")) if isinstance(body, dict) else (None, None)
-    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 <= seq < 10**SEQ_DIGITS_MAX:
-        raise wrong
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= REQUEST_KEY_LENGTH_MAX and key.isprintable()):
-        raise BadMoment(f"request_key is a text of 1 to {REQUEST_KEY_LENGTH_MAX} printable characters.")
-    return seq, None if key is None else f"restore:{key}"
+    example = '{"seq": <whole number from 0>}'
+    body = json_in(request, example=example)
+    seq = body.get("seq")
+    if not is_seq(seq):
+        raise BadMoment(f"Send {example}.")
+    return seq, request_key_in(body, act="restore")
 
 
 def _run(line: RunLine) -> dict[str, Any]:
@@ -223,15 +153,10 @@ def _run(line: RunLine) -> dict[str, Any]:
         "last_seq": run.last_seq,
         "first_at": run.first_at,
         "last_at": run.last_at,
-        "author": _author(line.author),
+        "author": author_name(line.author),
         "via": run.via.label if run.via else None,
         "kind": run.kind.label,
         "source_seq": line.source_seq,
         "updates": run.updates,
         "bytes": run.bytes,
     }
-
-
-def _author(author: Author | None) -> str | None:
-    """The user name; null for acts of no account."""
-    return author.name if author is not None and author.is_known else None

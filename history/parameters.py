@@ -2,18 +2,23 @@
 
 Every refusal is a `BadMoment` whose message tells how to write it; blank counts as not given."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from ipaddress import ip_address
+from typing import Any, TypeGuard
 
 from django.http import HttpRequest
 
+from documents.json_doors import REQUEST_BYTES_MAX
 from history.problems import BadMoment
 from history.timeline import EditCursor
 
 SEQ_DIGITS_MAX = 18
 """A bigint holds every number of this many digits."""
+
+REQUEST_KEY_LENGTH_MAX = 100
 
 YEARS = range(1970, 9000)
 """Years outside leave no room for arithmetic and are a slip of the pen."""
@@ -85,6 +90,37 @@ def edit_cursor_in(values: Mapping[str, str]) -> EditCursor | None:
     """Read where a page of edits goes on. Raises: BadMoment."""
     at = time_in(values, "from")
     return None if at is None else EditCursor(at=at, skip=seq_in(values, "skip") or 0)
+
+
+def json_in(request: HttpRequest, *, example: str) -> dict[str, Any]:
+    """The object in a request's body, of at most REQUEST_BYTES_MAX. Raises: BadMoment, whose words hold the example."""
+    wrong = BadMoment(f"Send at most {REQUEST_BYTES_MAX} bytes of JSON: {example}.")
+    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
+        raise wrong
+    try:
+        body = json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise wrong from None
+    if not isinstance(body, dict):
+        raise wrong
+    return body
+
+
+def is_seq(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a seq that a bigint holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**SEQ_DIGITS_MAX
+
+
+def request_key_in(body: Mapping[str, Any], *, act: str) -> str | None:
+    """Read `request_key`, which makes a second sending harmless; None without one. Each act has keys of its own.
+
+    Raises: BadMoment."""
+    key = body.get("request_key")
+    if key is None:
+        return None
+    if not (isinstance(key, str) and 0 < len(key) <= REQUEST_KEY_LENGTH_MAX and key.isprintable()):
+        raise BadMoment(f"request_key is a text of 1 to {REQUEST_KEY_LENGTH_MAX} printable characters.")
+    return f"{act}:{key}"
 
 
 def address_of(request: HttpRequest) -> str | None:
