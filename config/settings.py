@@ -122,6 +122,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     "squash": {"task": "history.tasks.squash_cold_rows", "schedule": env.float("SQUASH_SECONDS", default=600.0)},
     "verify": {"task": "history.tasks.verify_sample", "schedule": env.float("VERIFY_SECONDS", default=24 * 3600.0)},
+    # One a day is published; a turn that failed is made up for by the next.
+    "manifest": {"task": "history.tasks.sign_manifest", "schedule": env.float("MANIFEST_SECONDS", default=3600.0)},
     "purge": {"task": "documents.tasks.purge_deleted", "schedule": _PURGE_SECONDS},
     "purge-refused": {"task": "history.tasks.purge_refused", "schedule": _PURGE_SECONDS},
 }

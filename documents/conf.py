@@ -84,6 +84,16 @@ class Conf:
     """Bytes of refused updates that wait to be kept in one process; above it their senders are read no further."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
+    manifest_key: str = ""
+    """Path of the private key (`manage.py manifest_key` makes one) that signs the heads of all logs once a day; only
+    Celery's workers need to read it. Empty: nothing is signed."""
+    manifest_directory: str = ""
+    """Folder that manifests are put into; best on storage that nobody who can write to the database can change."""
+    manifest_command: str = ""
+    """Command that takes a manifest on its standard input, run without a shell; `{name}` becomes its file name. It may
+    be given one twice."""
+    manifest_command_seconds: float = 60.0
+    """MANIFEST_COMMAND is ended after this long, and tried again at the next turn."""
 
     # realtime
     frame_bytes_max: int = 1024 * 1024

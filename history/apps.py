@@ -4,3 +4,8 @@ from django.apps import AppConfig
 class HistoryConfig(AppConfig):
     name = "history"
     verbose_name = "history"
+
+    def ready(self) -> None:
+        from history import checks
+
+        checks.connect()

@@ -218,6 +218,22 @@ class Snapshot(models.Model):
         return f"{self.document_id}@{self.seq}"
 
 
+class Manifest(models.Model):
+    """That the manifest of a day (UTC) was published, so that one a day is. It proves nothing: what was published does.
+
+    `sha256` is of all that was signed; the next manifest names it as its previous one."""
+
+    day = models.DateField(primary_key=True)
+    sha256 = models.BinaryField(max_length=32)
+    documents = models.BigIntegerField()
+    key_id = models.CharField(max_length=16)
+    created_at = models.DateTimeField()
+    published_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.day)
+
+
 class DocumentHistory(Document):
     """A document, seen as its history. It and `Edit` are for the admin, but stand here: in a project without the
     admin nobody would import them, and `makemigrations` would take them for deleted."""

@@ -129,6 +129,23 @@ def verify_sample() -> int:
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
+def sign_manifest() -> bool:
+    """Publish the day's manifest where that is due; return whether one was."""
+    if not conf().manifest_key:
+        return False
+    from history.publishing import publish_manifest  # who signs nothing need not load the library that signs
+
+    try:
+        published = publish_manifest(now=timezone.now())
+    except (HistoryError, DatabaseError, OSError):
+        logger.exception("manifest not published; the next turn tries again")
+        return False
+    if published is not None:
+        logger.info("manifest published: day=%s documents=%s", published.day, published.documents)
+    return published is not None
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def purge_refused() -> int:
     """Delete refused updates older than REFUSED_DAYS; return how many rows."""
     return purge_refusals(limit=PURGE_ROWS_MAX)
