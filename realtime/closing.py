@@ -30,6 +30,10 @@ class CloseCode(IntEnum):
     NO_SUCH_DOCUMENT = 4404
 
 
+ENDED_RIGHTS = frozenset({CloseCode.SIGNED_OUT, CloseCode.NOT_ALLOWED})
+"""What a socket in its room is closed with when its right has ended: its client never comes again."""
+
+
 class Closing(Exception):
     """Raised to end one socket with `code`; `reason` is for its client, at most 123 bytes, without content."""
 

@@ -57,6 +57,8 @@ class Connection:
         self.identity = identity_of(session.user)
         self._close = close
         self._is_gone = False
+        self._has_lost_right = False
+        self._late_bytes_left = conf().sync_frame_bytes_max
         self._refused = 0
         self._asked: Id | None = None
         self._asked_at = 0.0
@@ -99,25 +101,43 @@ class Connection:
         """Do what one frame says; return when the next one may be read: later than at once for who sends too fast.
 
         Raises: Malformed, Closing; the socket is to be closed then."""
-        limits = conf()
-        size = len(frame)
-        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not holds_one_update(frame)):
-            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-        messages_max = conf().messages_per_frame_max
-        if len(frame) <= conf().off_loop_bytes:
-            messages = decode_frame(frame, messages_max=messages_max)
-        else:
-            messages = await self.room.hub.compute(decode_frame, frame, messages_max=messages_max)
+        messages = await self._decoded(frame)
         # Of questions that a frame asks more than once the last is answered: each answer may be the whole document.
         last_asked = {type(message): place for place, message in enumerate(messages)}
         for place, message in enumerate(messages):
             if place:
                 await asyncio.sleep(0)  # many small things in one frame are no reason to let everybody else wait
             if self._is_gone:
-                return
+                return await self._keep(messages[place:])
             if not isinstance(message, SyncStep1 | QueryAwareness) or last_asked[type(message)] == place:
                 await self._do(message)
         await self._paced(frame, messages)
+
+    async def receive_late(self, frame: bytes) -> None:
+        """Keep what one frame edits that was under way when the socket was closed because a right had ended: its client
+        stays away for good, and brings it no more. As much as one frame may hold; what is not an update is nothing.
+
+        Raises: Malformed, Closing; there is nothing left to close."""
+        self._late_bytes_left -= len(frame)
+        if self._has_lost_right and self._late_bytes_left >= 0:
+            await self._keep(await self._decoded(frame))
+
+    async def _decoded(self, frame: bytes) -> Sequence[Message]:
+        limits = conf()
+        size = len(frame)
+        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not holds_one_update(frame)):
+            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
+        if size <= limits.off_loop_bytes:
+            return decode_frame(frame, messages_max=limits.messages_per_frame_max)
+        return await self.room.hub.compute(decode_frame, frame, messages_max=limits.messages_per_frame_max)
+
+    async def _keep(self, messages: Sequence[Message]) -> None:
+        """Refuse what these say that is new, where it is because a right has ended that nothing else is done."""
+        if self._has_lost_right:
+            for message in messages:
+                if isinstance(message, SyncStep2 | Update) and await self.room.would_change(message.update):
+                    self.refuse(message.update, Reason.NOT_ALLOWED)
+                    await self.room.hub.refusals.room_for_more()
 
     def charge(self, size: int) -> None:
         """Count what a message costs as so many bytes that the socket sent: it is read on when they are paid for."""
@@ -187,18 +207,32 @@ class Connection:
     def ask_for_missing(self, missing: MissingDependency, sync_step1: bytes) -> bool:
         """Ask the client for what its last update builds on. Whether that, and all that it sends meanwhile, is in the
         answer to come; False when it has answered that question before and did not have it."""
-        now = self.room.hub.now()
-        if self._asked is not None and now - self._asked_at < ASK_AGAIN_SECONDS:
+        if self._is_asked():
             return True
+        if self._lacks(missing):
+            return False
+        self._asked, self._asked_at = (missing.client, missing.clock), self.room.hub.now()
+        self.outbox.offer(SharedMessage(sync_step1))
+        return True
+
+    def is_worth_a_look(self, missing: MissingDependency) -> bool:
+        """Whether the log may have what the client's update builds on: the first look finds all that anybody was shown,
+        so not again while the client is to bring it, nor once it has answered without it."""
+        return not self._is_asked() and not self._lacks(missing)
+
+    def has_not(self, missing: MissingDependency) -> None:
+        """The client has said all that it has beyond this document, and this was not in it."""
+        if len(self._answered) < conf().asks_max:
+            self._answered.add((missing.client, missing.clock))
+
+    def _is_asked(self) -> bool:
+        return self._asked is not None and self.room.hub.now() - self._asked_at < ASK_AGAIN_SECONDS
+
+    def _lacks(self, missing: MissingDependency) -> bool:
         if self._answered:
             known = self.room.known()
             self._answered = {each for each in self._answered if each[1] >= known.get(each[0], 0)}
-        unit = missing.client, missing.clock
-        if unit in self._answered or len(self._answered) >= conf().asks_max:
-            return False
-        self._asked, self._asked_at = unit, now
-        self.outbox.offer(SharedMessage(sync_step1))
-        return True
+        return (missing.client, missing.clock) in self._answered or len(self._answered) >= conf().asks_max
 
     def _has_answered(self) -> None:
         if self._asked is not None:
@@ -208,6 +242,7 @@ class Connection:
     def readmit(self, admission: Admission) -> None:
         """Take over what the user may do now; without any right the socket is closed."""
         could_write, self.session.admission = self.may_write, admission
+        self._has_lost_right = not admission.signed_in or admission.role is None
         if not admission.signed_in:
             self.close(Closing(CloseCode.SIGNED_OUT, "you are no longer signed in"))
         elif admission.role is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypedDict, cast
 from urllib.parse import parse_qs
 
@@ -20,7 +21,7 @@ from history.fates import Refused
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.writes import write_session
-from realtime.closing import CloseCode, Closing, closing_for
+from realtime.closing import ENDED_RIGHTS, CloseCode, Closing, closing_for
 from realtime.connections import Connection
 from realtime.frames import EXTENSION, FrameWriter
 from realtime.hub import current_hub
@@ -182,8 +183,9 @@ class YjsConsumer(AsyncWebsocketConsumer):
         return type(self).send_message is not YjsConsumer.send_message
 
     def _writer(self) -> FrameWriter | None:
-        if self._overrides_sending():
-            return None
+        return None if self._overrides_sending() else self._extension()
+
+    def _extension(self) -> FrameWriter | None:
         return cast("FrameWriter | None", (self.scope.get("extensions") or {}).get(EXTENSION))
 
     async def _send_payload(self, payload: bytes) -> None:
@@ -193,6 +195,10 @@ class YjsConsumer(AsyncWebsocketConsumer):
         """Close from outside this socket's own task; twice is once."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._end(closing))
+            server = self._extension()
+            if server is not None and self.connection is not None and closing.code in ENDED_RIGHTS:
+                hub, receive_late = self.connection.room.hub, self.connection.receive_late
+                server.heard_late = lambda frame: hub.spawn(_kept(receive_late, frame))
 
     async def _end(self, error: BaseException) -> None:
         closing = closing_for(error)
@@ -242,11 +248,25 @@ class YjsConsumer(AsyncWebsocketConsumer):
 
     async def _receive(self, message: dict[str, Any]) -> None:
         if self._closing is not None:
+            await self._receive_late(message.get("bytes"))
             return
         try:
             await self.receive(text_data=message.get("text"), bytes_data=message.get("bytes"))
         except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
             self._close_soon(closing_for(error))
+
+    async def _receive_late(self, frame: bytes | None) -> None:
+        """Take what was under way when the socket was closed: the server hands out nothing behind its own close, but
+        what it had read by then."""
+        if frame is not None and self.connection is not None:
+            await _kept(self.connection.receive_late, frame)
+
+
+async def _kept(receive_late: Callable[[bytes], Awaitable[None]], frame: bytes) -> None:
+    try:
+        await receive_late(frame)
+    except Exception as error:  # noqa: BLE001  (there is no socket any more that could be closed for it)
+        logger.info("not kept: %s", closing_for(error).reason)
 
 
 def client_address(scope: dict[str, Any]) -> str | None:

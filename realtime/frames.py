@@ -2,6 +2,7 @@
 
 `realtime.uvicorn_protocol` does. On any other server each socket gets an ordinary ASGI send."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
@@ -28,7 +29,10 @@ class SharedMessage:
 
 
 class FrameWriter(Protocol):
-    """What the extension offers."""
+    """What the extension offers. `heard_late` is given each binary frame that still comes behind the server's close,
+    until the connection is gone; None lets them go."""
+
+    heard_late: Callable[[bytes], None] | None
 
     def write_frame(self, frame: bytes) -> bool:
         """Write an encoded frame at once; False where the socket is not open or its buffer is full."""

@@ -240,7 +240,7 @@ class Room:
     ) -> tuple[Taken, Gate] | None:
         """As `_take`; what cannot be taken is asked for or refused, and its sender told."""
         try:
-            return await self._take(session, update)
+            return await self._take(session, update, sender=connection)
         except (NotTaken, MissingDependency) as error:
             if connection is None:
                 raise
@@ -254,6 +254,8 @@ class Room:
             elif may_ask and connection.ask_for_missing(error, encode_sync_step1(self.doc.get_state())):
                 return None
             else:
+                if not may_ask:
+                    connection.has_not(error)
                 connection.refuse(update, Reason.MISSING)
         part = await self.judge.part_of(session, update)
         return None if part is None else await self._take(session, part)
@@ -273,14 +275,17 @@ class Room:
         self.hub.commits.submit(self, session, *taken, origin=None, kind=kind, future=future)
         return await future
 
-    async def _take(self, session: WriteSession, update: bytes) -> tuple[Taken, Gate] | None:
+    async def _take(
+        self, session: WriteSession, update: bytes, *, sender: "Connection | None" = None
+    ) -> tuple[Taken, Gate] | None:
         """What the gate makes of an update, and which gate; None if it says nothing new. One whose dependencies are not
-        here is tried again after a look at the log. Raises: Malformed, MissingDependency, NotTaken, Closing."""
+        here is tried again after a look at the log, where its sender has not made that look pointless: whoever sends
+        thousands of these has the log read a few times. Raises: Malformed, MissingDependency, NotTaken, Closing."""
         for attempt in ("first", "last"):
             try:
                 return await self.judge.take(session, update)
-            except MissingDependency:
-                if attempt == "last":
+            except MissingDependency as error:
+                if attempt == "last" or (sender is not None and not sender.is_worth_a_look(error)):
                     raise
                 await self.catch_up()
             except GateBroken as error:

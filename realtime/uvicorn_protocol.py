@@ -3,6 +3,7 @@
 A peer that has vanished is gone within 2 x PING_SECONDS, whatever stands in its buffer. Only this and `uvicorn_http`
 need uvicorn; a project on another server never imports them."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -24,6 +25,8 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.ping_interval = self.ping_timeout = conf().ping_seconds
         self.close_timeout = conf().close_seconds
+
+    heard_late: Callable[[bytes], None] | None = None
 
     _has_heard = False
     """Whether anything came since the last ping."""
@@ -78,6 +81,16 @@ class SharedFrameProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         self._cut_soon(self.close_timeout + FLUSH_SECONDS)
+
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn's, which reads and throws away what comes behind a close of the application's."""
+        if self.close_sent and self.heard_late is not None and self.curr_msg_data_type == "bytes":
+            self.heard_late(b"".join(self.frames))
+        super().send_receive_event_to_app()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.heard_late = None
 
     def send_keepalive_ping(self) -> None:
         self._has_heard = False

@@ -124,7 +124,8 @@ HOSTILE_FRAMES: Mapping[str, bytes] = {
     "an awareness message with a client twice": awareness((1, 1, "{}"), (1, 2, "{}")),
     "an awareness message of 200,000 clients": awareness(*((client, 1, "{}") for client in range(200_000))),
 }
-"""By what they are: each closes its socket and changes nothing."""
+"""By what they are: each closes its socket and changes nothing. The one known class that closes nothing is a flood of
+updates that build on nothing, which honest clients send too: `test_catching_up.py` holds what it may cost."""
 
 
 def bulk_frame(rng: random.Random, known: Mapping[int, int]) -> bytes:

@@ -54,6 +54,7 @@ class Socket:
         self.closed: int | None = None
         self.reason = ""
         self.synced = False
+        self.heard_late: Callable[[bytes], None] | None = None
         self.reads = asyncio.Event()
         if not holds_back:
             self.reads.set()

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from documents.conf import conf
 from documents.models import Role
 from history.folds import make_ydoc
 from realtime.closing import Closing
 from realtime.hub import Hub
-from realtime.protocols.frames import encode_update
+from realtime.protocols.frames import encode_sync_step2, encode_update
+from realtime.tails import read_tail
 from tests.builders import append_rows, make_session, typed
 from tests.integration.realtime.rooms import empty, folded_text, shared_document, stored, update_that_types
 from tests.integration.realtime.sockets import Socket
@@ -110,3 +112,44 @@ async def test_what_builds_on_rows_that_nobody_told_of_is_taken_without_a_questi
         assert not any(payload[:2] == b"\x00\x00" for payload in ada.received[before:])  # no SyncStep1
         assert ada.denied == 0
     assert sorted(await folded_text(document)) == ["0", "a", "b"]
+
+
+def looks_at_the_log(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    looks: list[Any] = []
+    load = hub.load
+
+    async def counted(read: Any, *args: Any, **kwargs: Any) -> Any:
+        if read is read_tail:
+            looks.append(args)
+        return await load(read, *args, **kwargs)
+
+    monkeypatch.setattr(hub, "load", counted)
+    return looks
+
+
+@pytest.mark.parametrize("client", ["answers nothing", "answers without it", "says it is an answer"])
+async def test_a_flood_of_updates_that_build_on_nothing_has_the_log_read_a_few_times(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """Each has another dependency that is nowhere. Unlike other hostile classes this is not closed but bounded: honest
+    clients send such updates."""
+    document, people = await shared_document(ada=Role.OWNER, eve=Role.EDITOR)
+    encode = encode_sync_step2 if client == "says it is an answer" else encode_update
+    flood = [encode(typed("ab", client_id=number)[1]) for number in range(1, 501)]
+    async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
+        await asyncio.gather(ada.until_synced(), eve.until_synced())
+        ada.type("0")
+        await eve.until(lambda: eve.text == "0")
+        looks = looks_at_the_log(hub, monkeypatch)
+        if client == "answers nothing":
+            eve.reads.clear()
+        for frame in flood:
+            eve.send(frame)
+            if client == "answers without it":
+                eve.send(encode_sync_step2(b"\0\0"))
+        eve.show(7, 1, "{}")
+        await ada.until(lambda: 7 in ada.shown)  # all is read by now
+        assert 1 <= len(looks) <= conf().asks_max + 1
+        ada.type("1")
+        await stored(hub, document, 2)
+        assert (ada.closed, eve.closed) == (None, None)

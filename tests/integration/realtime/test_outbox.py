@@ -1,6 +1,7 @@
 """Slow readers: they miss nothing, and what waits for them is bounded."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from pytest_django import Settings
@@ -56,6 +57,8 @@ async def test_an_update_that_overflows_just_as_the_line_ends_is_not_lost() -> N
     """Between a pump's last step and the news of its end nobody is at the line."""
 
     class FullSocket:
+        heard_late: Callable[[bytes], None] | None = None
+
         def write_frame(self, frame: bytes) -> bool:
             return False
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from pytest_django import Settings
 
 from documents.models import Membership, Role
 from history.refusals import RefusedUpdate
 from realtime.hub import Hub, drain
+from realtime.protocols.frames import encode_update
 from tests.integration.realtime.rooms import (
     HeldAppend,
     eventually,
@@ -85,6 +87,51 @@ async def test_what_builds_on_a_refused_edit_of_somebody_who_may_write_no_more_i
         else:
             assert bob.closed is None
     assert len(await rows_of(document)) == 1
+
+
+@pytest.mark.parametrize("loss", ["a role", "an account"])
+async def test_what_was_under_way_when_a_right_ended_is_kept(no_watch: None, hub: Hub, loss: str) -> None:
+    """The close is final: its client never brings these again."""
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        await bob.until_synced()
+        bob.type("0")
+        await stored(hub, document, 1)
+        room = hub.rooms[document.pk]
+        if loss == "a role":
+            await take_role_by_sql(document, people["bob"])
+        else:
+            people["bob"].is_active = False
+            await people["bob"].asave()
+        await hub.rechecks.look_at_room(room)
+        await bob.until(lambda: bob.closed is not None)
+        shown = len(bob.received)
+        late = [bob.type("1", at=1), bob.type("2", at=2)]
+        bob.send(encode_update(room.doc.get_update()))  # says nothing new
+        bob.send(b"\xff")
+        bob.send_text("text")
+        bob.show(7, 1, "{}")
+        late.append(bob.type("3", at=3))
+    await hub.refusals.flushed()
+    assert [update for _, _, updates in await refused_of(document) for update in updates] == late
+    assert bob.closed == (4403 if loss == "a role" else 4401)
+    assert len(bob.received) == shown
+    assert len(await rows_of(document)) == 1
+
+
+async def test_no_more_is_kept_after_the_end_than_one_frame_may_hold(
+    no_watch: None, hub: Hub, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "FRAME_BYTES_MAX": 1000, "SYNC_FRAME_BYTES_MAX": 2000}
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["bob"]) as bob:
+        await bob.until_synced()
+        await take_role_by_sql(document, people["bob"])
+        await hub.rechecks.look_at_room(hub.rooms[document.pk])
+        await bob.until(lambda: bob.closed == 4403)
+        late = [bob.type("x" * 900) for _ in range(5)]
+    await hub.refusals.flushed()
+    assert [update for _, _, updates in await refused_of(document) for update in updates] == late[:2]
 
 
 async def test_what_was_refused_is_kept_before_the_process_ends(

@@ -152,6 +152,21 @@ async def test_a_socket_ends_with_its_right_as_soon_as_the_channel_layer_tells(
         assert by_ada.closed is None or way == "document deleted"
 
 
+async def test_nobodys_socket_ends_when_its_document_is_open_to_all_no_longer(
+    dead_layer: None, quick_watch: None, hub: Hub, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OPEN_ROOMS": True}
+    async with Socket("open") as socket:
+        await socket.until_synced()
+        socket.type("a")
+        document = await Document.objects.aget(name="open")
+        await stored(hub, document, 1)
+        await sync_to_async(execute)("UPDATE documents_document SET open_to_all = false WHERE id = %s", document.pk)
+        socket.type("b")
+        await socket.until(lambda: socket.closed == 4403)
+    assert len(await rows_of(document)) == 1
+
+
 @pytest.mark.parametrize("way", ALL)
 async def test_a_socket_ends_with_its_right_when_the_watch_looks_though_the_channel_layer_is_dead(
     way: str, dead_layer: None, quick_watch: None, hub: Hub
