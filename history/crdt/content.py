@@ -49,13 +49,13 @@ def content_of(doc: Doc[Any], kinds: Mapping[str, RootKind] | None = None) -> di
 
     `kinds` spares telling them from the document's structs. Raises: ContentTooDeep."""
     kinds = root_kinds(doc.get_update()) if kinds is None else kinds
-    return {name: _readable_root(tree) for name, tree in _root_trees(doc, kinds).items()}
+    return {name: _readable_root(tree) for name, tree in root_trees(doc, kinds).items()}
 
 
 def trees_of(doc: Doc[Any], kinds: Mapping[str, RootKind] | None = None) -> dict[str, Tree]:
     """Return each root's canonical tree, by name, without roots that hold nothing. Raises: ContentTooDeep."""
     kinds = root_kinds(doc.get_update()) if kinds is None else kinds
-    return {name: tree for name, tree in _root_trees(doc, kinds).items() if tree not in _EMPTY}
+    return {name: tree for name, tree in root_trees(doc, kinds).items() if tree not in _EMPTY}
 
 
 def canonical(doc: Doc[Any], kinds: Mapping[str, RootKind] | None = None) -> str:
@@ -73,7 +73,8 @@ def pycrdt_root(doc: Doc[Any], name: str, kind: RootKind) -> Any:
     return doc.get(name, type=_PYCRDT_TYPES[kind])
 
 
-def _root_trees(doc: Doc[Any], kinds: Mapping[str, RootKind]) -> dict[str, Tree]:
+def root_trees(doc: Doc[Any], kinds: Mapping[str, RootKind]) -> dict[str, Tree]:
+    """Return the canonical tree of each root of `kinds`, by name, empty ones included. Raises: ContentTooDeep."""
     with doc.transaction():
         return {name: tree_of(pycrdt_root(doc, name, kind)) for name, kind in sorted(kinds.items())}
 

@@ -78,7 +78,7 @@ def _sync_map(shared: Any, want: Mapping[str, Any]) -> None:
     for key, value in want.items():
         if key in have and canonical_json(have[key]) == canonical_json(value):
             continue
-        if key in have and _same_type(have[key], value):
+        if key in have and is_same_type(have[key], value):
             _sync(shared[key], value)
         else:
             shared[key] = _new(value)
@@ -103,7 +103,7 @@ def _sync_sequence(shared: Any, have: Sequence[Any], want: Sequence[Any]) -> Non
         index = change.have_start + shift
         old = list(have[change.have_start : change.have_stop])
         for item in want[change.want_start : change.want_stop]:
-            matching = next((i for i, candidate in enumerate(old) if _same_type(candidate, item)), None)
+            matching = next((i for i, candidate in enumerate(old) if is_same_type(candidate, item)), None)
             if matching is None:
                 shared.insert(index, _new(item))
                 shift += 1
@@ -233,7 +233,7 @@ def _is_shared(tree: Any) -> bool:
     return isinstance(tree, dict) and tree.get("type", "json") != "json"
 
 
-def _same_type(have: Any, want: Any) -> bool:
+def is_same_type(have: Any, want: Any) -> bool:
     return _is_shared(have) and _is_shared(want) and _identity(have) == _identity(want)
 
 

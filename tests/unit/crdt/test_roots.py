@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from history.crdt import roots
 from history.crdt.roots import RootKind, root_kinds
 from tests.histories import random_history, replay
 
@@ -35,6 +36,16 @@ def test_content_tells_the_kind(root: Any, kind: RootKind) -> None:
 def test_every_root_of_a_random_history_is_told_right(seed: int) -> None:
     kinds = root_kinds(replay(random_history(seed), skip_gc=True).get_update())
     assert {name: kind.value for name, kind in kinds.items()} == {name: name for name in kinds}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_first_structs_tell_what_the_guard_tells(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_history(seed, edits=60)
+    before, after = replay(rows[:20]), replay(rows)
+    updates = before.get_update(), after.get_update(before.get_state())
+    told = root_kinds(*updates)
+    monkeypatch.setattr(roots, "_seen_at_a_glance", lambda updates: None)
+    assert root_kinds(*updates) == told
 
 
 def test_what_was_collected_is_told_from_earlier_updates() -> None:
