@@ -114,6 +114,9 @@ class Conf:
     bytes as the document has. 0 is no limit."""
     bytes_burst: int = 32 * 1024 * 1024
     """Bytes that one socket may send at once before BYTES_PER_SECOND slows it."""
+    cpu_percent_per_socket: int = 10
+    """Of one processor, what the updates of one socket may take over time: more of it counts as so many bytes sent. An
+    edit takes some 100 µs; many in one text of megabytes take seconds. 0 is no limit."""
     sockets_max: int = 20_000
     """Sockets of one process; one more gets 1013. 0 is no limit, of this and the next three."""
     sockets_per_document_max: int = 10_000

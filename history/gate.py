@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 from pycrdt import Doc
@@ -66,12 +67,14 @@ def _nobody_is_present(client_id: int, session: WriteSession) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, and the
-    characters of the document that it cuts in two, which the log must know of before it."""
+    """What a gate made of an update: the bytes for the log, the clients under whose ids it brings new structs, the
+    characters of the document that it cuts in two, which the log must know of before it, and the seconds of processor
+    time that all this took."""
 
     update: bytes
     clients: AbstractSet[int]
     splits: Splits = NO_SPLITS
+    cpu_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +122,7 @@ class Gate:
 
         One that cuts a character in two needs a document that reads it so, which takes long where that is large.
         Raises: Malformed, MissingDependency, NotTaken, TakesLong (nothing has changed then), GateBroken."""
+        started = thread_time()
         try:
             verdict = self.guard.check(update)
         except Overfull:
@@ -139,7 +143,9 @@ class Gate:
             emitted = joined(emitted, decoded=decode_runs(emitted))
         self.guard.commit(verdict)
         self._counts[session.actor] += fresh
-        return None if emitted is None else Taken(emitted, verdict.clients, verdict.splits)
+        if emitted is None:
+            return None
+        return Taken(emitted, verdict.clients, verdict.splits, cpu_seconds=thread_time() - started)
 
     def part_of(self, update: bytes, session: WriteSession) -> bytes | None:
         """What `take` would take of an update that it does not take whole; None for nothing. Raises: Malformed."""

@@ -143,6 +143,11 @@ class Connection:
         """Count what a message costs as so many bytes that the socket sent: it is read on when they are paid for."""
         self._bytes_left.take(size, now=self.room.hub.now())
 
+    def charge_time(self, cpu_seconds: float) -> None:
+        """Count processor time as so many bytes: some edits cost yrs time that grows with the text that they are in."""
+        if conf().cpu_percent_per_socket:
+            self.charge(round(cpu_seconds * conf().bytes_per_second * 100 / conf().cpu_percent_per_socket))
+
     async def _paced(self, frame: bytes, messages: Sequence[Message]) -> None:
         now = self.room.hub.now()
         pause = max(self._bytes_left.take(len(frame), now=now), self._updates_left.take(len(messages), now=now))

@@ -232,6 +232,7 @@ class Room:
             if not connection.session.actor and connection in self.connections:
                 self.awareness.wrote(taken[0].clients, owner=connection)
             self.hub.commits.submit(self, connection.session, *taken, origin=connection)
+            connection.charge_time(taken[0].cpu_seconds)
             if taken[0].splits:  # every process reads the document anew for it
                 connection.charge(self.stored_bytes)
 

@@ -209,9 +209,29 @@ async def test_an_edit_that_splits_an_emoji_counts_as_the_whole_document(
             await asyncio.wait_for(has_paused.wait(), 10)
 
 
-async def test_what_is_asked_for_once_more_counts_as_so_many_bytes_and_what_everybody_asks_for_does_not(
-    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+async def test_the_processor_time_of_an_update_counts_as_bytes(
+    hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "BYTES_PER_SECOND": 10_000_000}
+    async with ada_and_bob() as (document, ada, bob):
+        bob.type("b" * 200_000)
+        await ada.until(lambda: len(ada.text) == 200_000)
+        charged: list[int] = []
+        monkeypatch.setattr(Connection, "charge", lambda self, size: charged.append(size))
+        before = ada.doc.get_state()
+        with ada.doc.transaction():
+            for place in range(200_000, 0, -1000):
+                ada.root.insert(place, "a")
+        update = ada.doc.get_update(before)
+        ada.send(encode_update(update))
+        await stored(hub, document, 2)
+        assert [size > len(update) for size in charged] == [True]
+
+
+async def test_what_is_asked_for_once_more_counts_as_so_many_bytes_and_what_everybody_asks_for_does_not(
+    no_watch: None, hub: Hub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "CPU_PERCENT_PER_SOCKET": 0}
     charged: list[int] = []
     monkeypatch.setattr(Connection, "charge", lambda self, size: charged.append(size))
     async with ada_and_bob() as (document, ada, bob):
