@@ -6,8 +6,9 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
-from tests.fuzz.episodes import CPU_SECONDS_MAX, EPISODE_CASES, Tally
+from tests.fuzz.episodes import CPU_SECONDS_MAX, EPISODE_CASES, Failure, Tally
 from tests.fuzz.rooms import Fate
 from tests.fuzz.running import HANG_SECONDS, Run, honest_failures, record_corpus, run
 from tests.fuzz.yjs import History
@@ -39,24 +40,34 @@ def main() -> int:
         hang_seconds=arguments.hang_seconds,
         failures_max=arguments.failures_max,
     )
-    tally = run(what, corpus, told=lambda tally: _show_progress(tally, started))
+    _show_failures(failures, what.seed)
+    tally = run(what, corpus, told=lambda tally: _show_progress(tally, what.seed, started))
+    _show_failures(tally.failures, what.seed)
     tally.failures = failures + tally.failures
     _report(tally, corpus, time.monotonic() - started)
     if only is not None:
         _show_case(only, what, corpus)
-    for failure in tally.failures:
-        print(f"FAILED case {failure.case}: {failure.what}")
-        print(f'  make fuzz ARGS="--seed {what.seed} --only {failure.case}"')
     print("FAILED" if tally.failures else "passed")
     return 1 if tally.failures else 0
 
 
 _shown_at = 0.0
+_shown: set[int] = set()
 
 
-def _show_progress(tally: Tally, started: float) -> None:
+def _show_failures(failures: Sequence[Failure], seed: int) -> None:
+    """As they come: a run of a million takes long."""
+    for failure in failures:
+        if failure.case not in _shown:
+            _shown.add(failure.case)
+            print(f"FAILED case {failure.case}: {failure.what}")
+            print(f'  make fuzz ARGS="--seed {seed} --only {failure.case}"', flush=True)
+
+
+def _show_progress(tally: Tally, seed: int, started: float) -> None:
     global _shown_at
     now = time.monotonic()
+    _show_failures(tally.failures, seed)
     if now - _shown_at > 10:
         _shown_at = now
         print(f"{tally.cases:,} cases in {now - started:.0f} s, {len(tally.failures)} failures", flush=True)
