@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled or openings: measurements on services of their own."""
+"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings or reactions: on services of their own."""
 
 import argparse
 import os
@@ -26,13 +26,18 @@ def main() -> None:
     openings = commands.add_parser("openings", help="many open one cold document at the same moment")
     openings.add_argument("--openings", type=int, default=10_000)
     openings.add_argument("--characters", type=int, default=100_000)
+    reacting = commands.add_parser("reactions", help="how soon the server reacts to what nobody tells it of")
+    reacting.add_argument("--edits", type=int, default=40, help="edits that nobody is told of")
+    reacting.add_argument("--rounds", type=int, default=5, help="people who lose each kind of right")
+    reacting.add_argument("--peers", type=int, default=100, help="peers that are not there")
+    reacting.add_argument("--away-seconds", type=float, default=15, help="how long the database is away")
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from benchmarks import editing_trace, fan_out, openings_at_once, stalled_readers
+    from benchmarks import editing_trace, fan_out, openings_at_once, reactions, stalled_readers
 
     match arguments.command:
         case "trace":
@@ -49,6 +54,13 @@ def main() -> None:
             )
         case "openings":
             openings_at_once.run(openings=arguments.openings, characters=arguments.characters)
+        case "reactions":
+            reactions.run(
+                edits=arguments.edits,
+                rounds=arguments.rounds,
+                peers=arguments.peers,
+                away_seconds=arguments.away_seconds,
+            )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 
 from config.stack.configuration import PROJECT, base_environment
@@ -16,13 +17,14 @@ TEN_EDITS = [*([place, 0, letter] for place, letter in enumerate("hello wor")), 
 DEADLINE_SECONDS = 90
 
 
-def bench(ground: Ground, *arguments: str) -> str:
-    """What `make bench ARGS="…"` writes, on our services."""
+def bench(ground: Ground, *arguments: str, deadline_seconds: float = DEADLINE_SECONDS, **bounds: str) -> str:
+    """What `make bench ARGS="…"` writes, on our services; `bounds` are settings of Palimpsest."""
     env = {
         **{key: value for key, value in base_environment().items() if key != "DJANGO_SETTINGS_MODULE"},
         "DATABASE_URL": ground.database.url,
         "REDIS_URL": ground.redis_url,
         "SECRET_KEY": settings.SECRET_KEY,
+        **bounds,
     }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
@@ -30,7 +32,7 @@ def bench(ground: Ground, *arguments: str) -> str:
         env=env,
         capture_output=True,
         text=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=deadline_seconds,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -71,3 +73,26 @@ def test_many_openings_of_one_document_load_it_once(ground: Ground) -> None:
     said = bench(ground, "openings", "--openings", "40", "--characters", "1000")
 
     assert "40 openings of 1,000 characters at once: 1 loads of the log, 0 failed, " in said, said
+
+
+@pytest.mark.timeout(300)
+def test_how_soon_the_server_reacts_is_measured_for_each_kind_of_event(ground: Ground) -> None:
+    said = bench(
+        ground,
+        "reactions",
+        *("--edits", "2", "--rounds", "1", "--peers", "3", "--away-seconds", "0.5"),
+        deadline_seconds=240,
+        HEAD_CHECK_SECONDS="0.2",
+        PING_SECONDS="1",
+        REQUEST_SECONDS="1",
+    )
+
+    for what, times in {
+        "all replicas show an edit, layer dead": 2,
+        "signed out, layer dead": 1,
+        "member removed, told": 1,
+        "role lowered by SQL, untold": 1,
+        "each of the peers that are not there is gone": 3,
+        "each replica shows what all typed, database killed for 0 s": 8,
+    }.items():
+        assert re.search(rf"^{what} +{times} +\d+\.\d\d +\d+\.\d\d$", said, re.MULTILINE), said
