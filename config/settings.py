@@ -121,6 +121,10 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": env.float("SNAPSHOT_SWEEP_SECONDS", default=60.0),
     },
     "squash": {"task": "history.tasks.squash_cold_rows", "schedule": env.float("SQUASH_SECONDS", default=600.0)},
+    "versions": {
+        "task": "history.tasks.keep_versions",
+        "schedule": env.float("VERSIONS_SECONDS", default=600.0),
+    },
     "verify": {"task": "history.tasks.verify_sample", "schedule": env.float("VERIFY_SECONDS", default=24 * 3600.0)},
     # One a day is published; a turn that failed is made up for by the next.
     "manifest": {"task": "history.tasks.sign_manifest", "schedule": env.float("MANIFEST_SECONDS", default=3600.0)},

@@ -82,6 +82,14 @@ class Conf:
     in one go besides; the oldest go first."""
     refused_waiting_bytes_max: int = 8 * 1024 * 1024
     """Bytes of refused updates that wait to be kept in one process; above it their senders are read no further."""
+    versions_max: int = 1000
+    """Versions of one document that people have named; one more is refused."""
+    automatic_version_hours: int = 8
+    """A document that people work on gets a version by itself this long after the first edit behind its last version.
+    0 is never."""
+    automatic_version_days: int = 30
+    """Of the versions that came by themselves, are of older moments than this and are neither locked nor annotated, the
+    last of each week stays. 0 keeps all."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
     manifest_key: str = ""

@@ -30,6 +30,21 @@ def validate_name(name: str) -> None:
         raise ValidationError(f"A room name does not start with {', '.join(RESERVED_PREFIXES)}.")
 
 
+def clean_line(text: str, *, what: str, length_max: int) -> str:
+    """The text in one line, composed (NFC), with single spaces.
+
+    Raises: ValidationError for one that is empty or too long or has control characters; it begins with `what`."""
+    cleaned = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not cleaned or len(cleaned) > length_max or has_control_characters(cleaned):
+        raise ValidationError(f"{what} has 1 to {length_max} characters, none of them a control character.")
+    return cleaned
+
+
+def has_control_characters(text: str) -> bool:
+    """Lone surrogates count: neither Postgres nor a page can show them."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
 def socket_path(name: str) -> str:
     """The path, percent-encoded, at which a stock Yjs client finds this room: `/ws/<room>` below WEBSOCKET_PREFIX."""
     return f"{conf().websocket_prefix.rstrip('/')}/ws/{quote(name)}"

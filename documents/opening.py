@@ -3,7 +3,6 @@
 A room name names at most one document for ever, however many processes open it first at the same moment."""
 
 import secrets
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +14,7 @@ from django.utils import timezone
 from documents.conf import conf
 from documents.credentials import Credential
 from documents.models import Document, DocumentQuerySet, Membership, Role
-from documents.naming import validate_name
+from documents.naming import clean_line, validate_name
 from documents.roles import Admission, User, admit
 
 NAME_ENTROPY_BYTES = 12
@@ -113,14 +112,7 @@ def rename_document(document: Document, *, title: str) -> None:
 
 def clean_title(title: str) -> str:
     """The title in one line. Raises: ValidationError for one that is empty or too long or has control characters."""
-    cleaned = " ".join(title.split())
-    if not cleaned or len(cleaned) > TITLE_LENGTH_MAX or _has_control_characters(cleaned):
-        raise ValidationError(f"A title has 1 to {TITLE_LENGTH_MAX} characters, none of them a control character.")
-    return cleaned
-
-
-def _has_control_characters(text: str) -> bool:
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+    return clean_line(title, what="A title", length_max=TITLE_LENGTH_MAX)
 
 
 def delete_document(document: Document, *, now: datetime | None = None) -> None:

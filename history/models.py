@@ -234,6 +234,46 @@ class Manifest(models.Model):
         return str(self.day)
 
 
+VERSION_NAME_LENGTH_MAX = 200
+VERSION_NOTE_LENGTH_MAX = 2000
+
+
+class Version(models.Model):
+    """A seq that a person named, or (`automatic`, without a name) that was kept by itself while they worked.
+
+    `at` is when that seq was stored; None at 0. A locked one changes in nothing but its lock: triggers refuse it, so
+    that raw SQL does not get past either; it goes with its document. Times and author are those of the naming."""
+
+    pk = models.CompositePrimaryKey("document_id", "id")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
+    id = models.BigIntegerField()
+    seq = models.BigIntegerField()
+    at = models.DateTimeField(null=True)
+    name = models.CharField(max_length=VERSION_NAME_LENGTH_MAX, blank=True)
+    note = models.CharField(max_length=VERSION_NOTE_LENGTH_MAX, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField()
+    locked = models.BooleanField(default=False)
+    automatic = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["document", "name"], condition=models.Q(automatic=False), name="history_version_name"
+            ),
+            models.UniqueConstraint(
+                fields=["document", "seq"], condition=models.Q(automatic=True), name="history_version_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(automatic=True, name="") | models.Q(automatic=False) & ~models.Q(name=""),
+                name="history_version_named",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.document_id}@{self.seq} {self.id}"
+
+
 class DocumentHistory(Document):
     """A document, seen as its history. It and `Edit` are for the admin, but stand here: in a project without the
     admin nobody would import them, and `makemigrations` would take them for deleted."""

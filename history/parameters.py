@@ -53,6 +53,17 @@ def seq_in(values: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def pair_in(values: Mapping[str, str], name: str) -> tuple[int, int] | None:
+    """Read two whole numbers with a point between them, as a cursor has. Raises: BadMoment."""
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    parts = text.split(".")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= SEQ_DIGITS_MAX for part in parts):
+        raise BadMoment(f"{name} is what the page before it said.")
+    return int(parts[0]), int(parts[1])
+
+
 def count_in(values: Mapping[str, str], name: str, *, default: int, at_most: int) -> int:
     """Read a number of things, from 1. Raises: BadMoment."""
     count = seq_in(values, name)
@@ -92,10 +103,10 @@ def edit_cursor_in(values: Mapping[str, str]) -> EditCursor | None:
     return None if at is None else EditCursor(at=at, skip=seq_in(values, "skip") or 0)
 
 
-def json_in(request: HttpRequest, *, example: str) -> dict[str, Any]:
-    """The object in a request's body, of at most REQUEST_BYTES_MAX. Raises: BadMoment, whose words hold the example."""
-    wrong = BadMoment(f"Send at most {REQUEST_BYTES_MAX} bytes of JSON: {example}.")
-    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
+def json_in(request: HttpRequest, *, example: str, bytes_max: int = REQUEST_BYTES_MAX) -> dict[str, Any]:
+    """The object in a request's body, of at most `bytes_max`. Raises: BadMoment, whose words hold the example."""
+    wrong = BadMoment(f"Send at most {bytes_max} bytes of JSON: {example}.")
+    if int(request.META.get("CONTENT_LENGTH") or 0) > bytes_max:
         raise wrong
     try:
         body = json.loads(request.body)

@@ -5,12 +5,15 @@ Pages, admin and API catch `PROBLEMS` and answer with `problem_of(error)`; nothi
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from django.core.exceptions import ValidationError
+
 from history.crdt.content import ContentTooDeep
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import RestoreFailed
 from history.crdt.updates import MissingDependency
 from history.errors import LogHole, LogUnavailable, NoSuchSeq, OutcomeUnknown, UpdateRefused
 from history.fates import Reason
+from history.versions import NoSuchVersion, TooManyVersions, VersionLocked, VersionNameTaken
 
 
 class BadMoment(ValueError):
@@ -25,9 +28,14 @@ PROBLEMS = (
     Malformed,
     MissingDependency,
     NoSuchSeq,
+    NoSuchVersion,
     OutcomeUnknown,
     RestoreFailed,
+    TooManyVersions,
     UpdateRefused,
+    ValidationError,
+    VersionLocked,
+    VersionNameTaken,
 )
 
 
@@ -45,6 +53,10 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case BadMoment():
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error))
+        case ValidationError():
+            return Problem(HTTPStatus.BAD_REQUEST, "malformed", " ".join(error.messages))
+        case NoSuchVersion() | VersionNameTaken() | VersionLocked() | TooManyVersions():
+            return _of_version(error)
         case NoSuchSeq():
             message = f"There is no moment {error.seq} in the history of this document."
             return Problem(HTTPStatus.NOT_FOUND, "no_such_seq", message)
@@ -72,6 +84,19 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "outcome_unknown", message)
         case _:
             raise error
+
+
+def _of_version(error: NoSuchVersion | VersionNameTaken | VersionLocked | TooManyVersions) -> Problem:
+    match error:
+        case NoSuchVersion():
+            return Problem(HTTPStatus.NOT_FOUND, "no_such_version", "There is no such version of this document.")
+        case VersionNameTaken():
+            return Problem(HTTPStatus.CONFLICT, "name_taken", "Another version of this document has that name.")
+        case VersionLocked():
+            return Problem(HTTPStatus.CONFLICT, "locked", "This version is locked. An owner can unlock it.")
+        case TooManyVersions():
+            message = "This document has as many named versions as it may have. Delete one that nobody needs."
+            return Problem(HTTPStatus.CONFLICT, "too_many_versions", message)
 
 
 def _refusal(reason: str) -> Problem:

@@ -16,6 +16,7 @@ from history.models import Head
 from history.refusals import purge_refusals
 from history.squash import squash_document
 from history.verify import Difference, verify_document
+from history.versions import documents_due_for_a_version, keep_version
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ SQUASH_SEGMENTS_MAX = 500
 VERIFY_DOCUMENTS_MAX = 50
 VERIFY_ROWS_MAX = 2_000_000
 """A run proves random documents until it has proven this many rows; a document is never cut short."""
+
+VERSION_DOCUMENTS_MAX = 1000
+"""Versions that one run makes by itself; each takes a few milliseconds."""
 
 PURGE_ROWS_MAX = 10_000
 
@@ -143,6 +147,19 @@ def sign_manifest() -> bool:
     if published is not None:
         logger.info("manifest published: day=%s documents=%s", published.day, published.documents)
     return published is not None
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
+def keep_versions() -> int:
+    """Make a version of each document that has been worked on for AUTOMATIC_VERSION_HOURS; return how many."""
+    now = timezone.now()
+    kept = 0
+    for document_id in documents_due_for_a_version(now=now, limit=VERSION_DOCUMENTS_MAX):
+        try:
+            kept += keep_version(document_id, now=now)
+        except DatabaseError:  # purged meanwhile, say: one document's trouble is no other's
+            logger.exception("no version: document=%s", document_id)
+    return kept
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)

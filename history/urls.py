@@ -2,7 +2,8 @@
 
 from django.urls import URLPattern, path
 
-from history import api, views
+from history import api, versions_api, views
+from history.doors import by_method
 
 urlpatterns: list[URLPattern] = [
     path("d/<uuid:key>/history/", views.document_history, name="document-history"),
@@ -10,6 +11,16 @@ urlpatterns: list[URLPattern] = [
     path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
     path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
     path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
+    path(
+        "api/v1/documents/<uuid:key>/versions",
+        by_method(GET=versions_api.versions, POST=versions_api.version_naming),
+        name="document-versions",
+    ),
+    path(
+        "api/v1/documents/<uuid:key>/versions/<int:version_id>",
+        by_method(PATCH=versions_api.version_changing, DELETE=versions_api.version_deleting),
+        name="document-version",
+    ),
     path("api/v1/documents/<uuid:key>/refused", api.refused, name="document-refused"),
     path(
         "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>/<int:part>",

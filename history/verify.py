@@ -27,7 +27,7 @@ from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
-from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update
+from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.sessions import canonical_ip
 from history.snapshots import digest
 from history.times import EPOCH, microseconds
@@ -133,8 +133,9 @@ def _compare_head(head: Head, walk: "_Chain") -> None:
     of_document = {"document_id": head.document_id}
     last_run = Run.objects.filter(**of_document).aggregate(seq=Max("last_seq"))["seq"] or 0
     last_request = Request.objects.filter(**of_document).aggregate(seq=Max("seq"))["seq"] or 0
-    if max(last_run, last_request) > head.seq:
-        what = f"the log ends at {head.seq}, but a run or request of {max(last_run, last_request)} is known"
+    last_version = Version.objects.filter(**of_document).aggregate(seq=Max("seq"))["seq"] or 0
+    if (last := max(last_run, last_request, last_version)) > head.seq:
+        what = f"the log ends at {head.seq}, but a run, request or version of {last} is known"
         raise _Found(head.seq + 1, what)
 
 
