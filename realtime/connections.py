@@ -12,7 +12,7 @@ from documents.conf import conf
 from documents.roles import Admission
 from history.crdt.updates import Id, MissingDependency
 from history.fates import Reason
-from history.refusals import CLIENTS_NOTED_MAX, RefusedUpdate
+from history.refusals import CLIENTS_NOTED_MAX, ROW_COST, RefusedUpdate
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.frames import FrameWriter, SharedMessage
@@ -115,7 +115,8 @@ class Connection:
 
     async def receive_late(self, frame: bytes) -> None:
         """Keep what one frame edits that was under way when the socket was closed because a right had ended: its client
-        stays away for good, and brings it no more. As much as one frame may hold; what is not an update is nothing.
+        stays away for good, and brings it no more. As much as one frame may hold, each update counted with what a row
+        of its own would cost; what is not an update is nothing.
 
         Raises: Malformed, Closing; there is nothing left to close."""
         self._late_bytes_left -= len(frame)
@@ -135,7 +136,12 @@ class Connection:
         """Refuse what these say that is new, where it is because a right has ended that nothing else is done."""
         if self._has_lost_right:
             for message in messages:
-                if isinstance(message, SyncStep2 | Update) and await self.room.would_change(message.update):
+                if not isinstance(message, SyncStep2 | Update):
+                    continue
+                self._late_bytes_left -= ROW_COST
+                if self._late_bytes_left < 0:
+                    return
+                if await self.room.would_change(message.update):
                     self.refuse(message.update, Reason.NOT_ALLOWED)
                     await self.room.hub.refusals.room_for_more()
 

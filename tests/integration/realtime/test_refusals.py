@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from documents.models import Membership, Role
-from history.refusals import RefusedUpdate
+from history.refusals import ROW_COST, RefusedUpdate
 from realtime.hub import Hub, drain
 from realtime.protocols.frames import encode_update
 from tests.integration.realtime.rooms import (
@@ -19,6 +19,7 @@ from tests.integration.realtime.rooms import (
     shared_document,
     stored,
     take_role_by_sql,
+    update_that_types,
 )
 from tests.integration.realtime.sockets import Socket
 
@@ -119,17 +120,21 @@ async def test_what_was_under_way_when_a_right_ended_is_kept(no_watch: None, hub
     assert len(await rows_of(document)) == 1
 
 
+@pytest.mark.parametrize("is_one_frame", [False, True], ids=["frames", "messages of one frame"])
 async def test_no_more_is_kept_after_the_end_than_one_frame_may_hold(
-    no_watch: None, hub: Hub, settings: Settings
+    no_watch: None, hub: Hub, settings: Settings, is_one_frame: bool
 ) -> None:
-    settings.PALIMPSEST = {**settings.PALIMPSEST, "FRAME_BYTES_MAX": 1000, "SYNC_FRAME_BYTES_MAX": 2000}
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "SYNC_FRAME_BYTES_MAX": 3 * ROW_COST, "FRAME_BYTES_MAX": ROW_COST}
     document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    late = [update_that_types("late", client_id=client) for client in range(1, 6)]
     async with Socket(document.name, user=people["bob"]) as bob:
         await bob.until_synced()
         await take_role_by_sql(document, people["bob"])
         await hub.rechecks.look_at_room(hub.rooms[document.pk])
         await bob.until(lambda: bob.closed == 4403)
-        late = [bob.type("x" * 900) for _ in range(5)]
+        frames = [encode_update(update) for update in late]
+        for frame in [b"".join(frames)] if is_one_frame else frames:
+            bob.send(frame)
     await hub.refusals.flushed()
     assert [update for _, _, updates in await refused_of(document) for update in updates] == late[:2]
 
