@@ -52,11 +52,16 @@ class Person {
       if (transaction.local) return
       for (const { insert = [] } of event.changes.delta) for (const token of insert) this.room.saw(this, token)
     })
-    const { headers } = this
+    const { headers, doc } = this
+    let connections = 0
     this.provider = new WebsocketProvider(this.url, encodeURIComponent(this.room.name), this.doc, {
       disableBc: true, maxBackoffTime: this.maxBackoffMs,
       WebSocketPolyfill: class extends WebSocket {
-        constructor(address, protocols) { super(address, protocols, { headers, perMessageDeflate: false }) }
+        /** Says whose connection it is: the log's sessions keep it, so that whoever judges the log knows. */
+        constructor(address, protocols) {
+          const agent = `crowd ${doc.clientID} ${++connections}`
+          super(address, protocols, { headers: { ...headers, 'User-Agent': agent }, perMessageDeflate: false })
+        }
       },
     })
     this.provider.on('connection-close', (event) => {

@@ -267,6 +267,8 @@ class FaultRun:
                 fold = (await self.ground.database.folded(room, full=full)).get_update()
                 if await self.crowd.content_hash(fold) != agreed:
                     self.ledger.wrong.append(f"{room}: the log folds to something else than its clients hold")
+            if await self.crowd.content_hash(await self.ledger.without_copies(room)) != agreed:
+                self.ledger.wrong.append(f"{room}: the log folds to something else without its copies")
 
     def _summary(self) -> Result:
         logs = self.ledger.logs.values()
