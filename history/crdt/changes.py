@@ -130,7 +130,7 @@ def _root_changes(before: Any, after: Tree, events: list[_Event] | None) -> list
     try:
         told = [_told(before, event) for event in sorted(events or [], key=_depth)]
         if canonical_json(before) == wanted:
-            return [node for node in told if "spans" in node or "keys" in node]
+            return [node for node in map(_without_same, told) if "spans" in node or "keys" in node]
     except (_Unfit, LookupError, ValueError, TypeError):
         pass  # such as an offset inside a character, or a path that the content does not have
     return list(_compared(json.loads(said), after, []))
@@ -272,10 +272,23 @@ def _key_changes(node: Any, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, 
             change["old"] = had[key]
         if event["action"] != "delete":
             change["new"] = tree_of(event["newValue"]) if node["type"] == "map" else plain_json(event["newValue"])
-        is_same = len(change) == 2 and canonical_json(change["old"]) == canonical_json(change["new"])
-        if change and not is_same:
+        if change:
             found[key] = change
     return found
+
+
+def _without_same(change: NodeChange) -> NodeChange:
+    """A change without the keys that were set to what they were."""
+    if "keys" in change:
+        keys = change.pop("keys")
+        new = {key: each for key, each in keys.items() if not _is_same(each)}
+        if new:
+            change["keys"] = new
+    return change
+
+
+def _is_same(change: KeyChange) -> bool:
+    return len(change) == 2 and canonical_json(change["old"]) == canonical_json(change["new"])
 
 
 def _keys_of(node: Any) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 Yjs writes only a root's name; the kind is what the program says that opens it. Reading a root as the wrong kind
 shows nothing or hangs, so everything that reads documents asks here."""
 
-import re
 from collections.abc import Iterator
 from enum import Enum
 
 from history.crdt.guard import Guard, Holds
 from history.crdt.lib0 import Malformed, Reader
-from history.crdt.updates import Kind, Struct, TypeContent, TypeRef, read_struct
+from history.crdt.updates import HEAD_OF_RUN, Kind, Struct, TypeContent, TypeRef, read_struct
 
 
 class RootKind(Enum):
@@ -38,11 +37,6 @@ _TOLD_BY = {
 }
 _XML_TYPES = (TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_TEXT)
 _STRING = Kind.STRING.value
-# Text or a deleted run with an origin, up to its length: nearly all of most documents, and none of it tells anything.
-_VAR_UINT = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,7}[\x01-\x7f])"
-_PASSED_OVER = re.compile(
-    b"(?:[\x81\x84\x41\x44]" + _VAR_UINT * 2 + b"|[\xc1\xc4]" + _VAR_UINT * 4 + b")(" + _VAR_UINT + b")"
-)
 
 
 def root_kinds(state_update: bytes, *later: bytes) -> dict[str, RootKind]:
@@ -92,7 +86,7 @@ def _told_by(struct: Struct) -> RootKind | None:
 def _without_origins(update: bytes) -> Iterator[Struct]:
     """Yield the structs that name their parent, and some others; their clocks are not told. Raises: Malformed."""
     reader = Reader(update)
-    passed_over = _PASSED_OVER.match
+    passed_over = HEAD_OF_RUN.match  # nearly all of most documents, and none of it tells anything
     for _ in range(reader.count(item_bytes_min=3)):
         count, client, _ = reader.var_uint(), reader.var_uint(), reader.var_uint()
         for _ in range(count):
