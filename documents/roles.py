@@ -116,12 +116,13 @@ def admit_again(users: Mapping[Credential, User], document: Document) -> dict[Cr
 
 
 class _Register:
-    """What the database holds of a document's rights and of some accounts. The version is read first, and each role
-    after the account that it is given to: a change in between is then noticed later."""
+    """What the database holds of a document's rights and of some accounts. The version is read first, then the document
+    itself, and each role after the account that it is given to: a change in between is then noticed later."""
 
     def __init__(self, document: Document, credentials: Collection[Credential]) -> None:
-        self.document = document
         self.version = document.access_version
+        # Anew: closed to all since it was read, it would give a role of before under the version of after, for ever.
+        self.document = Document.objects.filter(pk=document.pk).first() or document
         self.accounts = read_accounts(credentials)
         self.standing = read_standing(credentials, accounts=False)
         self.roles: dict[Any, Role | None] = {}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers
+from django.contrib.auth.models import AnonymousUser
 from django.db import connection, transaction
 from django.test import Client, override_settings
 from pytest_django import Settings
@@ -16,7 +17,7 @@ from pytest_django import Settings
 from documents.conf import Conf
 from documents.models import Document, Membership, Role
 from documents.opening import delete_document
-from documents.roles import access_changed
+from documents.roles import access_changed, admit
 from documents.tickets import issue_ticket
 from realtime.bus import ACCOUNTS_TOLD_MAX, _AccountsTold, signed
 from realtime.hub import Hub
@@ -165,6 +166,13 @@ async def test_nobodys_socket_ends_when_its_document_is_open_to_all_no_longer(
         socket.type("b")
         await socket.until(lambda: socket.closed == 4403)
     assert len(await rows_of(document)) == 1
+
+
+def test_no_role_of_before_a_change_is_given_under_the_version_of_after_it(settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OPEN_ROOMS": True}
+    document = Document.objects.create(name="open", title="open", open_to_all=True)
+    execute("UPDATE documents_document SET open_to_all = false WHERE id = %s", document.pk)
+    assert admit(AnonymousUser(), document).role is None
 
 
 @pytest.mark.parametrize("way", ALL)
