@@ -16,6 +16,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from history.claims import Claim, PublishedHead
 from history.errors import HistoryError
 from history.models import Head
 from history.signing import holds, key_id, signature
@@ -40,32 +41,11 @@ class ManifestRefused(HistoryError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedHead:
-    """Where a document's log ended. `hash` is empty at seq 0. `is_deleted`: it could still be recovered then."""
-
-    key: UUID
-    epoch: int
-    seq: int
-    hash: bytes
-    at_microseconds: int
-    is_deleted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """What was written: `sha256` is of all that is signed, and what the next manifest calls its previous one."""
 
     sha256: bytes
     documents: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one manifest says of one document."""
-
-    manifest: str
-    created_at: datetime
-    head: PublishedHead
 
 
 def heads_of_all_documents() -> Iterator[PublishedHead]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db.models import Max
@@ -16,6 +16,7 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from documents.models import Document
+from history.claims import Claim
 from history.crdt.chain import GENESIS, commitment, row_hash
 from history.crdt.content import canonical
 from history.crdt.folding import fold
@@ -45,49 +46,63 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """All of a document's history holds. `authors_unknown` counts sessions whose account was deleted or made
-    pseudonymous: their rows are proven, who wrote them cannot be."""
+    pseudonymous: their rows are proven, who wrote them cannot be. `manifests` is how many published heads it was held
+    to, and agrees with."""
 
     document_id: int
     head_seq: int
+    head_hash: bytes
     rows: int
     segments: int
     snapshots: int
     authors_unknown: int
+    manifests: int
+
+
+Table = Literal["update", "segment", "session", "run", "split", "snapshot", "head", "request", "version", "manifest"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place where the history is not what was appended."""
+    """The first place where the history is not what was appended.
+
+    `table`, without `history_`, is where to look; of a segment only its first seq is known. `manifest`: the database
+    agrees with itself, and not with what was published."""
 
     document_id: int
     seq: int
     what: str
+    table: Table
 
 
 class _Found(Exception):
-    def __init__(self, seq: int, what: str) -> None:
+    def __init__(self, seq: int, what: str, table: Table = "update") -> None:
         super().__init__(what)
         self.seq = seq
         self.what = what
+        self.table: Table = table
 
 
-def verify_document(document_id: int, *, progress: Progress | None = None) -> Verdict | Difference:
-    """Prove one document's log, segments, runs and snapshots, as they are at one moment.
+def verify_document(
+    document_id: int, *, claims: Sequence[Claim] = (), progress: Progress | None = None
+) -> Verdict | Difference:
+    """Prove one document's log, segments, runs and snapshots, as they are at one moment, and that what manifests claim
+    of it is in that log.
 
     Raises: Document.DoesNotExist."""
     with consistent_read():
         document = Document.objects.get(pk=document_id)
         try:
-            return _verify(document, progress)
+            return _verify(document, _Claims(claims), progress)
         except _Found as found:
-            return Difference(document_id, found.seq, found.what)
+            return Difference(document_id, found.seq, found.what, found.table)
 
 
-def _verify(document: Document, progress: Progress | None) -> Verdict:
+def _verify(document: Document, claims: "_Claims", progress: Progress | None) -> Verdict:
     head = Head.objects.filter(document_id=document.pk).first()
     if head is None:
-        raise _Found(0, "the head of the log is missing")
-    walk = _Chain(document.pk, document.key)
+        raise _Found(0, "the head of the log is missing", "head")
+    walk = _Chain(document.pk, document.key, claims)
     snapshots = _Snapshots(document.pk)
     splits = _Splits(document.pk)
     for segment in Segment.objects.filter(document_id=document.pk).order_by("first_seq").iterator(chunk_size=1):
@@ -106,13 +121,16 @@ def _verify(document: Document, progress: Progress | None) -> Verdict:
     _compare_head(head, walk)
     splits.finish()
     snapshots.finish()
+    claims.finish(head)
     return Verdict(
         document_id=document.pk,
         head_seq=head.seq,
+        head_hash=walk.hash,
         rows=walk.live_rows,
         segments=walk.segments,
         snapshots=snapshots.proven,
         authors_unknown=len(walk.sessions.unknown_authors),
+        manifests=claims.held,
     )
 
 
@@ -125,18 +143,20 @@ def _compare_head(head: Head, walk: "_Chain") -> None:
     if walk.seq < head.seq:
         raise _Found(walk.seq + 1, f"the row is missing; the log ends at {walk.seq}, its head says {head.seq}")
     if walk.seq > head.seq:
-        raise _Found(head.seq + 1, f"a row beyond the head, which says {head.seq}")
+        raise _Found(head.seq + 1, f"a row beyond the head, which says {head.seq}", "head")
     if bytes(head.hash) != walk.hash:
-        raise _Found(head.seq, "the head's hash is not the last row's")
+        raise _Found(head.seq, "the head's hash is not the last row's", "head")
     if walk.at is not None and head.at != walk.at:
-        raise _Found(head.seq, "the head's time is not the last row's")
+        raise _Found(head.seq, "the head's time is not the last row's", "head")
     of_document = {"document_id": head.document_id}
-    last_run = Run.objects.filter(**of_document).aggregate(seq=Max("last_seq"))["seq"] or 0
-    last_request = Request.objects.filter(**of_document).aggregate(seq=Max("seq"))["seq"] or 0
-    last_version = Version.objects.filter(**of_document).aggregate(seq=Max("seq"))["seq"] or 0
-    if (last := max(last_run, last_request, last_version)) > head.seq:
-        what = f"the log ends at {head.seq}, but a run, request or version of {last} is known"
-        raise _Found(head.seq + 1, what)
+    reach: dict[Table, int | None] = {
+        "run": Run.objects.filter(**of_document).aggregate(last=Max("last_seq"))["last"],
+        "request": Request.objects.filter(**of_document).aggregate(last=Max("seq"))["last"],
+        "version": Version.objects.filter(**of_document).aggregate(last=Max("seq"))["last"],
+    }
+    for table, last in reach.items():
+        if last is not None and last > head.seq:
+            raise _Found(head.seq + 1, f"the log ends at {head.seq}, but a {table} of {last} is known", table)
 
 
 @dataclass(slots=True)
@@ -165,7 +185,7 @@ class _Sessions:
     def _proven(self, row: LogRow) -> bytes:
         session = self.found.get(row.session_id)
         if session is None:
-            raise _Found(row.seq, f"its session {row.session_id} is missing")
+            raise _Found(row.seq, f"its session {row.session_id} is missing", "session")
         stored = bytes(session.commitment)
         author = "" if session.user_id is None else str(session.user_id)
         recomputed = commitment(
@@ -174,7 +194,8 @@ class _Sessions:
         if recomputed != stored:
             # An account that is deleted leaves its sessions without a user, which nobody can tell from tampering.
             if session.user_id is not None:
-                raise _Found(row.seq, f"who wrote it was altered: session {session.id} is not what its commitment says")
+                what = f"who wrote it was altered: session {session.id} is not what its commitment says"
+                raise _Found(row.seq, what, "session")
             self.unknown_authors.add(session.id)
         return stored
 
@@ -182,9 +203,10 @@ class _Sessions:
 class _Chain:
     """Walks the log from its first row, recomputing each hash. `seq`, `hash` and `at` are the last proven row's."""
 
-    def __init__(self, document_id: int, key: UUID) -> None:
+    def __init__(self, document_id: int, key: UUID, claims: "_Claims") -> None:
         self.document_id = document_id
         self.key = key
+        self.claims = claims
         self.seq = 0
         self.hash = GENESIS
         self.at: datetime | None = None
@@ -198,11 +220,12 @@ class _Chain:
             raise _Found(row.seq, "the row lies in a segment too")
         if row.seq != self.seq + 1:
             raise _Found(self.seq + 1, f"the row is missing; the next is {row.seq}")
-        self._step(row)
+        self._step(row, "update")
         if self.hash != stored_hash:
             raise _Found(
                 row.seq, "the row was altered: its payload, time, kind, session or place is not what its hash says"
             )
+        self.claims.check()
         self.live_rows += 1
         return row
 
@@ -210,24 +233,28 @@ class _Chain:
         """Prove one segment; its rows are given out when all of them are. Raises: _Found."""
         place = f"segment {segment.first_seq}..{segment.last_seq}"
         if segment.first_seq != self.seq + 1:
-            raise _Found(self.seq + 1, f"{place} does not follow the one before it, which ends at {self.seq}")
+            what = f"{place} does not follow the one before it, which ends at {self.seq}"
+            raise _Found(self.seq + 1, what, "segment")
         if bytes(segment.start_hash) != self.hash:
-            raise _Found(segment.first_seq, f"{place} does not start from the hash of the row before it")
+            what = f"{place} does not start from the hash of the row before it"
+            raise _Found(segment.first_seq, what, "segment")
         rows = list(_rows_of(segment, place))
         self.sessions.look_up(rows)
         for row in rows:
-            self._step(row)
+            self._step(row, "segment")
         if self.hash != bytes(segment.end_hash):
-            raise _Found(segment.first_seq, f"{place} was altered: its rows do not lead to its end hash")
+            what = f"{place} was altered: its rows do not lead to its end hash"
+            raise _Found(segment.first_seq, what, "segment")
         if (rows[0].at, rows[-1].at) != (segment.first_at, segment.last_at):
-            raise _Found(segment.first_seq, f"{place} holds rows of other times than it says")
+            raise _Found(segment.first_seq, f"{place} holds rows of other times than it says", "segment")
+        self.claims.check()
         _compare_runs(self.document_id, rows, place)
         self.segments += 1
         return rows
 
-    def _step(self, row: LogRow) -> None:
+    def _step(self, row: LogRow, table: Table) -> None:
         if self.at is not None and row.at < self.at:
-            raise _Found(row.seq, "its time is before that of the row before it")
+            raise _Found(row.seq, "its time is before that of the row before it", table)
         self.hash = row_hash(
             self.hash,
             document_key=self.key.bytes,
@@ -238,20 +265,70 @@ class _Chain:
             payload=row.payload,
         )
         self.seq, self.at = row.seq, row.at
+        self.claims.compare(self.seq, self.hash)
+
+
+class _Claims:
+    """What manifests published of this document, each held to the hash that the chain has at its seq."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.waiting: dict[int, list[Claim]] = {}
+        for claim in claims:
+            self.waiting.setdefault(claim.head.seq, []).append(claim)
+        self.newest = max(claims, key=lambda claim: claim.created_at, default=None)
+        self.last_held: Claim | None = None
+        self.contradicted: Claim | None = None
+        self.held = len(self.waiting.pop(0, ()))  # of an empty log there is nothing to compare
+
+    def compare(self, seq: int, hash_: bytes) -> None:
+        """The chain has this hash here. What contradicts it is kept until `check`: that the row, or its segment, was
+        altered under the database's own hashes is the nearer thing to say."""
+        for claim in self.waiting.pop(seq, ()):
+            if claim.head.hash == hash_:
+                self.held += 1
+                self.last_held = claim
+            elif self.contradicted is None:
+                self.contradicted = claim
+
+    def check(self) -> None:
+        """Raises: _Found."""
+        if self.contradicted is not None:
+            seq = self.contradicted.head.seq
+            what = (
+                f"{self.contradicted.manifest} published another hash of {seq}: the log was rewritten at or before it"
+            )
+            raise _Found(seq, what + self._since(), "manifest")
+
+    def finish(self, head: Head) -> None:
+        """What was published is all in a log that ends here. Raises: _Found."""
+        for seq, claims in sorted(self.waiting.items()):
+            what = f"the log ends at {head.seq}, but {claims[0].manifest} published {seq}"
+            if head.epoch > claims[0].head.epoch:
+                what += f"; epoch {claims[0].head.epoch} became {head.epoch}, as when a backup is restored"
+            raise _Found(head.seq + 1, what + self._since(), "manifest")
+        if self.newest is not None and self.newest.head.epoch > head.epoch:
+            what = f"{self.newest.manifest} published epoch {self.newest.head.epoch}, the head is of {head.epoch}"
+            raise _Found(head.seq, what, "head")
+
+    def _since(self) -> str:
+        if self.last_held is None:
+            return ""
+        return f", after {self.last_held.head.seq}, which {self.last_held.manifest} proves"
 
 
 def _rows_of(segment: Segment, place: str) -> Iterator[LogRow]:
     try:
         rows = unpack(bytes(segment.payload))
     except Malformed as error:
-        raise _Found(segment.first_seq, f"{place} cannot be unpacked: {error}") from error
+        raise _Found(segment.first_seq, f"{place} cannot be unpacked: {error}", "segment") from error
     if segment.codec != CODEC or len(rows) != segment.last_seq - segment.first_seq + 1:
-        raise _Found(segment.first_seq, f"{place} holds {len(rows)} rows of codec {segment.codec}")
+        what = f"{place} holds {len(rows)} rows of codec {segment.codec}"
+        raise _Found(segment.first_seq, what, "segment")
     for seq, row in enumerate(rows, segment.first_seq):
         try:
             at = EPOCH + timedelta(microseconds=row.at_microseconds)
         except OverflowError:
-            raise _Found(seq, f"{place} holds a time out of range") from None
+            raise _Found(seq, f"{place} holds a time out of range", "segment") from None
         yield LogRow(seq, row.session_id, row.kind, at, row.payload)
 
 
@@ -273,9 +350,10 @@ def _compare_runs(document_id: int, rows: Sequence[LogRow], place: str) -> None:
                     Kind.SPLIT,  # belongs to the edit right behind it
                 )
             ):
-                raise _Found(seq, f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say")
+                what = f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say"
+                raise _Found(seq, what, "run")
     if (updates, bytes_) != (len(rows), sum(len(row.payload) for row in rows)):
-        raise _Found(first, f"the runs of {place} do not hold exactly its rows")
+        raise _Found(first, f"the runs of {place} do not hold exactly its rows", "run")
 
 
 class _Splits:
@@ -302,7 +380,7 @@ class _Splits:
         stored = {(client, clock): seq for client, clock, seq in table}
         if stored != self.seqs:
             seq = min(seq for unit, seq in (stored.items() ^ self.seqs.items()))
-            raise _Found(seq, "what is known to be split is not what the log says")
+            raise _Found(seq, "what is known to be split is not what the log says", "split")
 
 
 class _Snapshots:
@@ -341,7 +419,7 @@ class _Snapshots:
 
     def finish(self) -> None:
         if self.seqs:
-            raise _Found(self.seqs[-1], "a snapshot stands where the log has no row")
+            raise _Found(self.seqs[-1], "a snapshot stands where the log has no row", "snapshot")
 
     def _flush(self, seq: int) -> None:
         replay = partial(
@@ -358,15 +436,15 @@ class _Snapshots:
         snapshot = Snapshot.objects.get(document_id=self.document_id, seq=seq)
         state, full_state = bytes(snapshot.state), bytes(snapshot.full_state)
         if digest(state, full_state) != bytes(snapshot.sha256):
-            raise _Found(seq, "the snapshot was altered: its bytes are not what its sha256 says")
+            raise _Found(seq, "the snapshot was altered: its bytes are not what its sha256 says", "snapshot")
         expected = _identity(self.doc)
         kinds = root_kinds(self.doc.get_update())
         text = canonical(self.doc, kinds)
         for name, data, skip_gc in (("state", state, False), ("full_state", full_state, True)):
             loaded: Doc[Any] = Doc(skip_gc=skip_gc)
-            _applied(seq, f"the snapshot's {name}", partial(loaded.apply_update, data))
+            _applied(seq, f"the snapshot's {name}", partial(loaded.apply_update, data), table="snapshot")
             if _identity(loaded) != expected or canonical(loaded, kinds) != text:
-                raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to")
+                raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to", "snapshot")
         self.proven += 1
 
 
@@ -375,12 +453,12 @@ def _identity(doc: "Doc[Any]") -> tuple[dict[int, int], IdSet]:
     return decode_state_vector(doc.get_state()), delete_set_of(doc)
 
 
-def _applied(seq: int, what: str, apply: Callable[[], object]) -> None:
+def _applied(seq: int, what: str, apply: Callable[[], object], *, table: Table = "update") -> None:
     try:
         apply()
     except Exception as error:
-        raise _Found(seq, f"{what} cannot be applied: {type(error).__name__}") from error
+        raise _Found(seq, f"{what} cannot be applied: {type(error).__name__}", table) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise _Found(seq, f"{what} cannot be applied: pycrdt panicked") from error
+        raise _Found(seq, f"{what} cannot be applied: pycrdt panicked", table) from error

@@ -1,57 +1,156 @@
-"""`manage.py verify_history [document …]`: prove that the log is what was appended, and say where it is not."""
+"""`manage.py verify_history`: is what the database says what was appended, and what was published?"""
 
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from django.db.models import Q
 
 from documents.models import Document
-from history.verify import Difference, verify_document
+from history.claims import Claim
+from history.errors import HistoryError
+from history.proving import Gone, Outcome, Record, Subject, prove_all, subjects
+from history.verify import Difference, Progress
+
+if TYPE_CHECKING:
+    from history.manifests import ManifestFile
+
+DIFFERS, INCOMPLETE = 1, 2
+"""Exit codes, beside 0: something differs; or it could not be said of all that was asked for."""
 
 
 class Command(BaseCommand):
-    help = "Recompute every hash, run and snapshot of documents; exit non-zero on the first difference, saying where."
+    help = """Recompute every hash, run and snapshot of documents, and hold them to the manifests that were published.
+
+Exit codes: 0 nothing differs; 1 something does, the first difference of each document is named; 2 it could not all be
+verified."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, formatter_class=RawDescriptionHelpFormatter, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("documents", nargs="*", metavar="document", help="name or key; all documents when none")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        count = 0
-        for document in _documents(options["documents"]):
-            self._verify(document)
-            count += 1
-        self.stdout.write(self.style.SUCCESS(f"{count} documents: no difference"))
-
-    def _verify(self, document: Document) -> None:
-        try:
-            outcome = verify_document(document.pk, progress=lambda seq, head: self._progress(document, seq, head))
-        except Document.DoesNotExist:
-            return  # purged since the list was read
-        if isinstance(outcome, Difference):
-            raise CommandError(f"{document.name} ({document.key}): seq {outcome.seq}: {outcome.what}")
-        unknown = f", {outcome.authors_unknown} sessions of unknown authors" if outcome.authors_unknown else ""
-        self.stdout.write(
-            f"{document.name} ({document.key}): 1..{outcome.head_seq} proven in {outcome.rows} rows and "
-            f"{outcome.segments} segments, {outcome.snapshots} snapshots{unknown}"
+        parser.add_argument("--manifest", type=Path, action="append", nargs="+", default=[], metavar="FILE")
+        parser.add_argument(
+            "--public-key", type=Path, action="append", default=[], metavar="FILE", help="whose manifests to believe"
+        )
+        parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that verify at the same time")
+        parser.add_argument(
+            "--resume", type=Path, metavar="FILE", help="record what was looked at, and go on from there when run again"
         )
 
-    def _progress(self, document: Document, seq: int, head: int) -> None:
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            differ, count = self._verify(**options)
+        except (HistoryError, DatabaseError, BrokenProcessPool, OSError) as error:
+            raise CommandError(f"not all could be verified: {error}", returncode=INCOMPLETE) from error
+        if differ:
+            raise CommandError(f"{differ} of {count} documents differ", returncode=DIFFERS)
+        self.stdout.write(self.style.SUCCESS(f"{count} documents: no difference"))
+
+    def _verify(
+        self,
+        *,
+        documents: list[str],
+        manifest: list[list[Path]],
+        public_key: list[Path],
+        jobs: int,
+        resume: Path | None,
+        **_: Any,
+    ) -> tuple[int, int]:
+        """How many differ, of how many."""
+        if jobs < 1:
+            raise CommandError("--jobs takes a number from 1 on", returncode=INCOMPLETE)
+        if resume is not None and documents:
+            raise CommandError("--resume is for all documents", returncode=INCOMPLETE)
+        keys = [_key_of(name) for name in documents]
+        manifests, claims = self._manifests([path for paths in manifest for path in paths], public_key)
+        differ = count = 0
+        with ExitStack() as stack:
+            record = None
+            if resume is not None:
+                record = stack.enter_context(Record(resume, manifests=[each.sha256 for each in manifests]))
+                differ, count = len(record.differences), record.looked_at
+                for earlier in record.differences:
+                    self._say_difference(earlier)
+            each = subjects(claims, keys=keys, after=None if record is None else record.after)
+            for subject, outcome in prove_all(each, jobs=jobs, progress=self._progress):
+                difference = self._report(subject, outcome)
+                if record is not None:
+                    record.add(subject, outcome, difference)
+                differ += difference is not None
+                count += 1
+                self._tell(f"{count} documents")
+            if record is not None:
+                record.finish()
+        return differ, count
+
+    def _manifests(
+        self, paths: Sequence[Path], public_keys: Sequence[Path]
+    ) -> "tuple[list[ManifestFile], Iterable[tuple[UUID, list[Claim]]]]":
+        if not paths:
+            return [], []
+        # Who holds nothing to manifests need not load the library that checks signatures.
+        from history.manifests import claims_by_document, missing_links, open_manifest
+        from history.signing import load_public_key
+
+        if not public_keys:
+            raise CommandError("--manifest needs --public-key: who signed them?", returncode=INCOMPLETE)
+        keys = [load_public_key(path) for path in public_keys]
+        manifests = [open_manifest(path, keys=keys) for path in paths]
+        for earlier, later in missing_links(manifests):
+            what = f"{later.name} does not follow {earlier.name}: one between them is not given, or was replaced"
+            self.stderr.write(self.style.WARNING(what))
+        return manifests, claims_by_document(manifests)
+
+    def _report(self, subject: Subject, outcome: Outcome) -> str | None:
+        """Print what was found; return it where it is a difference."""
+        named = f"{subject.name} ({subject.key})" if subject.name else str(subject.key)
+        match outcome:
+            case Difference():
+                difference = f"{named}: seq {outcome.seq}: {outcome.what} [history_{outcome.table}]"
+            case Gone(last=None):
+                return None
+            case Gone(last=Claim() as last, since=None):
+                difference = f"{named}: missing; {last.manifest} published seq {last.head.seq}, and not as deleted"
+            case Gone():
+                self.stdout.write(f"{named}: purged; it was deleted by {outcome.since:%Y-%m-%d %H:%M} UTC")
+                return None
+            case _:
+                unknown = f", {outcome.authors_unknown} sessions of unknown authors" if outcome.authors_unknown else ""
+                agree = f", as {outcome.manifests} manifests say" if outcome.manifests else ""
+                self.stdout.write(
+                    f"{named}: 1..{outcome.head_seq} proven in {outcome.rows} rows and "
+                    f"{outcome.segments} segments, {outcome.snapshots} snapshots{unknown}{agree}"
+                )
+                return None
+        self._say_difference(difference)
+        return difference
+
+    def _say_difference(self, difference: str) -> None:
+        self.stdout.write(self.style.ERROR(difference))
+
+    def _progress(self, subject: Subject) -> Progress:
+        return lambda seq, head: self._tell(f"{subject.name}: {seq} of {head}")
+
+    def _tell(self, what: str) -> None:
         if self.stderr.isatty():
-            self.stderr.write(f"\r{document.name}: {seq} of {head}", ending="\r")
+            self.stderr.write(f"\r\x1b[K{what}", ending="\r")
             self.stderr.flush()
 
 
-def _documents(names: list[str]) -> Iterator[Document]:
-    if not names:
-        yield from Document.objects.order_by("pk").iterator(chunk_size=100)
-    for name in names:
-        named = Q(name=name)
-        with suppress(ValueError):
-            named |= Q(key=uuid.UUID(name))
-        document = Document.objects.filter(named).first()
-        if document is None:
-            raise CommandError(f"there is no document of the name or key {name!r}")
-        yield document
+def _key_of(name: str) -> UUID:
+    named = Q(name=name)
+    with suppress(ValueError):
+        named |= Q(key=uuid.UUID(name))
+    key = Document.objects.filter(named).values_list("key", flat=True).first()
+    if key is None:
+        raise CommandError(f"there is no document of the name or key {name!r}", returncode=INCOMPLETE)
+    return key

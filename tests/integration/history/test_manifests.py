@@ -19,9 +19,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history.checks import check_manifests
+from history.claims import PublishedHead
 from history.manifests import (
     ManifestRefused,
-    PublishedHead,
     claims_by_document,
     heads_of_all_documents,
     missing_links,

@@ -1,0 +1,297 @@
+"""`verify_history` against manifests, in parallel and resumed: nothing is left out and nothing looked at twice."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+from django.utils import timezone
+
+from config.stack.configuration import PROJECT, base_environment
+from documents.models import Document
+from history import proving
+from history.manifests import heads_of_all_documents, open_manifest, write_manifest
+from history.models import Head, Segment, Session, Update
+from history.signing import load_key, make_key, public_pem
+from history.squash import squash_document
+from history.verify import verify_document
+from tests.builders import (
+    NEVER_WARM,
+    append_rows,
+    log_of,
+    make_document,
+    make_history,
+    make_session,
+    make_user,
+    rechain,
+    typed,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Published:
+    """Manifests of this database, and the files to hold it to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key: Ed25519PrivateKey = make_key(folder / "key.pem")
+        self._previous = b""
+        self._day = datetime(2026, 11, 1, tzinfo=UTC)
+        (folder / "public.pem").write_text(public_pem(self._key.public_key()))
+        self.paths: list[str] = []
+
+    def publish(self) -> None:
+        path = self._folder / f"manifest-{self._day:%Y-%m-%d}.jsonl"
+        with path.open("wb") as out:
+            written = write_manifest(
+                out, heads_of_all_documents(), created_at=self._day, previous=self._previous, key=self._key
+            )
+        self._previous = written.sha256
+        self._day += timedelta(days=1)
+        self.paths.append(str(path))
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["--manifest", *self.paths, "--public-key", str(self._folder / "public.pem")]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Published:
+    return Published(tmp_path)
+
+
+def _run(*arguments: str) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    out = io.StringIO()
+    try:
+        call_command("verify_history", *arguments, stdout=out, stderr=out)
+    except CommandError as error:
+        return error.returncode, out.getvalue() + str(error)
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def document() -> Document:
+    """26 rows by ada and bob, of which the first 10 are squashed."""
+    document = make_document("minutes")
+    append_rows(make_session(document, make_user("ada")), typed("abcdefghijklm"))
+    append_rows(make_session(document, make_user("bob")), typed("nopqrstuvwxyz", client_id=2))
+    squash_document(document.pk, older_than=NEVER_WARM, segments_max=1)
+    return document
+
+
+def test_heads_that_were_published_are_found_in_rows_and_in_segments(document: Document, published: Published) -> None:
+    published.publish()
+    append_rows(make_session(document), typed("more", client_id=3))
+    published.publish()
+    squash_document(document.pk, older_than=NEVER_WARM)
+    assert Segment.objects.filter(last_seq__gte=26).exists()
+    append_rows(make_session(document), typed("!", client_id=4))
+    code, said = _run(*published.arguments)
+    assert code == 0
+    assert "1..31 proven" in said
+    assert "as 2 manifests say" in said
+
+
+def _unsquash(document: Document) -> None:
+    """As one who can write to all of the database: no segment is left that says otherwise."""
+    rows = log_of(document)
+    Segment.objects.filter(document=document).delete()
+    Update.objects.filter(document=document).delete()
+    Update.objects.bulk_create(
+        [
+            Update(document=document, seq=seq, session_id=session, kind=kind, at=at, payload=payload, hash=b"")
+            for seq, session, kind, at, payload in rows
+        ]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM history_run WHERE document_id = %s", [document.pk])
+
+
+def _payload(document: Document) -> None:
+    Update.objects.filter(document=document, seq=20).update(payload=b"\x00\x00")
+
+
+def _author(document: Document) -> None:
+    ada = Session.objects.get(document=document, user__username="ada").id
+    Update.objects.filter(document=document, seq=20).update(session_id=ada)
+
+
+def _cut(document: Document) -> None:
+    Update.objects.filter(document=document, seq__gte=20).delete()
+
+
+REWRITTEN: dict[str, tuple[Callable[[Document], None], str]] = {
+    "a payload": (_payload, "seq 26: manifest-2026-11-01.jsonl published another hash of 26"),
+    "an author": (_author, "seq 26: manifest-2026-11-01.jsonl published another hash of 26"),
+    "the end": (_cut, "seq 20: the log ends at 19, but manifest-2026-11-01.jsonl published 26"),
+}
+
+
+@pytest.mark.parametrize("kind", REWRITTEN)
+def test_a_log_that_was_hashed_anew_no_longer_matches_what_was_published(
+    document: Document, published: Published, kind: str
+) -> None:
+    tamper, what = REWRITTEN[kind]
+    published.publish()
+    _unsquash(document)
+    tamper(document)
+    rechain(document)
+    assert _run()[0] == 0, "it agrees with itself"
+    code, said = _run(*published.arguments)
+    assert (code, what in said, "[history_manifest]" in said) == (1, True, True), said
+
+
+def test_the_last_manifest_that_holds_tells_since_when_it_was_rewritten(
+    document: Document, published: Published
+) -> None:
+    published.publish()
+    append_rows(make_session(document), typed("more", client_id=3))
+    published.publish()
+    _unsquash(document)
+    Update.objects.filter(document=document, seq=28).update(payload=b"\x00\x00")
+    rechain(document)
+    code, said = _run(*published.arguments)
+    assert code == 1
+    assert "the log was rewritten at or before it, after 26, which manifest-2026-11-01.jsonl proves" in said
+
+
+def test_a_restored_backup_is_told_by_its_epoch(document: Document, published: Published) -> None:
+    published.publish()
+    _unsquash(document)
+    _cut(document)
+    rechain(document)
+    Head.objects.filter(document=document).update(epoch=2)
+    assert "epoch 1 became 2, as when a backup is restored" in _run(*published.arguments)[1]
+
+
+def test_an_epoch_that_falls_is_a_difference(document: Document, published: Published) -> None:
+    Head.objects.filter(document=document).update(epoch=2)
+    published.publish()
+    Head.objects.filter(document=document).update(epoch=1)
+    code, said = _run(*published.arguments)
+    assert (code, "published epoch 2" in said, "[history_head]" in said) == (1, True, True), said
+
+
+def test_purged_documents_are_told_apart_from_those_that_were_made_away_with(
+    document: Document, published: Published
+) -> None:
+    deleted, vanished = make_history(1), make_history(2)
+    published.publish()
+    Document.objects.filter(pk=deleted.pk).update(deleted_at=timezone.now())
+    published.publish()
+    keys = deleted.key, vanished.key
+    deleted.delete()
+    vanished.delete()
+    code, said = _run(*published.arguments)
+    assert code == 1
+    assert f"{keys[0]}: purged; it was deleted by 2026-11-02 00:00 UTC" in said
+    assert f"{keys[1]}: missing; manifest-2026-11-02.jsonl published seq" in said
+    assert said.endswith("1 of 3 documents differ")
+
+
+def test_some_documents_are_held_to_manifests_of_all(document: Document, published: Published) -> None:
+    for seed in range(3):
+        make_history(seed)
+    published.publish()
+    code, said = _run("minutes", *published.arguments)
+    assert (code, len(said.splitlines()), "as 1 manifests say" in said) == (0, 2, True), said
+
+
+def test_a_manifest_that_is_left_out_or_replaced_is_pointed_at(document: Document, published: Published) -> None:
+    for _ in range(3):
+        published.publish()
+    del published.paths[1]
+    code, said = _run(*published.arguments)
+    assert code == 0
+    assert "manifest-2026-11-03.jsonl does not follow manifest-2026-11-01.jsonl" in said
+
+
+def test_what_cannot_be_verified_has_an_exit_code_of_its_own(document: Document, published: Published) -> None:
+    published.publish()
+    assert _run("--manifest", *published.paths)[0] == 2
+    assert _run("--jobs", "0")[0] == 2
+    Path(published.paths[0]).write_bytes(Path(published.paths[0]).read_bytes().replace(b'"seq":26', b'"seq":25'))
+    code, said = _run(*published.arguments)
+    assert (code, "not those that were signed" in said) == (2, True)
+
+
+def test_a_verification_that_is_killed_goes_on_where_it_was(
+    tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = sorted((make_history(seed, edits=5) for seed in range(6)), key=lambda document: document.key)
+    published.publish()
+    Update.objects.filter(document=documents[1], seq=2).delete()
+    record = tmp_path / "record"
+    seen: list[int] = []
+
+    def dies_at_the_fourth(document_id: int, **options: object) -> object:
+        if document_id == documents[3].pk and documents[3].pk not in seen:
+            seen.append(document_id)
+            raise OSError("killed")
+        seen.append(document_id)
+        return verify_document(document_id, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("history.proving.verify_document", dies_at_the_fourth)
+    arguments = [*published.arguments, "--resume", str(record)]
+    assert _run(*arguments)[0] == 2
+    with record.open("ab") as file:
+        file.write(b'{"document": "half a li')
+    code, said = _run(*arguments)
+    assert seen == [each.pk for each in (*documents[:4], *documents[3:])]
+    assert (code, said.count("seq 2: the row is missing")) == (1, 1)
+    assert said.endswith("1 of 6 documents differ")
+    assert len(record.read_text().splitlines()) == 8
+    assert "has ended" in _run(*arguments)[1]
+
+
+def test_a_record_is_of_the_manifests_that_it_was_begun_with(tmp_path: Path, published: Published) -> None:
+    make_history(1)
+    published.publish()
+    record = tmp_path / "record"
+    with proving.Record(record, manifests=[]):
+        pass
+    code, said = _run(*published.arguments, "--resume", str(record))
+    assert (code, "not the record of a verification with these manifests" in said) == (2, True)
+    record.write_bytes(b"notes\n")
+    assert "is not the record of a verification" in _run("--resume", str(record))[1]
+
+
+def test_several_processes_find_what_one_finds(document: Document, published: Published, tmp_path: Path) -> None:
+    """In a process of its own, as an operator starts it: its workers are new processes too."""
+    documents = [make_history(seed, edits=5) for seed in range(4)]
+    published.publish()
+    Update.objects.filter(document=documents[2], seq=2).update(payload=b"\x00\x00")
+    documents[3].delete()
+    given = connection.settings_dict
+    url = f"postgres://{given['USER']}@{given['HOST'].replace('/', '%2F')}:{given['PORT']}/{given['NAME']}"
+    environment = {**base_environment(), **os.environ, "DATABASE_URL": url}
+    command = [sys.executable, "manage.py", "verify_history", "--no-color", *published.arguments, "--jobs", "2"]
+    together = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True)
+    code, alone = _run(*published.arguments)
+    assert together.returncode == code == 1, together.stderr
+    assert together.stdout.splitlines() == alone.splitlines()[:5]
+    assert "2 of 5 documents differ" in together.stderr
+
+
+def test_documents_come_page_by_page_in_the_order_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proving, "DOCUMENTS_PER_FETCH", 2)
+    keys = sorted(make_document().key for _ in range(5))
+    assert [subject.key for subject in proving.subjects()] == keys
+    assert [subject.key for subject in proving.subjects(after=keys[1])] == keys[2:]
+    assert [subject.key for subject in proving.subjects(keys=keys[:1])] == keys[:1]
+
+
+def test_the_helper_that_publishes_signs_what_anybody_can_check(published: Published, tmp_path: Path) -> None:
+    published.publish()
+    key = load_key(tmp_path / "key.pem").public_key()
+    assert open_manifest(Path(published.paths[0]), keys=[key]).documents == 0
