@@ -3,12 +3,15 @@
 A room name names at most one document for ever, however many processes open it first at the same moment."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from documents.conf import conf
@@ -66,6 +69,17 @@ def open_document(user: User | None, name: str, *, credential: Credential | None
         if user.is_authenticated or not _is_room_name(name):
             raise NoSuchDocument
         raise NotSignedIn
+
+
+def document_named(name_or_key: str) -> Document:
+    """The document that an operator means on the command line, deleted or not. Raises: NoSuchDocument."""
+    named = Q(name=name_or_key)
+    with suppress(ValueError):
+        named |= Q(key=UUID(name_or_key))
+    document = Document.objects.filter(named).first()
+    if document is None:
+        raise NoSuchDocument(f"there is no document of the name or key {name_or_key!r}")
+    return document
 
 
 def _present_or_created(name: str) -> Document | None:

@@ -1,19 +1,17 @@
 """`manage.py verify_history`: is what the database says what was appended, and what was published?"""
 
-import uuid
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
-from django.db.models import Q
 
-from documents.models import Document
+from documents.opening import NoSuchDocument, document_named
 from history.claims import Claim
 from history.errors import HistoryError
 from history.proving import Gone, Outcome, Record, Subject, prove_all, subjects
@@ -70,7 +68,10 @@ verified."""
             raise CommandError("--jobs takes a number from 1 on", returncode=INCOMPLETE)
         if resume is not None and documents:
             raise CommandError("--resume is for all documents", returncode=INCOMPLETE)
-        keys = [_key_of(name) for name in documents]
+        try:
+            keys = [document_named(name).key for name in documents]
+        except NoSuchDocument as error:
+            raise CommandError(str(error), returncode=INCOMPLETE) from None
         manifests, claims = self._manifests([path for paths in manifest for path in paths], public_key)
         differ = count = 0
         with ExitStack() as stack:
@@ -144,13 +145,3 @@ verified."""
         if self.stderr.isatty():
             self.stderr.write(f"\r\x1b[K{what}", ending="\r")
             self.stderr.flush()
-
-
-def _key_of(name: str) -> UUID:
-    named = Q(name=name)
-    with suppress(ValueError):
-        named |= Q(key=uuid.UUID(name))
-    key = Document.objects.filter(named).values_list("key", flat=True).first()
-    if key is None:
-        raise CommandError(f"there is no document of the name or key {name!r}", returncode=INCOMPLETE)
-    return key

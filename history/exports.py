@@ -1,0 +1,115 @@
+"""A document's whole history as a stream of lines: to keep, to move, and to prove without this project or its database.
+
+JSON Lines: the document, its sessions, each row of its log with its hash, the end. What is exported has been proven on
+the way: the chain is recomputed and leads to the head, or there is no end line."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from documents.models import Document
+from history.crdt.chain import GENESIS, row_hash
+from history.errors import HistoryError
+from history.log import LogRow, consistent_read, head_of, read_log
+from history.models import Head, Session
+from history.sessions import canonical_ip
+from history.times import microseconds
+
+FORMAT = "palimpsest-document-1"
+
+SESSIONS_PER_FETCH = 2000
+
+
+class NotExported(HistoryError):
+    """The log is not what its hashes say: what was given out so far is not whole, and has no end line."""
+
+    def __init__(self, document_id: int, what: str) -> None:
+        super().__init__(f"document {document_id}: {what}; run `manage.py verify_history`")
+        self.document_id = document_id
+
+
+def export_document(document_id: int, *, pseudonymous: bool = False) -> Iterator[str]:
+    """The lines of a document's history at this moment, each with its line feed; ASCII. Equal histories, equal lines.
+
+    `pseudonymous` leaves out who and from where (user, name, address, browser, salt, detail): the chain can be
+    recomputed all the same, as it knows the sessions' commitments only. Holds a page of rows and 32 bytes a session in
+    memory, and one snapshot of the database until the last line is taken. Raises: Document.DoesNotExist, LogHole,
+    NotExported."""
+    with consistent_read():
+        document = Document.objects.get(pk=document_id)
+        head = head_of(document_id)
+        yield _line("document", _document(document, head))
+        commitments: dict[int, bytes] = {}
+        sessions = Session.objects.filter(document_id=document_id).select_related("user").order_by("id")
+        for session in sessions.iterator(chunk_size=SESSIONS_PER_FETCH):
+            commitments[session.id] = bytes(session.commitment)
+            yield _line("session", _session(session, pseudonymous=pseudonymous))
+        hash_ = GENESIS
+        for row in read_log(document_id, until=head.seq):
+            if row.session_id not in commitments:
+                raise NotExported(document_id, f"seq {row.seq}: its session is missing")
+            hash_ = _hash_of(hash_, row, document=document, commitment=commitments[row.session_id])
+            yield _line("row", _row(row, hash_))
+        if hash_ != bytes(head.hash):
+            raise NotExported(document_id, "the rows do not lead to the head's hash")
+        yield _line("end", {"sessions": len(commitments), "rows": head.seq})
+
+
+def _line(kind: str, fields: dict[str, Any]) -> str:
+    return json.dumps({"line": kind, **fields}, separators=(",", ":")) + "\n"
+
+
+def _document(document: Document, head: Head) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "document": str(document.key),
+        "name": document.name,
+        "title": document.title,
+        "created_at_microseconds": microseconds(document.created_at),
+        "epoch": head.epoch,
+        "seq": head.seq,
+        "hash": bytes(head.hash).hex(),
+    }
+
+
+def _session(session: Session, *, pseudonymous: bool) -> dict[str, Any]:
+    said = {
+        "id": session.id,
+        "via": session.via,
+        "commitment": bytes(session.commitment).hex(),
+        "opened_at_microseconds": microseconds(session.opened_at),
+    }
+    if pseudonymous:
+        return said
+    return said | {
+        "user": "" if session.user_id is None else str(session.user_id),
+        "username": "" if session.user is None else session.user.get_username(),
+        "ip": canonical_ip(session.ip) or "",
+        "salt": bytes(session.salt).hex(),
+        "user_agent": session.user_agent,
+        "detail": session.detail,
+    }
+
+
+def _row(row: LogRow, hash_: bytes) -> dict[str, Any]:
+    return {
+        "seq": row.seq,
+        "kind": row.kind,
+        "at_microseconds": microseconds(row.at),
+        "session": row.session_id,
+        "payload": base64.b64encode(row.payload).decode(),
+        "hash": hash_.hex(),
+    }
+
+
+def _hash_of(previous: bytes, row: LogRow, *, document: Document, commitment: bytes) -> bytes:
+    return row_hash(
+        previous,
+        document_key=document.key.bytes,
+        seq=row.seq,
+        kind=row.kind,
+        at_microseconds=microseconds(row.at),
+        session_commitment=commitment,
+        payload=row.payload,
+    )
