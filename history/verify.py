@@ -247,6 +247,13 @@ class _Chain:
             raise _Found(segment.first_seq, what, "segment")
         if (rows[0].at, rows[-1].at) != (segment.first_at, segment.last_at):
             raise _Found(segment.first_seq, f"{place} holds rows of other times than it says", "segment")
+        counted = {
+            "rows": len(rows),
+            "payload_bytes": sum(len(row.payload) for row in rows),
+            "packed_bytes": len(segment.payload),
+        }
+        if segment.counts != counted:
+            raise _Found(segment.first_seq, f"{place} counts other rows than it holds", "segment")
         self.claims.check()
         _compare_runs(self.document_id, rows, place)
         self.segments += 1

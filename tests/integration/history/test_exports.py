@@ -37,7 +37,7 @@ from tests.builders import (
     typed,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 Line = dict[str, Any]
 

@@ -34,7 +34,7 @@ from history.signing import KeyRefused, load_key, load_public_key, make_key, pub
 from history.tasks import sign_manifest
 from tests.builders import append_rows, in_thread, make_document, make_history, make_session, typed
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -166,6 +166,7 @@ def test_one_manifest_a_day_is_published_each_naming_the_one_before(published: P
     assert Manifest.objects.count() == 2
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_second_worker_turns_away_while_the_first_is_at_it(published: Path) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(TRY_LOCK)

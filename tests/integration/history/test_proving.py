@@ -35,7 +35,7 @@ from tests.builders import (
     typed,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 class Published:
@@ -266,6 +266,7 @@ def test_a_record_is_of_the_manifests_that_it_was_begun_with(tmp_path: Path, pub
     assert "is not the record of a verification" in _run("--resume", str(record))[1]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_several_processes_find_what_one_finds(document: Document, published: Published, tmp_path: Path) -> None:
     """In a process of its own, as an operator starts it: its workers are new processes too."""
     documents = [make_history(seed, edits=5) for seed in range(4)]
