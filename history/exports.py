@@ -1,7 +1,7 @@
 """A document's whole history as a stream of lines: to keep, to move, and to prove without this project or its database.
 
-JSON Lines: the document, its sessions, each row of its log with its hash, the end. What is exported has been proven on
-the way: the chain is recomputed and leads to the head, or there is no end line."""
+JSON Lines: the document, its sessions, each row of its log with its hash, its versions, the end. It is proven on the
+way: the chain is recomputed and leads to the head, or there is no end line."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from documents.models import Document
 from history.crdt.chain import GENESIS, row_hash
 from history.errors import HistoryError
 from history.log import LogRow, consistent_read, head_of, read_log
-from history.models import Head, Session
+from history.models import Head, Session, Version
 from history.sessions import canonical_ip
 from history.times import microseconds
 
@@ -53,7 +53,12 @@ def export_document(document_id: int, *, pseudonymous: bool = False) -> Iterator
             yield _line("row", _row(row, hash_))
         if hash_ != bytes(head.hash):
             raise NotExported(document_id, "the rows do not lead to the head's hash")
-        yield _line("end", {"sessions": len(commitments), "rows": head.seq})
+        versions = 0
+        named = Version.objects.filter(document_id=document_id).select_related("created_by").order_by("id")
+        for version in named.iterator(chunk_size=SESSIONS_PER_FETCH):
+            versions += 1
+            yield _line("version", _version(version, pseudonymous=pseudonymous))
+        yield _line("end", {"sessions": len(commitments), "rows": head.seq, "versions": versions})
 
 
 def _line(kind: str, fields: dict[str, Any]) -> str:
@@ -83,13 +88,31 @@ def _session(session: Session, *, pseudonymous: bool) -> dict[str, Any]:
     if pseudonymous:
         return said
     return said | {
-        "user": "" if session.user_id is None else str(session.user_id),
-        "username": "" if session.user is None else session.user.get_username(),
+        **_who(session.user),
         "ip": canonical_ip(session.ip) or "",
         "salt": bytes(session.salt).hex(),
         "user_agent": session.user_agent,
         "detail": session.detail,
     }
+
+
+def _version(version: Version, *, pseudonymous: bool) -> dict[str, Any]:
+    said = {
+        "id": version.id,
+        "seq": version.seq,
+        "at_microseconds": None if version.at is None else microseconds(version.at),
+        "name": version.name,
+        "note": version.note,
+        "created_at_microseconds": microseconds(version.created_at),
+        "locked": version.locked,
+        "automatic": version.automatic,
+    }
+    return said if pseudonymous else said | _who(version.created_by)
+
+
+def _who(user: Any | None) -> dict[str, str]:
+    """An account, empty for nobody: its key as the chain knows it, and its name, which no hash covers."""
+    return {"user": "" if user is None else str(user.pk), "username": "" if user is None else user.get_username()}
 
 
 def _row(row: LogRow, hash_: bytes) -> dict[str, Any]:

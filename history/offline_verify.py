@@ -92,6 +92,7 @@ class Chain:
         self.claims = claims
         self.commitments: dict[int, bytes] = {}
         self.unknown_authors = 0
+        self.versions = 0
         self.seq = 0
         self.at = -(1 << 63)
         self.hash = b""
@@ -108,6 +109,8 @@ class Chain:
                 self.session(line)
             elif kind == "row":
                 self.row(line)
+            elif kind == "version":
+                self.version(line)
             elif kind == "end":
                 self.end(line)
         except (KeyError, TypeError, ValueError, struct.error) as error:
@@ -144,9 +147,16 @@ class Chain:
             say(f"{manifest} agrees: rows 1..{seq} are what was published")
             self.last_published = seq
 
+    def version(self, line: Line) -> None:
+        """What people named is in no hash; that it is a seq of this log can be said."""
+        if not 0 <= line["seq"] <= self.document["seq"]:
+            raise Differs(f"a version is of seq {line['seq']}, which the log does not have")
+        self.versions += 1
+
     def end(self, line: Line) -> None:
-        if (line["sessions"], line["rows"]) != (len(self.commitments), self.seq):
-            raise Differs(f"the export should have {line['rows']} rows of {line['sessions']} sessions")
+        said = line["sessions"], line["rows"], line["versions"]
+        if said != (len(self.commitments), self.seq, self.versions):
+            raise Differs("the export should have {} sessions, {} rows and {} versions".format(*said))
         self.ended = True
 
     def finish(self) -> None:

@@ -21,7 +21,7 @@ from documents.models import Document
 from history import offline_verify
 from history.exports import NotExported, export_document
 from history.manifests import heads_of_all_documents, write_manifest
-from history.models import Head, Session, Update
+from history.models import Head, Session, Update, Version
 from history.signing import load_key, make_key, public_pem
 from history.squash import squash_document
 from history.times import microseconds
@@ -44,12 +44,15 @@ Line = dict[str, Any]
 
 @pytest.fixture
 def document() -> Document:
-    """26 rows by ada and bob, of which the first 20 are squashed."""
+    """26 rows by ada and bob, of which the first 20 are squashed, and a version that ada named."""
     document = make_document("minutes")
     ada = make_session(document, make_user("ada"), ip="192.0.2.7", user_agent="a browser")
     append_rows(ada, typed("abcdefghijklm"))
     append_rows(make_session(document, make_user("bob")), typed("nopqrstuvwxyz", client_id=2))
     squash_document(document.pk, older_than=NEVER_WARM, segments_max=2)
+    Version.objects.create(
+        document=document, id=1, seq=13, name="draft", created_by=ada.user, created_at=timezone.now(), at=timezone.now()
+    )
     return document
 
 
@@ -59,7 +62,13 @@ def _lines(document: Document, **options: bool) -> list[Line]:
 
 def test_an_export_holds_every_row_session_and_hash(document: Document) -> None:
     lines = _lines(document)
-    assert [line["line"] for line in lines] == ["document", *["session"] * 2, *["row"] * 26, "end"]
+    assert [line["line"] for line in lines] == [
+        "document",
+        *["session"] * 2,
+        *["row"] * 26,
+        "version",
+        "end",
+    ]
     head = Head.objects.get(document=document)
     assert (lines[0]["document"], lines[0]["seq"], lines[0]["hash"]) == (
         str(document.key),
@@ -72,8 +81,9 @@ def test_an_export_holds_every_row_session_and_hash(document: Document) -> None:
         for row in rows
     ] == [(seq, session, kind, microseconds(at), payload) for seq, session, kind, at, payload in log_of(document)]
     assert rows[-1]["hash"] == bytes(head.hash).hex()
-    (ada,) = (line for line in lines if line.get("username") == "ada")
+    ada, version = (line for line in lines if line.get("username") == "ada")
     assert (ada["ip"], ada["user_agent"]) == ("192.0.2.7", "a browser")
+    assert (version["name"], version["seq"], version["user"]) == ("draft", 13, ada["user"])
 
 
 def test_an_export_is_the_same_before_and_after_squash(document: Document) -> None:
@@ -194,7 +204,9 @@ CHANGES: dict[str, tuple[Callable[[list[Line]], None], str]] = {
     "a row dropped": (_drop(12), "seq 10 is missing; the next row is 11"),
     "rows swapped": (_swap, "seq 8 is missing; the next row is 9"),
     "a session dropped": (_drop(1), "its session"),
-    "the last row dropped": (_drop(-2), "the export should have 26 rows"),
+    "the last row dropped": (_drop(-3), "the export should have 2 sessions, 26 rows and 1 versions"),
+    "a version dropped": (_drop(-2), "the export should have 2 sessions, 26 rows and 1 versions"),
+    "a version's place": (_line_of("version", 0, seq=27), "a version is of seq 27"),
     "the end dropped": (_drop(-1), "cut off behind seq 26"),
     "the head": (_line_of("document", 0, hash="00" * 32), "not to the head 26"),
     "the key": (_line_of("document", 0, document="00000000-0000-0000-0000-000000000001"), "seq 1: the row was altered"),
