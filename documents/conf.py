@@ -92,6 +92,16 @@ class Conf:
     last of each week stays. 0 keeps all."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
+    reading_bytes_max: int = 16 * 1024 * 1024
+    """Bytes of one difference, or of one document's blame, that an answer holds; a larger one is left out of it."""
+    playback_steps_max: int = 500
+    """Steps of one playback; each is a difference."""
+    blame_stretch_seconds: int = 60
+    """Blame tells each moment of writing to within this: updates of one session that come so soon after the first are
+    told as one."""
+    blame_entries_max: int = 1_000_000
+    """Stretches of client clocks by author that one process keeps for blame, about 100 bytes each; B4, the field's
+    usual trace of 260,000 edits, has 54,000. The documents asked for longest ago go first."""
     manifest_key: str = ""
     """Path of the private key (`manage.py manifest_key` makes one) that signs the heads of all logs once a day; only
     Celery's workers need to read it. Empty: nothing is signed."""

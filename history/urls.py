@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from history import api, versions_api, views
+from history import api, reading_api, versions_api, views
 from history.doors import by_method
 
 urlpatterns: list[URLPattern] = [
@@ -10,6 +10,9 @@ urlpatterns: list[URLPattern] = [
     path("d/<uuid:key>/history/restore/", views.document_history_restore, name="document-history-restore"),
     path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
     path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
+    path("api/v1/documents/<uuid:key>/changes", reading_api.changes, name="document-changes"),
+    path("api/v1/documents/<uuid:key>/blame", reading_api.blame, name="document-blame"),
+    path("api/v1/documents/<uuid:key>/playback", reading_api.playback_steps, name="document-playback"),
     path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
     path(
         "api/v1/documents/<uuid:key>/versions",
