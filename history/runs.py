@@ -27,6 +27,9 @@ TAIL_BLOCK_ROWS = 5000
 SEGMENT_BLOCK = 10
 """Segments whose runs one query reads."""
 
+SUMMARIES_PER_QUERY = 100
+"""Runs whose sessions one query reads."""
+
 # The runs of one block of live rows, in no order. A `split` row belongs to the edit right behind it.
 RUNS_OF_ROWS = f"""
 WITH acts AS (
@@ -100,6 +103,17 @@ def runs_of(document_id: int, *, until: int | None = None, limit: int = 100) -> 
         newest_first = _merged(document_id, from_seq=_seq_past_gap(head, until))
         ended = (run for run in newest_first if run.last_seq <= until)
         return _summaries(list(islice(ended, limit)))
+
+
+def runs_reaching(document_id: int, *, until: int) -> Iterator[RunSummary]:
+    """The runs that have rows at or before seq `until`, the last ended first; each is told as far as it goes within
+    RUN_GAP_SECONDS behind that seq. They are read as they are asked for: call inside `consistent_read()`."""
+    head = head_of(document_id)
+    if until < 1:
+        return
+    fragments = _merged(document_id, from_seq=_seq_past_gap(head, min(until, head.seq)))
+    while page := _summaries(list(islice(fragments, SUMMARIES_PER_QUERY))):
+        yield from page
 
 
 def edits(
