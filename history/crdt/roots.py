@@ -45,7 +45,7 @@ def root_kinds(state_update: bytes, *later: bytes) -> dict[str, RootKind]:
     What its sequence holds decides: text, formats or embeds → TEXT; values → ARRAY; XML nodes → XML; other types →
     ARRAY. A root with keys alone is a MAP. Of a root whose every content was collected nothing can be told: it is
     taken for an empty TEXT; updates from before the collection (`later`, or a state that keeps it) tell more.
-    Raises: Malformed, MissingDependency when the bytes are no full state or do not follow it."""
+    Raises: Malformed, MissingDependency when the bytes are no full state or do not follow it, as far as is looked."""
     seen = _seen_at_a_glance((state_update, *later))
     if seen is not None:
         return seen

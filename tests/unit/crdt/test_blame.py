@@ -253,6 +253,21 @@ def test_a_deleted_text_stands_where_it_stood_with_who_deleted_it() -> None:
     ]
 
 
+def test_what_goes_with_its_paragraph_was_deleted_by_who_deleted_that() -> None:
+    """Somebody who had not seen it deletes a part of the text later, in vain."""
+    first: Doc[Any] = Doc(client_id=1)
+    second: Doc[Any] = Doc(client_id=2)
+    children = first.get("xml", type=XmlFragment).children
+    rows = updates_of(first, lambda: children.append(XmlElement("p", {}, [XmlText("words")])))
+    second.apply_update(rows[0])
+    text = second.get("xml", type=XmlFragment).children[0].children[0]
+    rows += updates_of(first, lambda: children.__delitem__(0))
+    rows += updates_of(second, lambda: text.__delitem__(slice(0, 2)))
+    assert [run for _, run in text_runs(blamed([Row(row, 1) for row in rows], deleted=True))] == [
+        {"insert": "words", "by": 1, "deleted_by": 2}
+    ]
+
+
 def test_keys_items_and_nodes_have_their_author() -> None:
     doc: Doc[Any] = Doc(client_id=1)
     with_roots(doc)
@@ -315,7 +330,7 @@ def test_what_no_row_tells_of_is_unknown() -> None:
 
 def test_the_first_row_that_brought_or_deleted_something_is_told() -> None:
     written, deletions = Numbers(), DeletionNumbers()
-    for number, row in enumerate([*typed(["ab"]), *typed(["abcd"])], start=1):
+    for number, row in enumerate([*typed(["ab"]), *typed(["abcd"]), *typed(["a"])], start=1):
         written.add(decode_update(row).structs, number)
     assert list(written.parts(1, 0, 4)) == [(2, 1), (2, 2)]
     for number, (clock, length) in enumerate([(4, 2), (0, 1), (0, 9), (3, 9)], start=1):

@@ -6,6 +6,7 @@ import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from history.crdt import roots
+from history.crdt.lib0 import Malformed
 from history.crdt.roots import RootKind, root_kinds
 from tests.histories import random_history, replay
 
@@ -46,6 +47,25 @@ def test_the_first_structs_tell_what_the_guard_tells(seed: int, monkeypatch: pyt
     told = root_kinds(*updates)
     monkeypatch.setattr(roots, "_seen_at_a_glance", lambda updates: None)
     assert root_kinds(*updates) == told
+
+
+def test_a_state_that_is_cut_short_is_refused() -> None:
+    """But for its delete set, which tells nothing of kinds."""
+    doc: Doc[Any] = Doc(client_id=1)
+    text = doc.get("r", type=Text)
+    text.insert(0, "word")
+    text.insert(0, "more")
+    state = doc.get_update()
+    for length in range(len(state) - 1):
+        with pytest.raises(Malformed):
+            root_kinds(state[:length])
+
+
+def test_updates_that_do_not_agree_are_left_to_the_guard() -> None:
+    doc, other = Doc[Any](client_id=1), Doc[Any](client_id=2)
+    doc.get("r", type=Text).insert(0, "word")
+    other.get("r", type=Array).append(1)
+    assert roots._seen_at_a_glance((doc.get_update(), other.get_update())) is None
 
 
 def test_what_was_collected_is_told_from_earlier_updates() -> None:
