@@ -90,6 +90,8 @@ class Conf:
     automatic_version_days: int = 30
     """Of the versions that came by themselves, are of older moments than this and are neither locked nor annotated, the
     last of each week stays. 0 keeps all."""
+    copy_rows_max: int = 1_000_000
+    """Rows of history that a copy of a document may bring along, in one transaction."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
     reading_bytes_max: int = 16 * 1024 * 1024

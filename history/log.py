@@ -142,7 +142,7 @@ def seq_at(document_id: int, at: datetime) -> int:
     segment = Segment.objects.filter(document_id=document_id, first_at__lte=at).order_by("-first_seq").first()
     if segment is None:
         return 0
-    return max(row.seq for row in _unpacked(segment) if row.at <= at)
+    return max(row.seq for row in rows_of(segment) if row.at <= at)
 
 
 def _last_of_page(document_id: int, first: int, until: int) -> int:
@@ -163,12 +163,13 @@ def _page(query: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:
 def _rows_of_segments(document_id: int, *, after: int, until: int) -> Iterator[LogRow]:
     segments = Segment.objects.filter(document_id=document_id, last_seq__gt=after, first_seq__lte=until)
     for segment in segments.order_by("first_seq").iterator(chunk_size=1):  # each is up to SEGMENT_BYTES_MAX
-        for row in _unpacked(segment):
+        for row in rows_of(segment):
             if after < row.seq <= until:
                 yield row
 
 
-def _unpacked(segment: Segment) -> Iterator[LogRow]:
+def rows_of(segment: Segment) -> Iterator[LogRow]:
+    """The rows of a segment, in order. Raises: Malformed."""
     for place, row in enumerate(unpack(bytes(segment.payload))):
         at = moment(row.at_microseconds)
         yield LogRow(segment.first_seq + place, row.session_id, row.kind, at, row.payload)

@@ -7,6 +7,8 @@ from http import HTTPStatus
 
 from django.core.exceptions import ValidationError
 
+from documents.opening import NameTaken, NotSignedIn
+from history.copies import SourceDamaged, TooLongToCopy
 from history.crdt.content import ContentTooDeep
 from history.crdt.lib0 import Malformed
 from history.crdt.restoring import RestoreFailed
@@ -27,10 +29,14 @@ PROBLEMS = (
     LogUnavailable,
     Malformed,
     MissingDependency,
+    NameTaken,
     NoSuchSeq,
     NoSuchVersion,
+    NotSignedIn,
     OutcomeUnknown,
     RestoreFailed,
+    SourceDamaged,
+    TooLongToCopy,
     TooManyVersions,
     UpdateRefused,
     ValidationError,
@@ -55,6 +61,13 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error))
         case ValidationError():
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", " ".join(error.messages))
+        case NotSignedIn():
+            return Problem(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        case NameTaken():
+            return Problem(HTTPStatus.CONFLICT, "name_taken", "There is a document of that room name already.")
+        case TooLongToCopy():
+            message = "This history is longer than a copy may bring along. Copy an earlier moment, or without history."
+            return Problem(HTTPStatus.CONFLICT, "too_long", message)
         case NoSuchVersion() | VersionNameTaken() | VersionLocked() | TooManyVersions():
             return _of_version(error)
         case NoSuchSeq():
@@ -73,7 +86,7 @@ def problem_of(error: Exception) -> Problem:
                 f"Entry {error.seq} of the log is missing, so this cannot be shown. Tell whoever runs this server."
             )
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_hole", message)
-        case Malformed() | MissingDependency():
+        case Malformed() | MissingDependency() | SourceDamaged():
             message = "An entry of the log cannot be read, so this cannot be shown. Tell whoever runs this server."
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_damaged", message)
         case LogUnavailable():

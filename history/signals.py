@@ -16,6 +16,10 @@ document_changed = Signal()
 Sent at most once per batch of edits, off the path of the edit: by then readers may have seen it."""
 
 
+document_copied = Signal()
+"""A document was copied: `source`, `copy` (Documents), `seq` (of the source), `actor` (a user), `with_history`."""
+
+
 def tell_of_change(document_id: int, *, seq: int, actor: Any | None) -> None:
     """Send `document_changed`, if the document is still there. What a receiver raises is not the sender's trouble."""
     if document_changed.has_listeners(Document):

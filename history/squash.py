@@ -25,6 +25,8 @@ from history.times import microseconds
 # document's, whose lock holds up changes of rights.
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('palimpsest squash ' || %s, 0))"
 
+HOLD = "SELECT pg_advisory_xact_lock(hashtextextended('palimpsest squash ' || %s, 0))"
+
 Progress = Callable[[int], None]
 
 
@@ -63,6 +65,12 @@ def squash_document(
         if progress is not None:
             progress(segment.last_seq)
     return rows
+
+
+def hold_squash(document_id: int) -> None:
+    """Until the transaction ends, no row of the document moves into a segment; waits for a segment under way."""
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD, [document_id])
 
 
 def _squash_one(document_id: int, *, older_than: datetime) -> Segment | None:

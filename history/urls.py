@@ -24,6 +24,7 @@ urlpatterns: list[URLPattern] = [
         by_method(PATCH=versions_api.version_changing, DELETE=versions_api.version_deleting),
         name="document-version",
     ),
+    path("api/v1/documents/<uuid:key>/copies", versions_api.copies, name="document-copies"),
     path("api/v1/documents/<uuid:key>/refused", api.refused, name="document-refused"),
     path(
         "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>/<int:part>",

@@ -1,4 +1,4 @@
-"""A document's versions for programs: the list, naming, changing, locking, deleting. Behind `history.doors`."""
+"""A document's versions and copies for programs: the list, naming, changing, locking, deleting; copying any moment."""
 
 from http import HTTPStatus
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 
 from documents.models import Document, Role
+from history.copies import copy_history, copy_moment
 from history.doors import author_name, door
-from history.parameters import count_in, is_seq, json_in, pair_in
+from history.models import Via
+from history.parameters import address_of, count_in, is_seq, json_in, pair_in
 from history.problems import BadMoment
 from history.versions import (
     VERSIONS_PER_PAGE,
@@ -26,6 +28,7 @@ VERSION_BYTES_MAX = 16 * 1024
 
 NAMING = '{"name": <text>, "note"?: <text>, "seq"?: <whole number from 0>}'
 CHANGING = '{"name"?: <text>, "note"?: <text>, "locked"?: <true or false>}'
+COPYING = '{"seq"?: <whole number from 0>, "title"?: <text>, "name"?: <text>, "history"?: <true or false>}'
 
 
 @door(method="GET", role=Role.VIEWER)
@@ -82,6 +85,44 @@ def version_deleting(request: HttpRequest, document: Document, version_id: int) 
     409 `locked`."""
     delete_version(document, version_id, actor=request.user)
     return HttpResponse(status=HTTPStatus.NO_CONTENT)
+
+
+@door(method="POST", role=Role.VIEWER)
+def copies(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """`{"seq"?, "title"?, "name"?, "history"?}` → 201 `{"document", "name", "title", "source_document", "source_seq",
+    "history"}`: a new document of yours that begins as this one was at `seq` (the head without it). With `"history":
+    true`, which takes an owner, all rows up to there come along. A room `name` of one's own makes a second sending
+    harmless.
+
+    400 malformed, 401, 403 `forbidden` or `csrf`, 404 `not_found` or `no_such_seq`, 409 `name_taken`, `too_long` or
+    `refused`, 503."""
+    body = json_in(request, example=COPYING)
+    seq, title, name, history = body.get("seq"), body.get("title"), body.get("name"), body.get("history", False)
+    is_text = all(value is None or isinstance(value, str) for value in (title, name))
+    if not is_text or not (seq is None or is_seq(seq)) or not isinstance(history, bool):
+        raise BadMoment(f"Send {COPYING}.")
+    if history:
+        copied = copy_history(document, seq=seq, title=title, name=name, actor=request.user)
+    else:
+        copied = copy_moment(
+            document,
+            seq=seq,
+            title=title,
+            name=name,
+            actor=request.user,
+            via=Via.API,
+            ip=address_of(request),
+            user_agent=request.headers.get("User-Agent", ""),
+        )
+    answer = {
+        "document": str(copied.document.key),
+        "name": copied.document.name,
+        "title": copied.document.title,
+        "source_document": str(document.key),
+        "source_seq": copied.seq,
+        "history": history,
+    }
+    return JsonResponse(answer, status=HTTPStatus.CREATED)
 
 
 def _version(line: VersionLine) -> dict[str, Any]:

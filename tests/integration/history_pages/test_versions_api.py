@@ -1,10 +1,12 @@
 """Versions over HTTP: who may do what, what is answered, and what is refused in JSON."""
 
+import json
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from pytest_django import Settings
 
 from history.models import Version
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
@@ -57,12 +59,11 @@ def test_viewers_read_editors_name_and_owners_lock(shared: Shared, who: str) -> 
     theirs = named(signed_in(shared.owner), shared, name="Theirs").json()["id"]
     client = client_of(who, shared)
     one = url(shared, theirs)
-    json = "application/json"
     statuses = (
         client.get(url(shared)).status_code,
         named(client, shared, name="Mine").status_code,
-        client.patch(one, {"name": "Renamed"}, content_type=json).status_code,
-        client.patch(one, {"locked": True}, content_type=json).status_code,
+        client.patch(one, {"name": "Renamed"}, content_type="application/json").status_code,
+        client.patch(one, {"locked": True}, content_type="application/json").status_code,
         client.delete(one).status_code,
     )
     assert statuses == MATRIX[who]
@@ -133,3 +134,63 @@ def test_no_act_on_versions_goes_without_a_csrf_token(shared: Shared) -> None:
     )
     assert [answer.json()["error"]["code"] for answer in answers] == ["csrf"] * 3
     assert [version.name for version in Version.objects.all()] == ["Draft"]
+
+
+def copied(client: Client, shared: Shared, **body: Any) -> Any:
+    return client.post(
+        reverse("document-copies", args=[shared.document.key]), json.dumps(body), content_type="application/json"
+    )
+
+
+# Who → the statuses of a copy without history and of one with it.
+COPIERS = {
+    "anonymous": (401, 401),
+    "stranger": (404, 404),
+    "viewer": (201, 403),
+    "editor": (201, 403),
+    "owner": (201, 201),
+}
+
+
+@pytest.mark.parametrize("who", COPIERS)
+def test_readers_copy_a_moment_and_owners_its_history(shared: Shared, who: str) -> None:
+    client = client_of(who, shared)
+    statuses = copied(client, shared).status_code, copied(client, shared, history=True).status_code
+    assert statuses == COPIERS[who]
+
+
+def test_a_copy_is_a_document_of_ones_own_that_says_where_it_is_from(shared: Shared) -> None:
+    client = signed_in(shared.viewer)
+    answer = copied(client, shared, seq=2, title="Mine", name="mine").json()
+    assert answer == {
+        "document": answer["document"],
+        "name": "mine",
+        "title": "Mine",
+        "source_document": str(shared.document.key),
+        "source_seq": 2,
+        "history": False,
+    }
+    content = client.get(reverse("document-content", args=[answer["document"]])).json()
+    assert (content["content"]["text"]["text"], content["kind"], content["via"]) == ("one two ", "import", "api")
+    again = copied(client, shared, seq=2, name="mine")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "name_taken")
+    whole = copied(signed_in(shared.owner), shared, history=True).json()
+    assert (whole["title"], whole["source_seq"], whole["history"]) == ("Copy of Minutes", 3, True)
+    runs = signed_in(shared.owner).get(reverse("document-runs", args=[whole["document"]])).json()["runs"]
+    assert {run["author"] for run in runs} == {"editor"}
+
+
+@pytest.mark.parametrize(
+    "body", [{"seq": -1}, {"seq": "1"}, {"title": 1}, {"title": ""}, {"name": "a//b"}, {"history": "yes"}]
+)
+def test_a_copying_that_cannot_be_read_is_a_400(shared: Shared, body: dict[str, Any]) -> None:
+    response = copied(signed_in(shared.owner), shared, **body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "malformed")
+
+
+def test_a_copy_of_no_moment_is_a_404_and_one_that_is_too_long_a_409(shared: Shared, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "COPY_ROWS_MAX": 2}
+    client = signed_in(shared.owner)
+    assert copied(client, shared, seq=4).json()["error"]["code"] == "no_such_seq"
+    assert copied(client, shared, history=True).json()["error"]["code"] == "too_long"
+    assert copied(signed_in(shared.owner, enforce_csrf_checks=True), shared).json()["error"]["code"] == "csrf"

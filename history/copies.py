@@ -1,0 +1,308 @@
+"""Copies: a new document that begins as another one was at a seq, without its history or with it.
+
+A copy with its history has the same rows under the same sessions, times and kinds, chained anew under its own key; the
+source is proven on the way, so that a log that was tampered with does not become one that holds. One transaction: a
+copy is there whole or not at all. Memory is that of one segment or batch of rows, and of the folded document."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import psycopg
+from django.db import IntegrityError, connection, models, transaction
+from django.utils import timezone
+
+from documents.conf import conf
+from documents.models import Document, Role
+from documents.opening import TITLE_LENGTH_MAX, NotSignedIn, create_document
+from documents.roles import User, document_for
+from history.append import INSERT_UPDATES
+from history.crdt.chain import GENESIS, row_hash
+from history.crdt.state_vectors import decode_state_vector
+from history.errors import HistoryError, LogUnavailable, NoSuchSeq
+from history.folds import document_at
+from history.log import LogRow, consistent_read, head_of, read_log, rows_of
+from history.models import Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
+from history.sessions import WriteSession
+from history.signals import document_copied, tell_of_change
+from history.squash import hold_squash
+from history.times import microseconds
+from history.writes import append_update
+
+ROWS_PER_BATCH = 2000
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Of one INSERT; a larger row by itself."""
+
+SESSIONS_KEPT_MAX = 50_000
+"""Commitments held in memory while a log is copied."""
+
+
+class SourceDamaged(HistoryError):
+    """Raised when the log to copy is not what its hashes say: nothing is copied."""
+
+    def __init__(self, document_id: int, seq: int) -> None:
+        super().__init__(f"document {document_id}: up to {seq} the log is not what its hashes say; run verify_history")
+
+
+class TooLongToCopy(HistoryError):
+    """Raised for more rows of history than COPY_ROWS_MAX."""
+
+    def __init__(self, document_id: int, rows: int) -> None:
+        super().__init__(f"document {document_id}: {rows} rows of history are more than COPY_ROWS_MAX")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A new document, and the seq of the source that it begins as."""
+
+    document: Document
+    seq: int
+
+
+def copy_moment(
+    source: Document,
+    *,
+    seq: int | None = None,
+    title: str | None = None,
+    name: str | None = None,
+    actor: User,
+    via: Via,
+    ip: str | None = None,
+    user_agent: str = "",
+) -> Copy:
+    """A new document of `actor` that says what `source` said at a seq (the head without one), and nothing more: its
+    log is one row of `Kind.IMPORT`, whose session says from where; what had been deleted is not in it.
+
+    Readers of the source may. The row has to pass UPDATE_BYTES_MAX and UPDATE_STRUCTS_MAX.
+    Raises: NotSignedIn, NoSuchSeq, ValidationError, NameTaken, LogHole, UpdateRefused, LogUnavailable, OutcomeUnknown;
+    Http404, PermissionDenied."""
+    _must_be_signed_in(actor)
+    with consistent_read():
+        document_for(actor, role=Role.VIEWER, pk=source.pk)
+        folded = document_at(source.pk, seq=seq)
+    with transaction.atomic():
+        copy = create_document(actor, title=_title(source, title), name=name)
+        _copy_clients(source, copy, decode_state_vector(folded.doc.get_state()))
+        session = WriteSession(
+            document_id=copy.pk,
+            user=actor,
+            via=via,
+            ip=ip,
+            user_agent=user_agent,
+            opened_at=timezone.now(),
+            requires_role=False,  # it writes under the client ids of all who wrote the source
+            detail={"source_document": str(source.key), "source_seq": folded.seq},
+        )
+        append_update(session, folded.doc.get_update(), kind=Kind.IMPORT)
+        _tell_on_commit(source, copy, folded.seq, actor, with_history=False)
+    return Copy(document=copy, seq=folded.seq)
+
+
+def copy_history(
+    source: Document, *, seq: int | None = None, title: str | None = None, name: str | None = None, actor: User
+) -> Copy:
+    """A new document of `actor` with rows 1..seq of `source` (to the head without one), its sessions, versions, splits
+    and who owns which client id; equal to it at each of these seqs.
+
+    Owners of the source may: it hands all that was ever deleted, and who wrote when from where, to whomever the copy is
+    shared with. Segments are taken over as they are packed. Squash passes the source by meanwhile; edits go on.
+    Raises: NotSignedIn, NoSuchSeq, TooLongToCopy, ValidationError, NameTaken, SourceDamaged, LogHole, LogUnavailable;
+    Http404, PermissionDenied."""
+    _must_be_signed_in(actor)
+    try:
+        with transaction.atomic():
+            hold_squash(source.pk)
+            document_for(actor, role=Role.OWNER, pk=source.pk)
+            until = _until(source.pk, seq)
+            copy = create_document(actor, title=_title(source, title), name=name)
+            if until:
+                _copy_log(source, copy, until=until)
+            _tell_on_commit(source, copy, until, actor, with_history=True)
+    except IntegrityError as error:
+        raise LogUnavailable(f"document {source.pk}: an account went while it was copied") from error
+    return Copy(document=copy, seq=until)
+
+
+def _must_be_signed_in(actor: User) -> None:
+    if not actor.is_authenticated:
+        raise NotSignedIn
+
+
+def _title(source: Document, title: str | None) -> str:
+    return f"Copy of {source.title}"[:TITLE_LENGTH_MAX] if title is None else title
+
+
+def _until(document_id: int, seq: int | None) -> int:
+    head_seq = head_of(document_id).seq
+    until = head_seq if seq is None else seq
+    if not 0 <= until <= head_seq:
+        raise NoSuchSeq(document_id, until, head_seq)
+    if until > conf().copy_rows_max:
+        raise TooLongToCopy(document_id, until)
+    return until
+
+
+def _tell_on_commit(source: Document, copy: Document, seq: int, actor: User, *, with_history: bool) -> None:
+    told = partial(
+        document_copied.send_robust,
+        sender=Document,
+        source=source,
+        copy=copy,
+        seq=seq,
+        actor=actor,
+        with_history=with_history,
+    )
+    transaction.on_commit(told)
+    if with_history and seq:  # without, the append tells of its row
+        transaction.on_commit(partial(tell_of_change, copy.pk, seq=seq, actor=actor))
+
+
+def _copy_log(source: Document, copy: Document, *, until: int) -> None:
+    """All that hangs on rows 1..until. Inside a transaction in which no row of the source moves into a segment."""
+    walk = _Walk(source, copy)
+    packed = Segment.objects.filter(document_id=source.pk, last_seq__lte=until).order_by("first_seq")
+    for segment in packed.iterator(chunk_size=1):
+        walk.segment(segment)
+    packed_until = walk.seq
+    for batch in _batches(read_log(source.pk, after=packed_until, until=until)):
+        walk.live(batch)
+    walk.prove_source()
+    _copy_table(Run, source, copy, "last_seq <= %s", packed_until)
+    for model in (Split, Version, Snapshot):
+        _copy_table(model, source, copy, "seq <= %s", until)
+    _copy_clients(source, copy, decode_state_vector(document_at(source.pk, seq=until).doc.get_state()))
+    Head.objects.filter(document=copy).update(seq=walk.seq, hash=walk.copy_hash, at=walk.last.at)
+
+
+class _Walk:
+    """Goes through a log once, hashing each row for the source, to prove it, and for the copy."""
+
+    def __init__(self, source: Document, copy: Document) -> None:
+        self.source = source
+        self.copy = copy
+        self.source_hash = self.copy_hash = GENESIS
+        self.seq = 0
+        self.last: LogRow
+        self.sessions = _Sessions(source, copy)
+
+    def segment(self, segment: Segment) -> None:
+        """Take a whole segment over: its packed rows name sessions by ids that are the same in the copy."""
+        rows = list(rows_of(segment))
+        start_hash = self.copy_hash
+        self._hash(rows)
+        segment.document_id, segment.start_hash, segment.end_hash = self.copy.pk, start_hash, self.copy_hash
+        Segment.objects.bulk_create([segment])
+
+    def live(self, rows: list[LogRow]) -> None:
+        hashes = self._hash(rows)
+        columns: list[list[Any]] = [
+            [self.copy.pk] * len(rows),
+            [row.seq for row in rows],
+            [row.session_id for row in rows],
+            [row.kind for row in rows],
+            [row.at for row in rows],
+            [row.payload for row in rows],
+            hashes,
+        ]
+        with connection.wrap_database_errors:
+            psycopg.Cursor(connection.connection).execute(INSERT_UPDATES, columns, binary=True)
+
+    def prove_source(self) -> None:
+        """Compare with the hash that the source keeps next: of this row, or of the end of the segment that it is in.
+
+        Raises: SourceDamaged."""
+        of_source = {"document_id": self.source.pk}
+        stored = Update.objects.filter(**of_source, seq=self.seq).values_list("hash", flat=True).first()
+        found = self.source_hash
+        if stored is None:
+            segment = Segment.objects.filter(**of_source, last_seq__gte=self.seq).order_by("first_seq").first()
+            if segment is None:
+                raise SourceDamaged(self.source.pk, self.seq)
+            rest = [row for row in rows_of(segment) if row.seq > self.seq]
+            commitments = self.sessions.commitments({row.session_id for row in rest})
+            for row in rest:
+                found = _hashed(found, self.source, row, commitments)
+            stored = segment.end_hash
+        if bytes(stored) != found:
+            raise SourceDamaged(self.source.pk, self.seq)
+
+    def _hash(self, rows: list[LogRow]) -> list[bytes]:
+        """The hashes of the copy's rows. Raises: SourceDamaged where these are not the next rows, or of no session."""
+        commitments = self.sessions.brought({row.session_id for row in rows})
+        hashes: list[bytes] = []
+        for row in rows:
+            if row.seq != self.seq + 1 or row.session_id not in commitments:
+                raise SourceDamaged(self.source.pk, row.seq)
+            self.source_hash = _hashed(self.source_hash, self.source, row, commitments)
+            self.copy_hash = _hashed(self.copy_hash, self.copy, row, commitments)
+            hashes.append(self.copy_hash)
+            self.seq, self.last = row.seq, row
+        return hashes
+
+
+def _hashed(previous: bytes, document: Document, row: LogRow, commitments: dict[int, bytes]) -> bytes:
+    return row_hash(
+        previous,
+        document_key=document.key.bytes,
+        seq=row.seq,
+        kind=row.kind,
+        at_microseconds=microseconds(row.at),
+        session_commitment=commitments[row.session_id],
+        payload=row.payload,
+    )
+
+
+@dataclass(slots=True)
+class _Sessions:
+    """Copies each session with the first of its rows."""
+
+    source: Document
+    copy: Document
+    known: dict[int, bytes] = field(default_factory=dict)
+
+    def brought(self, session_ids: Collection[int]) -> dict[int, bytes]:
+        """The commitments of these and others, all of which the copy has."""
+        if len(self.known) > SESSIONS_KEPT_MAX:
+            self.known.clear()
+        missing = [each for each in session_ids if each not in self.known]
+        if missing:
+            _copy_table(Session, self.source, self.copy, "id = ANY(%s)", missing)
+            self.known |= self.commitments(missing)
+        return self.known
+
+    def commitments(self, session_ids: Collection[int]) -> dict[int, bytes]:
+        sessions = Session.objects.filter(document_id=self.source.pk, id__in=session_ids)
+        return {session_id: bytes(value) for session_id, value in sessions.values_list("id", "commitment")}
+
+
+def _batches(rows: Iterable[LogRow]) -> Iterator[list[LogRow]]:
+    batch: list[LogRow] = []
+    bytes_ = 0
+    for row in rows:
+        if batch and (len(batch) >= ROWS_PER_BATCH or bytes_ + len(row.payload) > BATCH_BYTES_MAX):
+            yield batch
+            batch, bytes_ = [], 0
+        batch.append(row)
+        bytes_ += len(row.payload)
+    if batch:
+        yield batch
+
+
+def _copy_clients(source: Document, copy: Document, clients: Iterable[int]) -> None:
+    """Client ids stay whose they are: nobody forges in the copy what somebody wrote in the source."""
+    _copy_table(Client, source, copy, "client_id = ANY(%s)", list(clients))
+
+
+def _copy_table(model: type[models.Model], source: Document, copy: Document, where: str, value: Any) -> None:
+    """Rows of a table whose key starts with the document, inside the database; those that are there stay."""
+    quote = connection.ops.quote_name
+    meta = model._meta  # noqa: SLF001  (Django documents it)
+    columns = ", ".join(quote(str(each.column)) for each in meta.concrete_fields if each.column != "document_id")
+    table = quote(meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} (document_id, {columns}) SELECT %s, {columns} FROM {table}"
+            f" WHERE document_id = %s AND {where} ON CONFLICT DO NOTHING",
+            [copy.pk, source.pk, value],
+        )
