@@ -1,13 +1,17 @@
 """Copies: equal to their source at the seq or at every seq, whole or not there, and of nobody who may not have them."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import Http404
 from pycrdt import Doc, Text
 from pytest_django import Settings
@@ -43,7 +47,7 @@ from tests.builders import (
 from tests.emoji_histories import emoji_histories, said_by
 from tests.histories import random_history, updates_of
 from tests.integration.history.test_splits import write_history
-from tests.integration.history.waiting import backend_waiting_for_a_lock
+from tests.integration.history.waiting import backend_waiting_for_a_lock, database_dsn, until_gone
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -254,6 +258,35 @@ def test_a_copy_that_fails_is_not_there(olga: Any) -> None:
     assert before == (
         Document.objects.count(), Session.objects.count(), Snapshot.objects.count(), Run.objects.count()
     )  # fmt: skip
+
+
+COPY = """
+import sys, django
+django.setup()
+from documents.models import Document
+from django.contrib.auth.models import User
+from history.copies import copy_history
+copy_history(Document.objects.get(pk=int(sys.argv[1])), actor=User.objects.get(username="olga"))
+"""
+
+
+def test_a_copy_that_is_killed_is_not_there(olga: Any) -> None:
+    source = a_written_document(olga)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE history_split IN EXCLUSIVE MODE")  # what comes after the rows
+        with subprocess.Popen(
+            [sys.executable, "-c", COPY, str(source.pk)],
+            env={**os.environ, "DATABASE_URL": database_dsn(), "DJANGO_SETTINGS_MODULE": "config.settings"},
+            cwd=Path(__file__).resolve().parents[3],
+        ) as process:
+            try:
+                backend = backend_waiting_for_a_lock()
+            finally:
+                process.kill()
+    until_gone(backend)
+    assert Document.objects.get() == source
+    assert set(Update.objects.values_list("document", flat=True)) == {source.pk}
+    assert squash_document(source.pk, older_than=NEVER_WARM) > 0  # nothing holds it any more
 
 
 def test_more_history_than_a_copy_may_bring_is_left_where_it_is(olga: Any, settings: Settings) -> None:

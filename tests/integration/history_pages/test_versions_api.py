@@ -136,6 +136,18 @@ def test_no_act_on_versions_goes_without_a_csrf_token(shared: Shared) -> None:
     assert [version.name for version in Version.objects.all()] == ["Draft"]
 
 
+def test_any_two_versions_are_compared_by_their_seqs(shared: Shared) -> None:
+    client = signed_in(shared.editor)
+    for name, seq in (("Start", 0), ("Draft", 1), ("Sent", 3)):
+        named(client, shared, name=name, seq=seq)
+    listed = signed_in(shared.viewer).get(url(shared)).json()["versions"]
+    seqs = {version["name"]: version["seq"] for version in listed}
+    changes = reverse("document-changes", args=[shared.document.key])
+    for before, after, inserted in (("Draft", "Sent", "two three"), ("Start", "Draft", "one")):
+        found = signed_in(shared.viewer).get(changes, {"from": seqs[before], "to": seqs[after]}).json()
+        assert inserted in json.dumps(found["changes"])
+
+
 def copied(client: Client, shared: Shared, **body: Any) -> Any:
     return client.post(
         reverse("document-copies", args=[shared.document.key]), json.dumps(body), content_type="application/json"
