@@ -25,7 +25,7 @@ from history.times import microseconds
 # document's, whose lock holds up changes of rights.
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('palimpsest squash ' || %s, 0))"
 
-HOLD = "SELECT pg_advisory_xact_lock(hashtextextended('palimpsest squash ' || %s, 0))"
+HOLD = "SELECT pg_advisory_xact_lock_shared(hashtextextended('palimpsest squash ' || %s, 0))"
 
 Progress = Callable[[int], None]
 
@@ -68,7 +68,8 @@ def squash_document(
 
 
 def hold_squash(document_id: int) -> None:
-    """Until the transaction ends, no row of the document moves into a segment; waits for a segment under way."""
+    """Until the transaction ends, no row of the document moves into a segment; waits for a segment under way. Many may
+    hold it at once."""
     with connection.cursor() as cursor:
         cursor.execute(HOLD, [document_id])
 

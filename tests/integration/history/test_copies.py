@@ -28,7 +28,7 @@ from history.gate import Gate, NotTaken
 from history.models import Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
 from history.runs import runs_of
 from history.signals import document_copied
-from history.squash import hold_squash, squash_document
+from history.squash import TRY_LOCK, squash_document
 from history.verify import Verdict, verify_document
 from history.versions import change_version, name_version
 from history.writes import append_update, write_session
@@ -303,6 +303,8 @@ def test_a_squash_and_a_copy_of_one_document_do_not_meet(olga: Any) -> None:
         copy = copy_history(source, actor=olga).document
         squashed = in_thread(lambda: squash_document(source.pk, older_than=NEVER_WARM))
         assert squashed.result(timeout=30) == 0
+        other = in_thread(lambda: copy_history(source, actor=olga).document)
+        proven(other.result(timeout=30))  # a second copy does not wait
         append_rows(make_session(source), typed("x", client_id=99))  # live appends go on
     assert squash_document(source.pk, older_than=NEVER_WARM) > 0
     proven(copy)
@@ -311,8 +313,8 @@ def test_a_squash_and_a_copy_of_one_document_do_not_meet(olga: Any) -> None:
 def test_a_copy_waits_for_the_segment_that_is_under_way(olga: Any) -> None:
     source = a_written_document(olga)
     before = log_of(source)
-    with transaction.atomic():
-        hold_squash(source.pk)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(TRY_LOCK, [source.pk])  # as the squash takes it
         copying = in_thread(lambda: copy_history(source, actor=olga).document)
         backend_waiting_for_a_lock()
     assert log_of(copying.result(timeout=30)) == before
