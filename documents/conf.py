@@ -104,6 +104,8 @@ class Conf:
     blame_entries_max: int = 1_000_000
     """Stretches of client clocks by author that one process keeps for blame, about 100 bytes each; B4, the field's
     usual trace of 260,000 edits, has 54,000. The documents asked for longest ago go first."""
+    undo_rows_max: int = 200_000
+    """Updates of one person that one undo takes back at once; a span with more is refused, a shorter one is not."""
     manifest_key: str = ""
     """Path of the private key (`manage.py manifest_key` makes one) that signs the heads of all logs once a day; only
     Celery's workers need to read it. Empty: nothing is signed."""

@@ -1,7 +1,6 @@
-"""A document's history for programs: its content at a moment, its runs, and the restore of a moment."""
+"""A document's history for programs: its content at a moment, its runs, and what the log did not take."""
 
 import base64
-from http import HTTPStatus
 from typing import Any
 
 from django.db.models import QuerySet
@@ -12,12 +11,10 @@ from documents.models import Document, Role
 from documents.roles import role_once_recovered
 from history.authors import author_of
 from history.doors import author_name, door
-from history.models import Refusal, Via
-from history.parameters import address_of, asked_moment, count_in, is_seq, json_in, request_key_in, seq_in
-from history.problems import BadMoment
+from history.models import Refusal
+from history.parameters import asked_moment, count_in, seq_in
 from history.refusals import refusals_for, updates_of, without_payloads
 from history.timeline import RUNS_PER_PAGE, Place, RunLine, moment_of, place_of, run_page
-from history.writes import restore, write_session
 
 RUNS_MAX = 200
 REFUSALS_MAX = 1000
@@ -70,29 +67,6 @@ def runs(request: HttpRequest, document: Document) -> HttpResponseBase:
     )
 
 
-@door(method="POST", role=Role.EDITOR)
-def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase:
-    """`{"seq": n}`, with an optional `"request_key"` that makes a second sending harmless → 201 `{"document",
-    "source_seq", "seq", "at", "changed": true}`; 200 with `"seq": null, "changed": false` when it is that already.
-
-    400 malformed, 401, 403 `forbidden` or `csrf`, 404, 409 `not_restorable` or `refused`, 503 `log_unavailable` or
-    `outcome_unknown` (look before sending again)."""
-    source_seq, request_key = _asked_restore(request)
-    session = write_session(
-        document,
-        actor=request.user,
-        via=Via.API,
-        ip=address_of(request),
-        user_agent=request.headers.get("User-Agent", ""),
-    )
-    stored = restore(session, source_seq, request_key=request_key)
-    answer = {"document": str(document.key), "source_seq": source_seq}
-    if stored is None:
-        return JsonResponse({**answer, "seq": None, "at": None, "changed": False})
-    body = {**answer, "seq": stored.seq, "at": stored.at, "changed": True}
-    return JsonResponse(body, status=HTTPStatus.OK if stored.repeated else HTTPStatus.CREATED)
-
-
 @door(method="GET", role=None)
 def refused(request: HttpRequest, document: Document) -> HttpResponseBase:
     """What the log did not take: an owner's list of all, anybody else's of their own, the last first, at most
@@ -136,19 +110,11 @@ def _refusal(row: Any) -> dict[str, Any]:
     }
 
 
-def _asked_restore(request: HttpRequest) -> tuple[int, str | None]:
-    example = '{"seq": <whole number from 0>}'
-    body = json_in(request, example=example)
-    seq = body.get("seq")
-    if not is_seq(seq):
-        raise BadMoment(f"Send {example}.")
-    return seq, request_key_in(body, act="restore")
-
-
 def _run(line: RunLine) -> dict[str, Any]:
     """Without the address that it came from: members of a document need not know where the others are."""
     run = line.run
     return {
+        "session": run.session_id,
         "first_seq": run.first_seq,
         "last_seq": run.last_seq,
         "first_at": run.first_at,

@@ -11,7 +11,9 @@ from documents.opening import NameTaken, NotSignedIn
 from history.copies import SourceDamaged, TooLongToCopy
 from history.crdt.content import ContentTooDeep
 from history.crdt.lib0 import Malformed
-from history.crdt.restoring import RestoreFailed
+from history.crdt.ranges import NoSuchRange
+from history.crdt.restoring import NoSuchPiece, RestoreFailed
+from history.crdt.undoing import TooManyRows
 from history.crdt.updates import MissingDependency
 from history.errors import LogHole, LogUnavailable, NoSuchSeq, OutcomeUnknown, UpdateRefused
 from history.fates import Reason
@@ -30,6 +32,8 @@ PROBLEMS = (
     Malformed,
     MissingDependency,
     NameTaken,
+    NoSuchPiece,
+    NoSuchRange,
     NoSuchSeq,
     NoSuchVersion,
     NotSignedIn,
@@ -38,6 +42,7 @@ PROBLEMS = (
     SourceDamaged,
     TooLongToCopy,
     TooManyVersions,
+    TooManyRows,
     UpdateRefused,
     ValidationError,
     VersionLocked,
@@ -73,6 +78,10 @@ def problem_of(error: Exception) -> Problem:
         case NoSuchSeq():
             message = f"There is no moment {error.seq} in the history of this document."
             return Problem(HTTPStatus.NOT_FOUND, "no_such_seq", message)
+        case NoSuchPiece() | NoSuchRange():
+            return Problem(HTTPStatus.NOT_FOUND, "no_such_piece", f"{str(error)[0].upper()}{str(error)[1:]}.")
+        case TooManyRows():
+            return Problem(HTTPStatus.CONFLICT, "too_many_updates", f"{str(error)[0].upper()}{str(error)[1:]}.")
         case UpdateRefused():
             return _refusal(error.reason)
         case RestoreFailed():

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from history import api, reading_api, versions_api, views
+from history import api, reading_api, undo_api, versions_api, views
 from history.doors import by_method
 
 urlpatterns: list[URLPattern] = [
@@ -13,7 +13,8 @@ urlpatterns: list[URLPattern] = [
     path("api/v1/documents/<uuid:key>/changes", reading_api.changes, name="document-changes"),
     path("api/v1/documents/<uuid:key>/blame", reading_api.blame, name="document-blame"),
     path("api/v1/documents/<uuid:key>/playback", reading_api.playback_steps, name="document-playback"),
-    path("api/v1/documents/<uuid:key>/restore", api.restore_moment, name="document-restore"),
+    path("api/v1/documents/<uuid:key>/restore", undo_api.restore_moment, name="document-restore"),
+    path("api/v1/documents/<uuid:key>/undo", undo_api.undo_edits, name="document-undo"),
     path(
         "api/v1/documents/<uuid:key>/versions",
         by_method(GET=versions_api.versions, POST=versions_api.version_naming),

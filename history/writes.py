@@ -3,28 +3,37 @@
 They pass the same guard, are re-emitted by the same kind of document and go through the same append as a client's;
 they join the caller's `atomic()` and are told on commit."""
 
-import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from documents.conf import conf
 from documents.credentials import Credential
 from documents.models import Document
 from documents.roles import UNADMITTED, Admission, admit
 from history.append import append, requested_seq
 from history.crdt.lib0 import Malformed
-from history.crdt.restoring import restore_update
+from history.crdt.places import Piece
+from history.crdt.ranges import Span
 from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
 from history.fates import PendingUpdate, Reason, Refused, Stored
-from history.folds import document_at, full_ydoc
 from history.gate import Gate, GateBroken, NotTaken
-from history.log import consistent_read, head_of, read_splits, read_updates
+from history.log import head_of
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.signals import log_appended, tell_of_change
+from history.undoing import Plan, Whose, plan_restore, plan_undo
+
+LIMIT_WAIT = "SELECT set_config('lock_timeout', %s, true)"
+LOCK = "SELECT pg_advisory_lock(hashtextextended('palimpsest undo ' || %s, 0))"
+LOCK_IN_TRANSACTION = "SELECT pg_advisory_xact_lock(hashtextextended('palimpsest undo ' || %s, 0))"
+UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('palimpsest undo ' || %s, 0))"
 
 
 def write_session(
@@ -71,31 +80,71 @@ def append_update(
     return _through_gate(session, update, kind=kind, request_key=request_key)
 
 
-def restore(session: WriteSession, seq: int, *, request_key: str | None = None) -> Stored | None:
-    """Append ONE forward update that makes the whole document what it was at `seq`; None when it is that already.
+def restore(
+    session: WriteSession,
+    seq: int,
+    *,
+    piece: Piece | None = None,
+    span: Span | None = None,
+    request_key: str | None = None,
+) -> Stored | None:
+    """Append ONE forward update that makes the document, or a piece of it, what it was at `seq`; None when it is that.
 
-    Nothing is taken out of the log, and what others type meanwhile survives.
-    Raises: NoSuchSeq, RestoreFailed, UpdateRefused, LogHole, LogUnavailable, OutcomeUnknown."""
-    document_id = session.document_id
-    repeated = _stored_before(session, request_key)
-    if repeated is not None:
-        return repeated
-    with consistent_read():
-        head = full_ydoc(document_id)
-        then = document_at(document_id, seq=seq, full=True)
-        splits = read_splits(document_id, until=head.seq)
-        later = [row.payload for row in read_updates(document_id, after=seq, until=head.seq, splits=splits)]
-    update = restore_update(
-        state_at=then.doc.get_update(),
-        later=later,
-        head_state=head.doc.get_update(),
-        client_id=secrets.randbits(32),
-        splits=splits,
-    )
-    if update is None:
-        return None
-    session.detail["source_seq"] = seq
-    return _through_gate(session, update, kind=Kind.RESTORE, request_key=request_key)
+    Nothing is taken out of the log, and what others type meanwhile survives. A `span` is one of the text `piece` at
+    `seq`. Raises: what `plan_restore` does; UpdateRefused, LogUnavailable, OutcomeUnknown."""
+    plan = partial(plan_restore, session.document_id, seq, piece=piece, span=span)
+    return _carry_out(session, plan, kind=Kind.RESTORE, request_key=request_key)
+
+
+def undo(
+    session: WriteSession, whose: Whose, *, first_seq: int, last_seq: int, request_key: str | None = None
+) -> Stored | None:
+    """Append ONE forward update that takes back what somebody did in the rows first_seq to last_seq, both included.
+
+    None when nothing of that is left. It is itself an edit of who asks: undone in its turn, it gives back what it
+    took. What others wrote stays, what they type meanwhile too. Raises: what `plan_undo` does; UpdateRefused,
+    LogUnavailable, OutcomeUnknown."""
+    plan = partial(plan_undo, session.document_id, whose, first_seq=first_seq, last_seq=last_seq)
+    return _carry_out(session, plan, kind=Kind.UNDO, request_key=request_key)
+
+
+def _carry_out(
+    session: WriteSession, make_plan: Callable[[], Plan], *, kind: Kind, request_key: str | None
+) -> Stored | None:
+    # Two who take the same back at the same time would bring the same deleted words back twice.
+    with _alone(session.document_id):
+        repeated = _stored_before(session, request_key)
+        if repeated is not None:
+            return repeated
+        plan = make_plan()
+        if plan.update is None:
+            return None
+        session.detail |= plan.detail
+        return _through_gate(session, plan.update, kind=kind, request_key=request_key)
+
+
+@contextmanager
+def _alone(document_id: int) -> Iterator[None]:
+    """Hold back other restores and undos of a document; edits go on. Inside the caller's `atomic()` until its end.
+
+    Raises: LogUnavailable after APPEND_LOCK_TIMEOUT_MS."""
+    is_callers = connection.in_atomic_block
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lock_timeout')")
+            (callers_timeout,) = cursor.fetchone()
+            cursor.execute(LIMIT_WAIT, [f"{conf().append_lock_timeout_ms}ms"])
+            cursor.execute(LOCK_IN_TRANSACTION if is_callers else LOCK, [document_id])
+            cursor.execute(LIMIT_WAIT, [callers_timeout])
+    except OperationalError as error:
+        raise LogUnavailable(f"document {document_id}: another restore or undo is under way") from error
+    try:
+        yield
+    finally:
+        if not is_callers:
+            # A connection that was lost has lost its lock.
+            with suppress(DatabaseError), connection.cursor() as cursor:
+                cursor.execute(UNLOCK, [document_id])
 
 
 def _stored_before(session: WriteSession, request_key: str | None) -> Stored | None:

@@ -23,11 +23,17 @@ class Row(NamedTuple):
 
 
 def random_history(
-    seed: int, *, edits: int = 40, clients: int = 3, concurrency: float = 0.3, skip_gc: bool = False
+    seed: int,
+    *,
+    edits: int = 40,
+    clients: int = 3,
+    concurrency: float = 0.3,
+    skip_gc: bool = False,
+    apart: bool = False,
 ) -> list[Row]:
     """Let `clients` people make `edits` random edits; with probability `concurrency` one has not seen the newest.
 
-    `skip_gc` is what the people's own documents do with deleted content."""
+    `skip_gc` is what the people's own documents do with deleted content. `apart`: each has roots of their own."""
     rng = random.Random(seed)
     rows: list[Row] = []
     docs = [with_roots(Doc(client_id=number + 1, skip_gc=skip_gc)) for number in range(clients)]
@@ -39,7 +45,8 @@ def random_history(
             for row in rows[seen[number] :]:
                 doc.apply_update(row.update)
             seen[number] = len(rows)
-        rows += [Row(update, number + 1) for update in updates_of(doc, partial(random_edit, rng, doc))]
+        suffix = str(number + 1) if apart else ""
+        rows += [Row(update, number + 1) for update in updates_of(doc, partial(random_edit, rng, doc, suffix))]
     return rows
 
 
@@ -66,12 +73,12 @@ def updates_of(doc: Doc[Any], edit: Callable[[], object]) -> list[bytes]:
     return emitted
 
 
-def random_edit(rng: random.Random, doc: Doc[Any]) -> None:
-    """Make one to three edits of one root in one transaction."""
+def random_edit(rng: random.Random, doc: Doc[Any], suffix: str = "") -> None:
+    """Make one to three edits of one root, whose name ends in `suffix`, in one transaction."""
     name = rng.choice(list(ROOTS))
     with doc.transaction():
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            _edit(rng, doc.get(name, type=ROOTS[name]))
+            _edit(rng, doc.get(name + suffix, type=ROOTS[name]))
 
 
 def _edit(rng: random.Random, value: Any) -> None:

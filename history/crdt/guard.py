@@ -6,6 +6,7 @@ it began as. `check` changes nothing; `commit` takes a verdict over once pycrdt 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from itertools import repeat
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
@@ -190,6 +191,14 @@ class Guard:
     def known(self) -> Mapping[int, int]:
         """The document's state vector."""
         return self._facts.known
+
+    def places(self) -> Iterator[tuple[int, int, int, Place | None]]:
+        """Yield (client, start, stop, place) of all units: None for those whose place was collected with their parent.
+
+        The ranges of a client rise and have no gap between them."""
+        for client, runs in self._facts.places.items():
+            stops = (*runs.starts[1:], self._facts.known[client])
+            yield from zip(repeat(client), runs.starts, stops, runs.values, strict=False)
 
     def roots(self) -> dict[str, Holds | None]:
         """Return what each root's sequence holds: NOTHING if it has keys alone, None where nothing can be told."""

@@ -72,6 +72,23 @@ def _stop_of(span: Range) -> int:
     return span[1]
 
 
+def union(*sets: IdSet) -> IdSet:
+    """Return the ids that are in any of the sets."""
+    return id_set(triple for ids in sets for triple in triples(ids))
+
+
+def intersect(ids: IdSet, other: IdSet) -> IdSet:
+    """Return the ids that are in both sets."""
+    return subtract(ids, subtract(ids, other))
+
+
+def contains(ids: IdSet, client: int, clock: int) -> bool:
+    """Whether one unit is in the set."""
+    ranges = ids.get(client, ())
+    place = bisect_right(ranges, clock, key=_stop_of)
+    return place < len(ranges) and ranges[place][0] <= clock
+
+
 def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:
     """Return the ids that a document with state vector `after` has and one with `before` lacks."""
     return id_set((client, before.get(client, 0), clock - before.get(client, 0)) for client, clock in after.items())

@@ -47,9 +47,12 @@ def root_kinds(state_update: bytes, *later: bytes) -> dict[str, RootKind]:
     taken for an empty TEXT; updates from before the collection (`later`, or a state that keeps it) tell more.
     Raises: Malformed, MissingDependency when the bytes are no full state or do not follow it, as far as is looked."""
     seen = _seen_at_a_glance((state_update, *later))
-    if seen is not None:
-        return seen
-    roots = Guard.of(state_update, *later).roots()
+    return kinds_in(Guard.of(state_update, *later)) if seen is None else seen
+
+
+def kinds_in(guard: Guard) -> dict[str, RootKind]:
+    """As `root_kinds`, of a guard that is there already."""
+    roots = guard.roots()
     return {name: _KINDS[holds] if holds else RootKind.TEXT for name, holds in sorted(roots.items())}
 
 

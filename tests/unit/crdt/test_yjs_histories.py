@@ -11,7 +11,7 @@ import pytest
 
 from history.crdt.content import canonical, canonical_json
 from history.crdt.guard import Guard
-from history.crdt.restoring import restore_update
+from history.crdt.restoring import restored
 from tests.histories import replay
 
 HISTORIES: list[Any] = json.loads(Path(__file__).with_name("yjs_histories.json").read_text())
@@ -38,10 +38,8 @@ def test_no_row_is_refused_not_even_after_a_rebuild_at_any_place(rows: list[byte
 
 
 def test_any_moment_is_restored(rows: list[bytes]) -> None:
-    head = replay(rows)
+    head = replay(rows).get_update()
     for place in range(0, len(rows), 5):
         at = replay(rows[:place])
-        update = restore_update(
-            state_at=at.get_update(), later=rows[place:], head_state=head.get_update(), client_id=999
-        )
-        assert canonical(replay([head.get_update(), *([update] if update else [])])) == canonical(at)
+        update = restored(state_at=at.get_update(), later=rows[place:], client_id=999).update
+        assert canonical(replay([head, *([update] if update else [])])) == canonical(at)

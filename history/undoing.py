@@ -1,0 +1,179 @@
+"""What a restore or an undo would do: planned on the document as it is now, tried on a copy of it, nothing written.
+
+`history.writes` carries plans out. Whoever calls has passed the gate (`documents.roles`) before."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import randbits
+from typing import Any
+
+from documents.conf import conf
+from history.crdt.content import RootContent, content_of
+from history.crdt.places import Piece
+from history.crdt.ranges import Span, Stretch
+from history.crdt.restoring import TakenBack, restored
+from history.crdt.undoing import Act, Row, undone
+from history.errors import NoSuchSeq
+from history.folds import document_at
+from history.log import consistent_read, head_of, read_splits, read_updates, seq_at
+from history.models import Kind, Session
+
+ACT_KINDS = (Kind.RESTORE, Kind.UNDO)
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose edits: those of an account, or of one session (of somebody without one)."""
+
+    user_key: Any | None = None
+    session_id: int | None = None
+
+    def sessions(self, document_id: int) -> frozenset[int]:
+        found = Session.objects.filter(document_id=document_id)
+        named = found.filter(user=self.user_key) if self.session_id is None else found.filter(id=self.session_id)
+        return frozenset() if self == Whose() else frozenset(named.values_list("id", flat=True))
+
+    def as_detail(self) -> dict[str, Any]:
+        return {"session": self.session_id} if self.session_id is not None else {"user": str(self.user_key)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An update for the log, or None where the document says it already; `detail` is for the session that writes it.
+
+    `updates` counts the rows that are undone, 0 for a restore; `inserted` and `deleted` count characters of texts."""
+
+    head_seq: int
+    updates: int
+    detail: dict[str, Any]
+    taken_back: TakenBack | None = None
+
+    @property
+    def update(self) -> bytes | None:
+        return self.taken_back.update if self.taken_back else None
+
+    @property
+    def inserted(self) -> int:
+        return self.taken_back.inserted if self.taken_back else 0
+
+    @property
+    def deleted(self) -> int:
+        return self.taken_back.deleted if self.taken_back else 0
+
+
+def content_after(document_id: int, plan: Plan) -> dict[str, RootContent]:
+    """What the document would say, for readers. Raises: ContentTooDeep."""
+    if plan.taken_back is None:
+        return content_of(document_at(document_id, seq=plan.head_seq).doc)
+    return content_of(plan.taken_back.after(), plan.taken_back.kinds)
+
+
+def plan_restore(document_id: int, seq: int, *, piece: Piece | None = None, span: Span | None = None) -> Plan:
+    """Make the document, a piece of it, or a range of a text say what it said at `seq`. A range is one at `seq`.
+
+    Reads the log from the snapshot before `seq` to its head, row by row; B4 from its middle takes 0.4 s. Raises:
+    NoSuchSeq, NoSuchPiece, NoSuchRange, RestoreFailed, LogHole, ContentTooDeep; Malformed, MissingDependency where the
+    log is damaged."""
+    with consistent_read():
+        head_seq = head_of(document_id).seq
+        then = document_at(document_id, seq=seq, full=True)
+        splits = read_splits(document_id, until=head_seq)
+        taken = restored(
+            state_at=then.doc.get_update(),
+            later=(row.payload for row in read_updates(document_id, after=seq, until=head_seq, splits=splits)),
+            client_id=randbits(32),
+            splits=splits,
+            piece=piece,
+            span=span,
+        )
+    detail: dict[str, Any] = {"source_seq": seq}
+    if piece is not None:
+        detail |= {"root": piece.root, "path": list(piece.path)}
+    if span is not None:
+        detail |= {"range": list(span), "stretch": taken.stretch}
+    return Plan(head_seq=head_seq, updates=0, detail=detail, taken_back=taken)
+
+
+def plan_undo(document_id: int, whose: Whose, *, first_seq: int, last_seq: int) -> Plan:
+    """Take back what somebody did in the rows first_seq to last_seq, both included; what lives of others stays.
+
+    What they wrote goes, but for types that hold what others wrote. What they alone deleted comes back, unless a
+    restore or an undo gave it back already. What an undo of an undo gave back is an edit of who made that. Costs and
+    errors as `plan_restore`, and 4 µs for each row of the span; TooManyRows."""
+    with consistent_read():
+        head_seq = head_of(document_id).seq
+        if not 1 <= first_seq <= last_seq <= head_seq:
+            raise NoSuchSeq(document_id, first_seq if first_seq < 1 else last_seq, head_seq)
+        detail = {"undone": {**whose.as_detail(), "first_seq": first_seq, "last_seq": last_seq}}
+        sessions = whose.sessions(document_id)
+        if not sessions:
+            return Plan(head_seq=head_seq, updates=0, detail=detail)
+        before = document_at(document_id, seq=first_seq - 1, full=True)
+        splits = read_splits(document_id, until=head_seq)
+        acts: list[tuple[int, int]] = []
+
+        def rows() -> Iterator[Row]:
+            for row in read_updates(document_id, after=first_seq - 1, until=head_seq, splits=splits):
+                if row.kind in ACT_KINDS:
+                    acts.append((row.seq, row.session_id))
+                yield Row(row.seq, row.session_id, row.payload)
+
+        taken, updates = undone(
+            state_before=before.doc.get_update(),
+            rows=rows(),
+            sessions=sessions,
+            first_seq=first_seq,
+            last_seq=last_seq,
+            acts=lambda: _acts(document_id, acts),
+            client_id=randbits(32),
+            rows_max=conf().undo_rows_max,
+            splits=splits,
+        )
+    return Plan(head_seq=head_seq, updates=updates, detail=detail, taken_back=taken)
+
+
+def first_seq_since(document_id: int, since: datetime) -> int:
+    """The first seq at that time or later; behind the head where there is none."""
+    with consistent_read():
+        return seq_at(document_id, since - timedelta(microseconds=1)) + 1
+
+
+def last_seq_until(document_id: int, until: datetime) -> int:
+    """The last seq at that time or earlier; 0 where there is none."""
+    with consistent_read():
+        return seq_at(document_id, until)
+
+
+def _acts(document_id: int, rows: Sequence[tuple[int, int]]) -> list[Act]:
+    """The restores and undos at these (seq, session); one whose session does not say what it did took back nothing."""
+    sessions = Session.objects.filter(document_id=document_id, id__in={session_id for _, session_id in rows})
+    details = dict(sessions.values_list("id", "detail"))
+    found = (_act(document_id, seq, session_id, details.get(session_id)) for seq, session_id in rows)
+    return [act for act in found if act is not None]
+
+
+def _act(document_id: int, seq: int, session_id: int, detail: Any) -> Act | None:
+    match detail:
+        case {"undone": {"first_seq": int(first_seq), "last_seq": int(last_seq), **whose}}:
+            session = whose.get("session")
+            named = Whose(whose.get("user"), session if isinstance(session, int) else None)
+            return Act(
+                seq=seq,
+                session_id=session_id,
+                first_seq=first_seq,
+                last_seq=last_seq,
+                sessions=named.sessions(document_id),
+            )
+        case {"source_seq": int(source)}:
+            ends = detail.get("stretch")
+            return Act(
+                seq=seq,
+                session_id=session_id,
+                first_seq=source + 1,
+                last_seq=seq - 1,
+                piece=Piece(detail["root"], tuple(detail["path"])) if "root" in detail else None,
+                stretch=Stretch(*map(tuple, ends)) if ends else None,
+            )
+        case _:
+            return None
