@@ -3,18 +3,21 @@ the documents stay right, only slower. Each run is bounded; the next run of the 
 
 import logging
 from datetime import datetime, timedelta
+from time import monotonic
 
-from celery import shared_task
-from django.db import DatabaseError, connection
+from celery import Task, shared_task
+from django.contrib.auth import get_user_model
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from documents.conf import conf
 from documents.models import Document
-from history.errors import HistoryError
+from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
 from history.models import Head
 from history.refusals import purge_refusals
 from history.squash import squash_document
+from history.undo_everywhere import AccountUndo, carry_out
 from history.verify import Difference, verify_document
 from history.versions import documents_due_for_a_version, keep_version
 
@@ -42,6 +45,12 @@ VERSION_DOCUMENTS_MAX = 1000
 """Versions that one run makes by itself; each takes a few milliseconds."""
 
 PURGE_ROWS_MAX = 10_000
+
+UNDO_SECONDS = 45.0
+"""Then a run hands the documents that are left to the next one; a document with much to read takes half a second."""
+
+UNDO_RETRIES_MAX = 12
+"""With pauses of 1, 2, 4, … up to 60 seconds, some minutes without a database."""
 
 # Documents whose tail is due for a snapshot (see snapshots.is_due), the longest first.
 DUE_TAILS = """
@@ -166,6 +175,51 @@ def keep_versions() -> int:
 def purge_refused() -> int:
     """Delete refused updates older than REFUSED_DAYS; return how many rows."""
     return purge_refusals(limit=PURGE_ROWS_MAX)
+
+
+@shared_task(
+    bind=True,
+    acks_late=True,
+    reject_on_worker_lost=True,
+    ignore_result=True,
+    time_limit=RUN_SECONDS_MAX,
+    autoretry_for=(LogUnavailable, OutcomeUnknown, OperationalError, InterfaceError),
+    max_retries=UNDO_RETRIES_MAX,
+    retry_backoff=True,
+    retry_backoff_max=60,
+)
+def undo_everywhere(
+    self: Task,
+    user_pk: str,
+    since: str,
+    until: str,
+    *,
+    request_key: str,
+    actor_pk: str | None = None,
+    after: int = 0,
+) -> int:
+    """Undo what an account did from `since` to `until` (ISO 8601), in all documents with an id above `after`; return in
+    how many in this run. What is left after UNDO_SECONDS is queued as a task of its own.
+
+    How far it has come: `undo_everywhere.progress_of`. Killed or run twice, it undoes nothing twice."""
+    actor = None if actor_pk is None else get_user_model()._default_manager.get(pk=actor_pk)  # noqa: SLF001
+    wanted = AccountUndo(
+        user_key=user_pk,
+        since=datetime.fromisoformat(since),
+        until=datetime.fromisoformat(until),
+        actor=actor,
+        request_key=request_key,
+    )
+    undone = 0
+    stop_at = monotonic() + UNDO_SECONDS
+    for line in carry_out(wanted, after=after):
+        undone += line.seq is not None
+        after = line.document.pk
+        if monotonic() > stop_at:
+            kwargs = {"request_key": request_key, "actor_pk": actor_pk, "after": after}
+            self.apply_async(args=[user_pk, since, until], kwargs=kwargs)
+            break
+    return undone
 
 
 def _differs(document_id: int) -> bool:

@@ -1,13 +1,20 @@
-"""What a restore or an undo makes of a document holds in Yjs too, told row by row and loaded whole."""
+"""What a restore or an undo makes of a document holds in Yjs too, told row by row and loaded whole, and live."""
 
+import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from history.crdt.content import canonical_json, trees_of
 from history.crdt.guard import Guard
 from history.crdt.undoing import Row, undone
 from history.crdt.updates import decode_update
+from history.models import Kind
+from tests.clients.driver import NodeClients
+from tests.clients.people import a_cast
+from tests.clients.stack import Stack, a_room, assert_log_holds, until
 from tests.fuzz.yjs import Yjs, comparable
 from tests.histories import replay
 from tests.taking_back import HISTORIES, Case, cases
@@ -80,3 +87,34 @@ def _undone_by_chance(seed: int, updates: list[bytes]) -> Case:
         rows_max=10_000,
     )
     return Case(f"undo of recorded history {seed}", updates, taken, dict(taken.kinds))
+
+
+async def test_both_keep_what_they_type_while_an_undo_lands(members_stack: Stack, node: NodeClients) -> None:
+    cast = await members_stack.database.run(a_cast, a_room("being undone"))
+    olga = await members_stack.join(node, "olga undoes", cast.room, on=0, headers=cast.cookies["olga"])
+    ed = await members_stack.join(node, "ed is undone", cast.room, on=1, headers=cast.cookies["ed"])
+    await olga.type("HELLO ")
+    await ed.watch("HELLO ")
+    await ed.type("BAD WORDS ")
+    await olga.watch("BAD WORDS ")
+    written = datetime.now(UTC).isoformat()
+    head = members_stack.database.head_seq(cast.room)
+
+    typing = [
+        asyncio.ensure_future(client.type(letter * 2_000, interval_ms=2)) for client, letter in ((olga, "o"), (ed, "e"))
+    ]
+    await until("both are typing", lambda: members_stack.database.head_seq(cast.room) > head + 20)
+    who = ("undo_account", f"ed of {cast.room}", "--since", "2020-01-01T00:00:00Z", "--until", written)
+    said = await asyncio.to_thread(members_stack.manage, *who, "--carry-out")
+    seq = members_stack.database.head_seq(cast.room)
+    await until("both have typed on", lambda: members_stack.database.head_seq(cast.room) > seq + 20)
+    await olga.stop()
+    await ed.stop()
+    typed = Counter(o=await typing[0], e=await typing[1])
+
+    assert "undone in 1 documents" in said
+    await assert_log_holds(members_stack, node, cast.room, olga, ed)
+    text = (await olga.content()).text()
+    assert "BAD" not in text
+    assert Counter(text) == Counter("HELLO ") + typed
+    assert Kind.UNDO in {row.kind for row in members_stack.database.rows(cast.room)}

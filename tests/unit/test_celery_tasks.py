@@ -14,7 +14,8 @@ HELD_BACK_SECONDS_MAX = 300
 
 def test_every_task_of_the_schedule_is_there() -> None:
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} | {
-        "realtime.tasks.push_document_update"
+        "history.tasks.undo_everywhere",
+        "realtime.tasks.push_document_update",
     } == set(OURS)
 
 
