@@ -55,6 +55,7 @@ def undo_rows(
     before = replay(rows[: first - 1], skip_gc=not gc).get_update()
     taken, _ = undone(
         state_before=before,
+        head_state=replay(rows, skip_gc=True).get_update(),
         rows=[Row(seq, row.user, row.update) for seq, row in enumerate(rows, 1) if seq >= first],
         sessions=frozenset({who}),
         first_seq=first,
@@ -69,7 +70,8 @@ def undo_rows(
 def restore_rows(rows: Sequence[histories.Row], place: int, **options: Any) -> TakenBack:
     updates = [row.update for row in rows]
     options.setdefault("client_id", CLIENT)
-    return restored(state_at=replay(updates[:place]).get_update(), later=updates[place:], **options)
+    head_state = replay(updates, skip_gc=True).get_update()
+    return restored(state_at=replay(updates[:place]).get_update(), head_state=head_state, **options)
 
 
 def a_span(seed: int, rows: Sequence[histories.Row]) -> tuple[int, int, int]:

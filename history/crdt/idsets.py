@@ -5,6 +5,7 @@ are equal values and have one encoding. Source: yjs src/utils/DeleteSet.js."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from sys import maxsize
 from typing import Any, TypeAlias
 
 from pycrdt import Doc, Snapshot
@@ -84,9 +85,16 @@ def intersect(ids: IdSet, other: IdSet) -> IdSet:
 
 def contains(ids: IdSet, client: int, clock: int) -> bool:
     """Whether one unit is in the set."""
+    return span_at(ids, client, clock)[2]
+
+
+def span_at(ids: IdSet, client: int, clock: int) -> tuple[int, int, bool]:
+    """The range of the set, or the gap in it, that a unit is in: (first clock, clock after the last, in the set)."""
     ranges = ids.get(client, ())
     place = bisect_right(ranges, clock, key=_stop_of)
-    return place < len(ranges) and ranges[place][0] <= clock
+    if place < len(ranges) and ranges[place][0] <= clock:
+        return *ranges[place], True
+    return (ranges[place - 1][1] if place else 0), (ranges[place][0] if place < len(ranges) else maxsize), False
 
 
 def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:

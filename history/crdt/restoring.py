@@ -5,7 +5,7 @@ neighbours; what an undo cannot express (a key overwritten in a parent that was 
 All that takes back is found here: what differs is which units are undone, and what the document is to say then."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,17 +14,13 @@ from pycrdt import IdSet as PycrdtIdSet
 
 from history.crdt.content import Tree, canonical_json, trees_of
 from history.crdt.differing import make_equal
-from history.crdt.folding import fold
 from history.crdt.idsets import IdSet, between, delete_set_of, encode_id_set, intersect, subtract
 from history.crdt.places import Piece, Places
 from history.crdt.ranges import Span, Stretch, joined, order_of, sliced, span_of, stretch_of, units_of
 from history.crdt.roots import RootKind
-from history.crdt.splits import NO_SPLITS, Splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 
 _FOREVER_MS = 1 << 40
-_ROWS_PER_TRANSACTION = 1_000
-_BYTES_PER_TRANSACTION = 16 * 1024
 
 
 class RestoreFailed(Exception):
@@ -56,62 +52,49 @@ class TakenBack:
 
 
 def restored(
-    *,
-    state_at: bytes,
-    later: Iterable[bytes],
-    client_id: int,
-    splits: Splits = NO_SPLITS,
-    piece: Piece | None = None,
-    span: Span | None = None,
+    *, state_at: bytes, head_state: bytes, client_id: int, piece: Piece | None = None, span: Span | None = None
 ) -> TakenBack:
     """Make a document, or one piece of it, say what it said at k.
 
-    `state_at` is an update that yields the document at k, collected or not; `later` are the rows k+1 to head in
-    order, as logged, and are read once. `client_id` must be fresh: no struct of the document is under it. `splits`
-    are those of the log up to head, in which `later` is read already; what the document said at k is told without
-    those that came after. A `span` is one of the text of `piece` at k, a root: from its first to its last unit the text
-    says what it said then; what was typed right before the first or behind the last one since is not touched.
+    `state_at` is an update that yields the document at k, collected or not and read without the splits that came
+    after it; `head_state` one that yields it now, with all that was ever deleted. `client_id` must be fresh: no struct
+    of the document is under it. A `span` is one of the text of `piece` at k, a root: from its first to its last unit
+    the text says what it said then; what was typed right before the first or behind the last one since is not touched.
     Raises: RestoreFailed; NoSuchPiece, NoSuchRange; Malformed, MissingDependency when the bytes are not the
     document's."""
-    bench = Bench(state_at, client_id=client_id, splits=splits)
-    known_at, deleted_at = bench.known, bench.deleted
-    bench.fold(later)
+    bench = Bench(head_state, client_id=client_id)
+    doc_then: Doc[Any] = Doc(skip_gc=True)
+    doc_then.apply_update(state_at)
+    known_at, deleted_at = decode_state_vector(doc_then.get_state()), delete_set_of(doc_then)
     inserted, deleted = between(known_at, bench.known), subtract(bench.deleted, deleted_at)
-    then = trees_of(_doc_of(state_at), bench.places.kinds)
+    then = trees_of(doc_then, bench.places.kinds)
     if piece is None:
         return bench.take_back(inserted=inserted, deleted=deleted, wanted=then)
-    now = trees_of(_doc_of(bench.head_state), bench.places.kinds)
-    if span is not None:
-        _check_is_text(bench, piece)
-        counted = bench.places.counted()
-        alive_then = intersect(counted, subtract(between({}, known_at), deleted_at))
-        order = order_of(bench.places, piece.root)
-        stretch = stretch_of(order, span, alive=alive_then)
-        stands = span_of(order, stretch, alive=subtract(counted, bench.deleted))
-        inside, wanted = units_of(order, stretch), _with_span(then, now, piece.root, span, stands)
-        taken = bench.take_back(inserted=intersect(inserted, inside), deleted=intersect(deleted, inside), wanted=wanted)
-        return replace(taken, stretch=stretch)
-    wanted = _with_piece(then, now, piece)
-    inside = bench.places.within(piece)
-    return bench.take_back(inserted=intersect(inserted, inside), deleted=intersect(deleted, inside), wanted=wanted)
+    now = trees_of(_doc_of(head_state), bench.places.kinds)
+    if span is None:
+        wanted = _with_piece(then, now, piece)
+        inside = bench.places.within(piece)
+        return bench.take_back(inserted=intersect(inserted, inside), deleted=intersect(deleted, inside), wanted=wanted)
+    _check_is_text(bench, piece)
+    counted = bench.places.counted()
+    order = order_of(bench.places, piece.root)
+    stretch = stretch_of(order, span, alive=intersect(counted, subtract(between({}, known_at), deleted_at)))
+    stands = span_of(order, stretch, alive=subtract(counted, bench.deleted))
+    wanted, inside = _with_span(then, now, piece.root, span, stands), units_of(order, stretch)
+    taken = bench.take_back(inserted=intersect(inserted, inside), deleted=intersect(deleted, inside), wanted=wanted)
+    return replace(taken, stretch=stretch)
 
 
 class Bench:
-    """A scratch document that keeps what was deleted, on which an undo is made and then tried on a copy of head."""
+    """A scratch copy of head that keeps what was deleted, on which an undo is made before it is tried on another."""
 
-    def __init__(self, state: bytes, *, client_id: int, splits: Splits = NO_SPLITS) -> None:
+    def __init__(self, head_state: bytes, *, client_id: int) -> None:
         self.client_id = client_id
+        self.head_state = head_state
         self.doc: Doc[Any] = Doc(client_id=client_id, skip_gc=True)
-        self.doc.apply_update(with_splits(state, splits))
-
-    def fold(self, updates: Iterable[bytes]) -> None:
-        """Bring the document to its head; from here on `places` and `head_state` are what it is there."""
-        fold(
-            self.doc, updates, rows_per_transaction=_ROWS_PER_TRANSACTION, bytes_per_transaction=_BYTES_PER_TRANSACTION
-        )
-        self.head_state = self.doc.get_update()
-        # What was deleted is there: it tells the kinds of roots that head has nothing left of.
-        self.places = Places(self.head_state)
+        self.doc.apply_update(head_state)
+        # What was deleted is there: it tells the kinds of roots that head shows nothing of.
+        self.places = Places(head_state)
 
     @property
     def known(self) -> dict[int, int]:

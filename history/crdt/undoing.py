@@ -5,13 +5,15 @@ What a restore or an undo gave back already is not given back twice, unless that
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from history.crdt.idsets import IdSet, id_set, intersect, subtract, union
+from pycrdt import Doc
+
+from history.crdt.idsets import IdSet, delete_set_of, id_set, intersect, subtract, union
 from history.crdt.places import Piece, Places
 from history.crdt.ranges import Stretch, order_of, units_of
 from history.crdt.restoring import Bench, TakenBack
-from history.crdt.splits import NO_SPLITS, Splits
+from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import DeletedRange, advance, decode_update
 
 
@@ -65,14 +67,13 @@ class Deeds:
     _deleted: list[tuple[int, int, list[DeletedRange]]] = field(default_factory=list)
     _deleted_by_others: list[DeletedRange] = field(default_factory=list)
 
-    def take(self, row: Row) -> bytes:
-        """Read one row from first_seq on; return what is to be folded. Raises: TooManyRows."""
-        payload = row.payload
+    def take(self, row: Row) -> None:
+        """Read one row from first_seq on. Raises: TooManyRows."""
         in_span = row.seq <= self.last_seq
         # An update that deletes nothing ends with the number 0. Behind the span only deletions matter.
-        if not in_span and payload[-1] == 0:
-            return payload
-        update = decode_update(payload)
+        if not in_span and row.payload[-1] == 0:
+            return
+        update = decode_update(row.payload)
         if not in_span or row.session_id not in self.sessions:
             self._deleted_by_others += update.deletes
         else:
@@ -88,7 +89,6 @@ class Deeds:
                 self._deleted.append((row.seq, row.session_id, update.deletes))
         if in_span:
             advance(self.known, update)
-        return payload
 
     def written(self) -> IdSet:
         return id_set(self._written)
@@ -134,14 +134,14 @@ class _Part(NamedTuple):
 def undone(
     *,
     state_before: bytes,
+    head_state: bytes,
     rows: Iterable[Row],
     sessions: frozenset[int],
-    last_seq: int,
     first_seq: int,
+    last_seq: int,
     acts: Callable[[], Sequence[Act]],
     client_id: int,
     rows_max: int,
-    splits: Splits = NO_SPLITS,
 ) -> tuple[TakenBack, int]:
     """Take back what `sessions` did in the rows first_seq..last_seq; return that, and how many rows they were.
 
@@ -149,12 +149,20 @@ def undone(
     `acts` tells the restores and undos among them once they were read. As `restored` otherwise. Where their work and
     that of others do not touch, the document then says what it would say without their rows.
     Raises: RestoreFailed, TooManyRows."""
-    bench = Bench(state_before, client_id=client_id, splits=splits)
-    deeds = Deeds(sessions=sessions, first_seq=first_seq, last_seq=last_seq, rows_max=rows_max, known=dict(bench.known))
-    deleted_before = bench.deleted
-    bench.fold(deeds.take(row) for row in rows)
+    bench = Bench(head_state, client_id=client_id)
+    before: Doc[Any] = Doc(skip_gc=True)
+    before.apply_update(state_before)
+    deeds = Deeds(
+        sessions=sessions,
+        first_seq=first_seq,
+        last_seq=last_seq,
+        rows_max=rows_max,
+        known=decode_state_vector(before.get_state()),
+    )
+    for row in rows:
+        deeds.take(row)
     places = bench.places
-    deleted = subtract(deeds.deleted(acts(), places), deleted_before)
+    deleted = subtract(deeds.deleted(acts(), places), delete_set_of(before))
     written = deeds.written()
     gone = subtract(bench.deleted, deleted)
     kept = places.holders(subtract(places.counted(), union(gone, written)), deleted=gone)

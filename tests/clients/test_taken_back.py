@@ -78,6 +78,7 @@ def _undone_by_chance(seed: int, updates: list[bytes]) -> Case:
         rows.append(Row(seq, structs[0].client if structs else rng.randrange(3), update))
     taken, _ = undone(
         state_before=replay(updates[: first - 1], skip_gc=True).get_update(),
+        head_state=replay(updates, skip_gc=True).get_update(),
         rows=rows[first - 1 :],
         sessions=frozenset({rng.choice(rows[first - 1 :]).session_id, 0}),
         first_seq=first,

@@ -25,7 +25,8 @@ BATCHES = int(os.environ.get("RESTORE_HISTORIES", "240")) // BATCH
 def taken_back(rows: list[Row], place: int, *, gc: bool = True, **options: Any) -> TakenBack:
     updates = [row.update for row in rows]
     state_at = replay(updates[:place], skip_gc=not gc).get_update()
-    return restored(state_at=state_at, later=updates[place:], client_id=CLIENT, **options)
+    head_state = replay(updates, skip_gc=True).get_update()
+    return restored(state_at=state_at, head_state=head_state, client_id=CLIENT, **options)
 
 
 def restoring_update(rows: list[Row], place: int, *, gc: bool = True) -> bytes | None:

@@ -271,6 +271,7 @@ def test_more_rows_than_are_undone_at_once_are_refused() -> None:
     with pytest.raises(TooManyRows):
         undoing.undone(
             state_before=b"\0\0",
+            head_state=replay(rows, skip_gc=True).get_update(),
             rows=[Logged(seq, 1, row.update) for seq, row in enumerate(rows, 1)],
             sessions=frozenset({1}),
             first_seq=1,
