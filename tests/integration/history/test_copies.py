@@ -51,6 +51,9 @@ from tests.integration.history.waiting import backend_waiting_for_a_lock, databa
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+HISTORIES = int(os.environ.get("COPY_HISTORIES", "3"))
+"""Random histories that are copied; more than these few take minutes."""
+
 
 @pytest.fixture
 def olga() -> Any:
@@ -73,7 +76,7 @@ def proven(document: Document) -> Verdict:
     return outcome
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(HISTORIES))
 def test_a_copy_with_history_is_equal_at_every_seq_and_is_proven(seed: int, olga: Any) -> None:
     """At the end of a segment, within one, behind all, with and without live rows."""
     rng = random.Random(seed)
@@ -132,7 +135,7 @@ def test_sessions_clients_and_versions_up_to_there_come_along_and_nothing_later(
     assert refused.value.reason is Reason.NOT_YOURS
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(HISTORIES))
 def test_a_copy_without_history_says_what_the_source_said_in_one_row(seed: int, olga: Any) -> None:
     source = a_written_document(olga, seed=seed)
     squash_document(source.pk, older_than=NEVER_WARM)
