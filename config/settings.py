@@ -130,6 +130,7 @@ CELERY_BEAT_SCHEDULE = {
     "manifest": {"task": "history.tasks.sign_manifest", "schedule": env.float("MANIFEST_SECONDS", default=3600.0)},
     "purge": {"task": "documents.tasks.purge_deleted", "schedule": _PURGE_SECONDS},
     "purge-refused": {"task": "history.tasks.purge_refused", "schedule": _PURGE_SECONDS},
+    "purge-audit": {"task": "history.tasks.purge_audit", "schedule": _PURGE_SECONDS},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -8,10 +8,11 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Model, Q, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
+from documents.acts import acting, actor_of
 from documents.models import Document, Membership, Role
 from documents.opening import NotRecoverable, delete_document, recover_document, recoverable_documents
 from documents.roles import User, is_superuser, readable_by, role_once_recovered
@@ -80,6 +81,20 @@ class DocumentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     readonly_fields = ["key", "created_by", "created_at", "deleted_at"]
     inlines = [MembershipInline]
     actions = ["recover"]
+
+    # Everything that changes a document comes through one of these three; whoever is signed in does it.
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with acting(actor_of(request, door="admin")):
+            return super().changeform_view(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with acting(actor_of(request, door="admin")):
+            return super().delete_view(request, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with acting(actor_of(request, door="admin")):
+            return super().changelist_view(request, *args, **kwargs)
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         return ["title", "name", "key", f"memberships__user__{get_user_model().USERNAME_FIELD}"]

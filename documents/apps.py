@@ -5,7 +5,8 @@ class DocumentsConfig(AppConfig):
     name = "documents"
 
     def ready(self) -> None:
-        from documents import checks, signals
+        from documents import acts, checks, signals
 
         checks.connect()
         signals.connect()
+        acts.connect()

@@ -92,6 +92,11 @@ class Conf:
     last of each week stays. 0 keeps all."""
     copy_rows_max: int = 1_000_000
     """Rows of history that a copy of a document may bring along, in one transaction."""
+    audit_opened_seconds: int = 3600
+    """That somebody opened a document, or was refused a write, through one door is written into the audit once in this
+    time. 0 writes each."""
+    audit_days: int = 0
+    """Entries of the audit older than this are removed; edits, which are in the log, are not. 0 keeps them for ever."""
     run_gap_seconds: int = 300
     """Updates of one session that are closer than this are one run: what a person reads as one edit."""
     reading_bytes_max: int = 16 * 1024 * 1024

@@ -1,9 +1,10 @@
 """A document as a thing that people own: its identity, its members and the version of its rights."""
 
 import uuid
+from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -18,13 +19,24 @@ class Role(models.IntegerChoices):
     OWNER = 30, "owner"
 
 
+class Transactional(models.Model):
+    """Saves in a transaction, so that whoever listens to a save writes in the same one."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        with transaction.atomic(using=kwargs.get("using")):
+            super().save(*args, **kwargs)
+
+
 class DocumentQuerySet(models.QuerySet["Document"]):
     def present(self) -> "DocumentQuerySet":
         """Leave out what is deleted, recoverable or not."""
         return self.filter(deleted_at__isnull=True)
 
 
-class Document(models.Model):
+class Document(Transactional):
     """One collaborative document. A row of `documents_access` and of `history_head` is born with it, by trigger."""
 
     id = models.BigAutoField(primary_key=True)
@@ -76,7 +88,7 @@ class Access(models.Model):
         return f"{self.document_id} v{self.version}"
 
 
-class Membership(models.Model):
+class Membership(Transactional):
     """One person's role in one document."""
 
     id = models.BigAutoField(primary_key=True)

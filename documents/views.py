@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from documents.acts import acting_through
 from documents.conf import conf
 from documents.forms import NewDocumentForm, NewMemberForm, RoleForm, TitleForm
 from documents.members import AlreadyMember, LastOwner, add_member, change_role, remove_member
@@ -84,6 +85,7 @@ def _line(user: User, document: Document) -> Line | None:
 @require_form
 @never_cache
 @login_required
+@acting_through("page")
 def document_create(request: HttpRequest) -> HttpResponse:
     form = NewDocumentForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -98,6 +100,7 @@ def document_create(request: HttpRequest) -> HttpResponse:
 @require_form
 @never_cache
 @login_required
+@acting_through("page")
 def document_rename(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.EDITOR, key=key)
     form = TitleForm(request.POST or None, initial={"title": document.title})
@@ -111,6 +114,7 @@ def document_rename(request: HttpRequest, key: UUID) -> HttpResponse:
 @require_form
 @never_cache
 @login_required
+@acting_through("page")
 def document_delete(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.OWNER, key=key)
     if request.method == "POST":
@@ -124,6 +128,7 @@ def document_delete(request: HttpRequest, key: UUID) -> HttpResponse:
 @require_POST
 @never_cache
 @login_required
+@acting_through("page")
 def document_recover(request: HttpRequest, key: UUID) -> HttpResponse:
     document = get_object_or_404(Document, key=key, deleted_at__isnull=False)
     if role_once_recovered(request.user, document) != Role.OWNER:
@@ -140,6 +145,7 @@ def document_recover(request: HttpRequest, key: UUID) -> HttpResponse:
 @require_form
 @never_cache
 @login_required
+@acting_through("page")
 def document_members(request: HttpRequest, key: UUID) -> HttpResponse:
     document = document_for(request.user, role=Role.OWNER, key=key)
     form = NewMemberForm(request.POST or None)
@@ -160,6 +166,7 @@ def document_members(request: HttpRequest, key: UUID) -> HttpResponse:
 @require_POST
 @never_cache
 @login_required
+@acting_through("page")
 def member_role(request: HttpRequest, key: UUID, membership_id: int) -> HttpResponse:
     membership = _membership(request.user, key, membership_id)
     form = RoleForm(request.POST)
@@ -178,6 +185,7 @@ def member_role(request: HttpRequest, key: UUID, membership_id: int) -> HttpResp
 @require_POST
 @never_cache
 @login_required
+@acting_through("page")
 def member_remove(request: HttpRequest, key: UUID, membership_id: int) -> HttpResponse:
     membership = _membership(request.user, key, membership_id)
     try:

@@ -6,6 +6,7 @@ class HistoryConfig(AppConfig):
     verbose_name = "history"
 
     def ready(self) -> None:
-        from history import checks
+        from history import audit, checks
 
+        audit.connect()
         checks.connect()

@@ -14,9 +14,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
 
+from documents.acts import actor_of
 from documents.json_doors import csrf_refusal, error_response
 from documents.models import Document, Role
 from documents.roles import document_for
+from history.audit import record_opening
 from history.authors import Author
 from history.problems import PROBLEMS, problem_of
 
@@ -97,8 +99,11 @@ def _answered(view: View, request: HttpRequest, key: UUID, role: Role | None) ->
 
 def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:
     if role is not None:
-        return document_for(request.user, role=role, key=key)
-    document = Document.objects.filter(key=key).first()
-    if document is None or not request.user.is_authenticated:
+        document = document_for(request.user, role=role, key=key)
+        if _is_method(request, "GET"):
+            record_opening(document, actor_of(request, door="api"))
+        return document
+    found = Document.objects.filter(key=key).first()
+    if found is None or not request.user.is_authenticated:
         raise Http404("There is no such document, or you may not see it.")
-    return document
+    return found

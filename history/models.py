@@ -33,6 +33,30 @@ class Kind(models.IntegerChoices):
     SPLIT = 7, "split"
 
 
+class Action(models.IntegerChoices):
+    """What was done with a document besides editing it. Restores and undoings are rows of the log, not of these."""
+
+    CREATED = 1, "created"
+    OPENED = 2, "opened"
+    RENAMED = 3, "renamed"
+    MEMBER_ADDED = 4, "shared"
+    ROLE_CHANGED = 5, "role changed"
+    MEMBER_REMOVED = 6, "member removed"
+    OPENED_TO_ALL = 7, "opened to all"
+    CLOSED_TO_ALL = 8, "closed to all"
+    DELETED = 9, "deleted"
+    RECOVERED = 10, "recovered"
+    ERASED = 11, "erased"
+    EXPORTED = 12, "exported"
+    COPIED = 13, "copied"
+    VERSION_NAMED = 14, "version named"
+    VERSION_RENAMED = 15, "version renamed"
+    VERSION_LOCKED = 16, "version locked"
+    VERSION_UNLOCKED = 17, "version unlocked"
+    VERSION_DELETED = 18, "version deleted"
+    WRITE_REFUSED = 19, "write refused"
+
+
 class Head(models.Model):
     """The end of a document's log. Every append locks this row: gapless numbering, commit order = seq order."""
 
@@ -274,6 +298,62 @@ class Version(models.Model):
         return f"{self.document_id}@{self.seq} {self.id}"
 
 
+class AuditHead(models.Model):
+    """The end of a document's audit, and where it begins since its oldest entries went: entry `removed_n` was the last
+    of those. Kept when the document is gone, and so not bound to it; document 0 is for acts on no one document.
+
+    A row of its own: what is written here holds up no edit."""
+
+    document_id = models.BigIntegerField(primary_key=True)
+    key = models.UUIDField()
+    n = models.BigIntegerField(default=0)
+    hash = models.BinaryField(default=b"", max_length=32)
+    at = models.DateTimeField()
+    removed_n = models.BigIntegerField(default=0)
+    removed_hash = models.BinaryField(default=b"", max_length=32)
+
+    def __str__(self) -> str:
+        return f"audit of {self.document_id}, {self.removed_n + 1}..{self.n}"
+
+
+class AuditEntry(models.Model):
+    """One act: the n-th of its document, from 1, chained as the log is. `commitment` = sha256(salt ‖ user ‖ via ‖ ip)
+    is what the chain hashes of who it was; a person is made pseudonymous by dropping salt and user, as an account that
+    is deleted drops the user. `detail` may be erased: its digest stays."""
+
+    pk = models.CompositePrimaryKey("document_id", "n")
+    document_id = models.BigIntegerField()
+    n = models.BigIntegerField()
+    action = models.PositiveSmallIntegerField(choices=Action.choices)
+    at = models.DateTimeField()
+    # No constraint: an act must not fail because the account that did it went in the same transaction.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
+    )
+    via = models.PositiveSmallIntegerField(choices=Via.choices)
+    ip = models.GenericIPAddressField(null=True)
+    salt = models.BinaryField(max_length=16)
+    commitment = models.BinaryField(max_length=32)
+    detail = models.JSONField(null=True)
+    detail_sha256 = models.BinaryField(max_length=32)
+    hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["at", "document_id", "n"], name="history_audit_at"),
+            models.Index(fields=["user", "at"], name="history_audit_user"),
+            models.Index(fields=["document_id", "action", "at"], name="history_audit_action"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.document_id}#{self.n} {self.get_action_display()}"
+
+
 class DocumentHistory(Document):
     """A document, seen as its history. It and `Edit` are for the admin, but stand here: in a project without the
     admin nobody would import them, and `makemigrations` would take them for deleted."""
@@ -286,10 +366,10 @@ class DocumentHistory(Document):
 
 
 class Edit(Document):
-    """The way into the list of who edited what: runs have no rows that the admin could list."""
+    """The way into the list of who did what: a line of it is a run or an entry, which no one table has."""
 
     class Meta:
         proxy = True
         default_permissions = ()
         verbose_name = "edit"
-        verbose_name_plural = "edits: who edited what"
+        verbose_name_plural = "audit: who did what"

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from ipaddress import ip_address
 from typing import Any, TypeGuard
 
 from django.http import HttpRequest
 
+from documents.acts import address_of as address_of
 from documents.json_doors import REQUEST_BYTES_MAX
 from history.problems import BadMoment
 from history.timeline import EditCursor
@@ -132,11 +132,3 @@ def request_key_in(body: Mapping[str, Any], *, act: str) -> str | None:
     if not (isinstance(key, str) and 0 < len(key) <= REQUEST_KEY_LENGTH_MAX and key.isprintable()):
         raise BadMoment(f"request_key is a text of 1 to {REQUEST_KEY_LENGTH_MAX} printable characters.")
     return f"{act}:{key}"
-
-
-def address_of(request: HttpRequest) -> str | None:
-    """The address that the request came from; None behind a server that knows none, such as a unix socket's."""
-    try:
-        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
-    except ValueError:
-        return None

@@ -18,6 +18,7 @@ from uuid import UUID
 import django
 
 from documents.models import Document
+from history.audit import AuditDifference, verify_audit
 from history.claims import Claim
 from history.errors import HistoryError
 from history.verify import Difference, Progress, Verdict, verify_document
@@ -53,7 +54,7 @@ class Gone:
         return self.last is not None and self.since is None
 
 
-Outcome = Verdict | Difference | Gone
+Outcome = Verdict | Difference | AuditDifference | Gone
 
 
 def subjects(
@@ -91,10 +92,12 @@ def _documents(keys: Collection[UUID], after: UUID | None) -> Iterator[tuple[int
 
 
 def prove(subject: Subject, progress: Progress | None = None) -> Outcome:
-    """Verify one document in this process."""
+    """Verify one document, its log first and then its audit, in this process."""
     if subject.document_id is not None:
         try:
-            return verify_document(subject.document_id, claims=subject.claims, progress=progress)
+            outcome = verify_document(subject.document_id, claims=subject.claims, progress=progress)
+            audit = verify_audit(subject.document_id)
+            return audit if isinstance(outcome, Verdict) and isinstance(audit, AuditDifference) else outcome
         except Document.DoesNotExist:
             pass  # purged since the list was read
     last = max(subject.claims, key=lambda claim: claim.created_at, default=None)

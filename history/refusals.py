@@ -18,9 +18,10 @@ from django.utils import timezone
 from documents.conf import conf
 from documents.models import Document, Role
 from documents.roles import User, role_once_recovered
+from history.audit import act_of_session, record_once
 from history.crdt.lib0 import Reader, var_bytes
 from history.fates import Reason
-from history.models import Refusal
+from history.models import Action, Refusal
 from history.sessions import WriteSession
 
 CLIENTS_NOTED_MAX = 100
@@ -96,6 +97,9 @@ def keep_refused(refused: Sequence[RefusedUpdate]) -> None:
                     _keep(session, reason, mine, user_id=None if session.user is None else session.user.pk)
             except IntegrityError:  # the account is gone: what it sent is the owners' now
                 _keep(session, reason, mine, user_id=None)
+    record_once(
+        [act_of_session(Action.WRITE_REFUSED, session, {"reason": reason.name.lower()}) for session, reason in gathered]
+    )
 
 
 def _keep(session: WriteSession, reason: Reason, refused: Sequence[RefusedUpdate], *, user_id: Any) -> None:

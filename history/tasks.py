@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from documents.conf import conf
 from documents.models import Document
+from history.audit import AuditDifference, remove_expired_entries, verify_audit
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
 from history.models import Head
@@ -222,9 +223,16 @@ def undo_everywhere(
     return undone
 
 
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
+def purge_audit() -> int:
+    """Remove entries of the audit older than AUDIT_DAYS; return how many."""
+    return remove_expired_entries(now=timezone.now())
+
+
 def _differs(document_id: int) -> bool:
     try:
         outcome = verify_document(document_id)
+        audit = verify_audit(document_id)
     except DatabaseError:
         logger.exception("verify failed: document=%s", document_id)
         return False
@@ -232,8 +240,9 @@ def _differs(document_id: int) -> bool:
         return False  # purged since the list was read
     if isinstance(outcome, Difference):
         logger.error("history differs: document=%s seq=%s what=%s", document_id, outcome.seq, outcome.what)
-        return True
-    return False
+    if isinstance(audit, AuditDifference):
+        logger.error("audit differs: document=%s entry=%s what=%s", document_id, audit.n, audit.what)
+    return isinstance(outcome, Difference) or isinstance(audit, AuditDifference)
 
 
 def _document_ids(query: str, **params: int | datetime) -> list[int]:

@@ -21,8 +21,10 @@ from django.utils.safestring import SafeString
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
+from documents.acts import actor_of
 from documents.models import Document, Role
 from documents.roles import document_for, role_for
+from history.audit import record_opening
 from history.models import Via
 from history.parameters import address_of, asked_moment, seq_in
 from history.problems import PROBLEMS, BadMoment, Problem, problem_of
@@ -95,6 +97,7 @@ def _site(document: Document) -> Frame:
 
 def show_history(request: HttpRequest, document: Document, frame: Frame) -> HttpResponse:
     """The page, or the moment alone. The caller has passed the gate; a problem is shown in the moment's place."""
+    record_opening(document, actor_of(request, door=frame.via.label))
     problem: Problem | None = None
     moment: Moment | None = None
     runs: RunPage | None = None

@@ -156,6 +156,7 @@ class YjsConsumer(AsyncWebsocketConsumer):
         )
         self.connection.greet()
         hub.rechecks.entered(self.connection, since=began)
+        hub.openings.offer(session)
 
     def _admit(self) -> tuple[Any, WriteSession]:
         """Who comes, and the session under which they write. Reads the database.

@@ -22,6 +22,7 @@ from pycrdt import Doc
 from documents.conf import conf
 from documents.models import Document
 from history.append import append
+from history.audit import record_once
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
@@ -36,6 +37,7 @@ from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.databases import cut
 from realtime.limits import SocketCounts
+from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
 from realtime.refusals import RefusalKeeper
@@ -101,6 +103,7 @@ class Hub:
         self.bus = Bus(self)
         self.sockets = SocketCounts()
         self.refusals = RefusalKeeper(lambda refused: self.load(keep_refused, refused))
+        self.openings = OpeningRecorder(lambda openings: self.load(record_once, openings))
         self.draining = False
         self._changed: dict[int, tuple[int, Any]] = {}
         self._telling = False
@@ -352,6 +355,10 @@ class Hub:
                 await self.refusals.flushed()
         except TimeoutError:
             logger.error("not all that was refused was kept in time: its editors still have it")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS_MAX):
+                await self.openings.flushed()
+        self.openings.stop()
         for task in list(self._tasks):
             task.cancel()
         await self.bus.stop()

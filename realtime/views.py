@@ -9,9 +9,11 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from documents.acts import actor_of
 from documents.models import Role
 from documents.naming import socket_path
 from documents.roles import document_for, role_for
+from history.audit import record_opening
 
 
 @require_safe
@@ -24,6 +26,7 @@ def document_page(request: HttpRequest, key: UUID) -> HttpResponse:
         if request.user.is_authenticated:
             raise
         return redirect_to_login(request.get_full_path())
+    record_opening(document, actor_of(request, door="page"))
     role = role_for(request.user, document)
     context = {
         "document": document,

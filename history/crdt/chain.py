@@ -10,6 +10,9 @@ VERSION = b"\x01"
 GENESIS = b""
 """The hash of an empty log."""
 
+ENTRY_VERSION = b"\x81"
+"""The first byte hashed of an entry of the audit: another one, so that no row of the log passes for one."""
+
 _ROW = struct.Struct(">16sqhq")
 """document key, seq, kind, microseconds since 1970."""
 
@@ -40,4 +43,25 @@ def row_hash(
         + _ROW.pack(document_key, seq, kind, at_microseconds)
         + session_commitment
         + hashlib.sha256(payload).digest()
+    ).digest()
+
+
+def entry_hash(
+    previous: bytes,
+    *,
+    document_key: bytes,
+    n: int,
+    action: int,
+    at_microseconds: int,
+    actor_commitment: bytes,
+    detail_sha256: bytes,
+) -> bytes:
+    """The hash of one entry of a document's audit, 32 bytes; the n-th, from 1. `previous` is the one before it, or
+    GENESIS. The detail enters as its digest, so that it can be erased and the chain still holds."""
+    return hashlib.sha256(
+        ENTRY_VERSION
+        + previous
+        + _ROW.pack(document_key, n, action, at_microseconds)
+        + actor_commitment
+        + detail_sha256
     ).digest()

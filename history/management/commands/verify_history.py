@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from documents.opening import NoSuchDocument, document_named
+from history.audit import AuditDifference, audits_of_no_document, verify_audit
 from history.claims import Claim
 from history.errors import HistoryError
 from history.proving import Gone, Outcome, Record, Subject, prove_all, subjects
@@ -25,7 +26,7 @@ DIFFERS, INCOMPLETE = 1, 2
 
 
 class Command(BaseCommand):
-    help = """Recompute every hash, run and snapshot of documents, and hold them to the manifests that were published.
+    help = """Recompute every hash, run, snapshot and audit of documents, and hold them to the manifests that were published.
 
 Exit codes: 0 nothing differs; 1 something does, the first difference of each document is named; 2 it could not all be
 verified."""
@@ -91,7 +92,18 @@ verified."""
                 self._tell(f"{count} documents")
             if record is not None:
                 record.finish()
-        return differ, count
+        return differ + (0 if keys else self._differing_audits()), count
+
+    def _differing_audits(self) -> int:
+        """Prove the audits that outlive their documents, and that of acts on no one document; how many differ."""
+        differ = 0
+        for document_id in audits_of_no_document():
+            outcome = verify_audit(document_id)
+            if isinstance(outcome, AuditDifference):
+                named = f"audit of {f'document {document_id}, which is gone' if document_id else 'no one document'}"
+                self._say_difference(f"{named}: entry {outcome.n}: {outcome.what} [history_auditentry]")
+                differ += 1
+        return differ
 
     def _manifests(
         self, paths: Sequence[Path], public_keys: Sequence[Path]
@@ -117,6 +129,8 @@ verified."""
         match outcome:
             case Difference():
                 difference = f"{named}: seq {outcome.seq}: {outcome.what} [history_{outcome.table}]"
+            case AuditDifference():
+                difference = f"{named}: entry {outcome.n} of the audit: {outcome.what} [history_auditentry]"
             case Gone(last=None):
                 return None
             case Gone(last=Claim() as last, since=None):
