@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings or reactions: on services of their own."""
+"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings, reactions or audit: on services of their own."""
 
 import argparse
 import os
@@ -31,13 +31,15 @@ def main() -> None:
     reacting.add_argument("--rounds", type=int, default=5, help="people who lose each kind of right")
     reacting.add_argument("--peers", type=int, default=100, help="peers that are not there")
     reacting.add_argument("--away-seconds", type=float, default=15, help="how long the database is away")
+    audit = commands.add_parser("audit", help="the audit as a file")
+    audit.add_argument("--lines", type=int, default=1_000_000)
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from benchmarks import editing_trace, fan_out, openings_at_once, reactions, stalled_readers
+    from benchmarks import audit_export, editing_trace, fan_out, openings_at_once, reactions, stalled_readers
 
     match arguments.command:
         case "trace":
@@ -61,6 +63,8 @@ def main() -> None:
                 peers=arguments.peers,
                 away_seconds=arguments.away_seconds,
             )
+        case "audit":
+            audit_export.run(lines=arguments.lines)
 
 
 if __name__ == "__main__":

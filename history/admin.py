@@ -1,4 +1,4 @@
-"""History in the admin: each document's history page with its restore, and the list of who edited what.
+"""History in the admin: each document's history page with its restore, and the audit.
 
 Staff see the history of exactly those documents that they may read (`documents.roles`); model permissions play no
 part, and nothing can be added, changed or deleted here: a restore appends."""
@@ -7,16 +7,19 @@ from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
+from documents.acts import actor_of
 from documents.models import Document, Role
 from documents.roles import User, document_for, readable_by
-from history.edits import edit_list_context
-from history.models import DocumentHistory, Edit, Via
+from history.audit import record
+from history.audit_list import AuditFilterForm, audit_list_context, trail_filter, visible_to
+from history.models import Action, DocumentHistory, Edit, Via
+from history.trail_export import FORMS, export_response
 from history.views import Frame, show_history, show_restore
 
 
@@ -106,19 +109,35 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Edit)
-class EditAdmin(ReadOnlyAdmin):
-    """Who edited what, in all documents that the user may read."""
+class AuditAdmin(ReadOnlyAdmin):
+    """Who did what: edits and acts, in all documents that the user may read; for superusers in those that are gone too.
+    As a list, and as files of all that the filters let through."""
 
     def get_urls(self) -> list[URLPattern]:
         listing = self.admin_site.admin_view(never_cache(self.changelist_view))
-        return [path("", listing, name="history_edit_changelist")]
+        export = self.admin_site.admin_view(self.export_view)
+        return [
+            path("", listing, name="history_edit_changelist"),
+            path("export.<slug:form>", export, name="history_edit_export"),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            **edit_list_context(request),
+            **audit_list_context(request),
             "opts": self.opts,
-            "title": "Who edited what",
+            "title": "Audit: who did what",
+            "forms_of_file": FORMS,
             "time_zone": timezone.get_current_timezone_name(),
         }
-        return render(request, "admin/history/edits.html", context)
+        return render(request, "admin/history/audit.html", context)
+
+    def export_view(self, request: HttpRequest, form: str) -> HttpResponseBase:
+        filters = AuditFilterForm(request.GET)
+        if form not in FORMS or not filters.is_valid():
+            raise Http404("There is no such file.")
+        query = request.GET.urlencode()
+        actor = actor_of(request, door="admin")
+        record(Action.EXPORTED, document=None, actor=actor, detail={"of": "audit", "format": form, "filters": query})
+        wanted = trail_filter(filters, visible_to(request.user))
+        return export_response(request, wanted, form=form, name=f"audit-{timezone.now():%Y-%m-%d}")

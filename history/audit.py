@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -73,12 +73,20 @@ def _acted(document: Document, act: str, detail: Detail, **_: Any) -> None:
 
 
 def record(
-    action: Action, *, document: Document | None, detail: Detail | None = None, actor: Actor | None = None
+    action: Action,
+    *,
+    document: Document | None,
+    detail: Detail | None = None,
+    actor: Actor | None = None,
+    user: Any | None = None,
 ) -> None:
-    """Write down one act on a document (None: on no one document) by `actor`, or whoever acts now (`documents.acts`).
+    """Write down one act on a document (None: on no one document) by `actor`, or whoever acts now (`documents.acts`);
+    with a `user` given, by that account, through the door and from the address of whoever acts now.
 
     In the caller's transaction: it is kept exactly if the act is, and the document's audit waits for it till then."""
     actor = actor or current_actor()
+    if user is not None and user.is_authenticated:
+        actor = replace(actor, user=user)
     act = Act(action=action, user=actor.user, via=Via[actor.door.upper()], ip=actor.ip, detail=detail or {})
     document_id, key = (NO_DOCUMENT, NO_DOCUMENT_KEY) if document is None else (document.pk, document.key)
     with transaction.atomic():

@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
 
-from documents.acts import actor_of
+from documents.acts import acting, actor_of
 from documents.json_doors import csrf_refusal, error_response
 from documents.models import Document, Role
 from documents.roles import document_for
@@ -85,7 +85,8 @@ def _private(response: HttpResponseBase) -> HttpResponseBase:
 
 def _answered(view: View, request: HttpRequest, key: UUID, role: Role | None) -> HttpResponseBase:
     try:
-        return view(request, _document(request, key, role))
+        with acting(actor_of(request, door="api")):
+            return view(request, _document(request, key, role))
     except Http404 as error:
         if not request.user.is_authenticated:
             return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
@@ -101,7 +102,7 @@ def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:
     if role is not None:
         document = document_for(request.user, role=role, key=key)
         if _is_method(request, "GET"):
-            record_opening(document, actor_of(request, door="api"))
+            record_opening(document)
         return document
     found = Document.objects.filter(key=key).first()
     if found is None or not request.user.is_authenticated:

@@ -13,7 +13,6 @@ from django.http import HttpRequest
 from documents.acts import address_of as address_of
 from documents.json_doors import REQUEST_BYTES_MAX
 from history.problems import BadMoment
-from history.timeline import EditCursor
 
 SEQ_DIGITS_MAX = 18
 """A bigint holds every number of this many digits."""
@@ -95,12 +94,6 @@ def time_in(values: Mapping[str, str], name: str, *, zone: tzinfo | None = None)
 def through_its_second(moment: datetime) -> datetime:
     """The last microsecond of the second that a person named: forms show seconds, the log keeps microseconds."""
     return moment if moment.microsecond else moment.replace(microsecond=999_999)
-
-
-def edit_cursor_in(values: Mapping[str, str]) -> EditCursor | None:
-    """Read where a page of edits goes on. Raises: BadMoment."""
-    at = time_in(values, "from")
-    return None if at is None else EditCursor(at=at, skip=seq_in(values, "skip") or 0)
 
 
 def json_in(request: HttpRequest, *, example: str, bytes_max: int = REQUEST_BYTES_MAX) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from history.models import Head, Kind, Run, Segment, Session, Via
 TAIL_BLOCK_ROWS = 5000
 """Live rows that one query groups: a page of the newest runs never reads a whole tail."""
 
+SUMMARIES_PER_QUERY = 100
+"""Runs whose sessions one query reads."""
+
 SEGMENT_BLOCK = 10
 """Segments whose runs one query reads."""
 
@@ -122,16 +125,18 @@ def edits(
     document: Document | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    limit: int = 100,
     documents_visible: QuerySet[Document] | None = None,
-) -> list[RunSummary]:
+) -> Iterator[RunSummary]:
     """Who edited what: runs of all documents, the one that ended last first, that ended in since..until (inclusive).
 
     `documents_visible` says of which documents the reader may know; None of all. Documents are opened in the order of
-    their last edit and only as far as the list needs."""
-    with consistent_read():
-        heads = _heads(user=user, document=document, since=since, documents_visible=documents_visible)
-        return _summaries(list(islice(_newest_first(heads, user=user, since=since, until=until), limit)))
+    their last edit and only as far as they are asked for: memory grows with these (some KB each), not with their runs.
+    Inside `consistent_read()` all are of one moment; outside, where a read goes on for long, each block of rows is, and
+    a squash in between changes nothing that is told."""
+    heads = _heads(user=user, document=document, since=since, documents_visible=documents_visible)
+    newest_first = _newest_first(heads, user=user, since=since, until=until)
+    while page := list(islice(newest_first, SUMMARIES_PER_QUERY)):
+        yield from _summaries(page)
 
 
 def _heads(
@@ -213,7 +218,10 @@ def _merged(document_id: int, *, from_seq: int, session_ids: list[int] | None = 
     of_session: dict[int, _Growing] = {}
     for each in _fragments(document_id, from_seq=from_seq, session_ids=session_ids):
         while growing and (growing[0].whole or growing[0].run.first_at - each.last_at > gap):
-            yield growing.popleft().run
+            done = growing.popleft()
+            if of_session.get(done.run.session_id) is done:
+                del of_session[done.run.session_id]  # a document may have a million sessions
+            yield done.run
         later = of_session.get(each.session_id)
         if later is not None:
             if later.run.kind == each.kind and later.run.first_at - each.last_at <= gap:
@@ -244,27 +252,36 @@ def _joined(earlier: _Fragment, later: _Fragment) -> _Fragment:
 
 
 def _fragments(document_id: int, *, from_seq: int, session_ids: list[int] | None) -> Iterator[_Fragment]:
-    """Live rows in blocks, then segments in blocks, from the end; inside a block the last ended first."""
-    segments = Segment.objects.filter(document_id=document_id)
-    squashed = segments.order_by("-first_seq").values_list("last_seq", flat=True).first() or 0
+    """Live rows in blocks, then segments in blocks, from the end; inside a block the last ended first.
+
+    Each block is read in one snapshot of the database: a squash between two of them moves rows from one table to the
+    other, and where they are is looked up anew."""
     last_seq = from_seq
-    while last_seq > squashed:
-        first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
-        yield from _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
+    while last_seq > 0:
+        with consistent_read():
+            segments = Segment.objects.filter(document_id=document_id)
+            squashed = segments.order_by("-first_seq").values_list("last_seq", flat=True).first() or 0
+            if last_seq > squashed:
+                first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
+                block = _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
+            else:
+                page = segments.filter(first_seq__lte=last_seq).order_by("-first_seq")[:SEGMENT_BLOCK]
+                spans = list(page.values_list("first_seq", "last_seq"))
+                if not spans:
+                    return
+                first_seq = spans[-1][0]
+                block = _stored_runs(document_id, first_seq, spans[0][1], session_ids=session_ids)
+        yield from block
         last_seq = first_seq - 1
-    while True:
-        page = segments.filter(first_seq__lte=last_seq).order_by("-first_seq")[:SEGMENT_BLOCK]
-        spans = list(page.values_list("first_seq", "last_seq"))
-        if not spans:
-            return
-        first_seq = spans[-1][0]
-        # A segment's runs lie inside it, so that the primary key finds them.
-        stored = Run.objects.filter(document_id=document_id, first_seq__gte=first_seq, first_seq__lte=spans[0][1])
-        if session_ids is not None:
-            stored = stored.filter(session_id__in=session_ids)
-        columns = stored.values_list(*(field.name for field in fields(_Fragment)))
-        yield from sorted((_Fragment(*row) for row in columns), key=attrgetter("last_seq"), reverse=True)
-        last_seq = first_seq - 1
+
+
+def _stored_runs(document_id: int, first_seq: int, last_seq: int, *, session_ids: list[int] | None) -> list[_Fragment]:
+    """The runs of these segments: they lie inside them, so that the primary key finds them."""
+    stored = Run.objects.filter(document_id=document_id, first_seq__gte=first_seq, first_seq__lte=last_seq)
+    if session_ids is not None:
+        stored = stored.filter(session_id__in=session_ids)
+    columns = stored.values_list(*(field.name for field in fields(_Fragment)))
+    return sorted((_Fragment(*row) for row in columns), key=attrgetter("last_seq"), reverse=True)
 
 
 def _live_runs(document_id: int, first_seq: int, last_seq: int, *, session_ids: list[int] | None) -> list[_Fragment]:

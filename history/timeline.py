@@ -1,4 +1,4 @@
-"""What people are shown of a document's history: moments, runs, and who edited what.
+"""What people are shown of a document's history: moments and runs.
 
 Read models only: nothing here writes or asks for rights. Callers have passed the gate (`documents.roles`) before."""
 
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.db.models import QuerySet
-
 from documents.models import Document
 from history.authors import Author, author_of
 from history.crdt.content import RootContent, content_of
@@ -17,12 +14,9 @@ from history.errors import NoSuchSeq
 from history.folds import document_at
 from history.log import consistent_read, head_of, read_log, seq_at
 from history.models import Kind, Session, Via
-from history.runs import RunSummary, edits, runs_of
+from history.runs import RunSummary, runs_of
 
 RUNS_PER_PAGE = 30
-EDITS_PER_PAGE = 50
-EDITS_READ_MAX = 2000
-"""Runs that one page of a filter by door reads at most; the next page goes on where it stopped."""
 
 PLAIN_KINDS = (Kind.SYNC, Kind.EDIT)
 """What people call an edit; every other kind is said."""
@@ -77,44 +71,6 @@ class RunPage:
 
     lines: list[RunLine]
     next_before: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditFilter:
-    """Which edits to list. `documents` are those that the reader may know of, narrowed further or not."""
-
-    documents: QuerySet[Document]
-    user: Any | None = None
-    via: Via | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditCursor:
-    """Go on after the `skip`-th of the runs that ended at `at`: a batch gives many runs the same time."""
-
-    at: datetime
-    skip: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditLine:
-    document: Document
-    run: RunSummary
-    author: Author
-
-    @property
-    def act(self) -> str:
-        return act_of(self.run.kind) or "edit"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditPage:
-    """Lines, the one that ended last first; `next_cursor` asks for the page after it, None on the last."""
-
-    lines: list[EditLine]
-    next_cursor: EditCursor | None
 
 
 def act_of(kind: Kind, source_seq: int | None = None) -> str:
@@ -198,41 +154,6 @@ def _run_ends_between(document: Document, after: int, until: int) -> list[int]:
     return ends
 
 
-def edit_page(wanted: EditFilter, *, cursor: EditCursor | None = None, limit: int) -> EditPage:
-    """Who edited what, newest first. With `via`, at most EDITS_READ_MAX runs are looked at: a page may be short."""
-    documents = wanted.documents
-    if wanted.via is not None:
-        documents = documents.filter(pk__in=Session.objects.filter(via=wanted.via).values("document_id"))
-    read_max = limit if wanted.via is None else EDITS_READ_MAX
-    skip = cursor.skip if cursor else 0
-    runs = edits(
-        user=wanted.user,
-        since=wanted.since,
-        until=cursor.at if cursor else wanted.until,
-        limit=skip + read_max + 1,
-        documents_visible=documents,
-    )
-    shown: list[RunSummary] = []
-    read = skip
-    while read < min(len(runs), skip + read_max) and len(shown) < limit:
-        if wanted.via in (None, runs[read].via):
-            shown.append(runs[read])
-        read += 1
-    return EditPage(lines=_edit_lines(shown), next_cursor=_cursor_after(runs, read, cursor))
-
-
-def _cursor_after(runs: Sequence[RunSummary], read: int, cursor: EditCursor | None) -> EditCursor | None:
-    if read >= len(runs) or read == 0:
-        return None
-    at = runs[read - 1].last_at
-    return EditCursor(at=at, skip=sum(1 for run in runs[:read] if run.last_at == at))
-
-
-def _edit_lines(runs: Sequence[RunSummary]) -> list[EditLine]:
-    documents = Document.objects.in_bulk({run.document_id for run in runs})
-    return [EditLine(document=documents[run.document_id], run=run, author=author_of(run.user)) for run in runs]
-
-
 def _sources(document: Document, runs: Sequence[RunSummary]) -> dict[int, int | None]:
     """What each restore among the runs went back to, by its session."""
     restores = [run.session_id for run in runs if run.kind == Kind.RESTORE]
@@ -245,10 +166,3 @@ def _sources(document: Document, runs: Sequence[RunSummary]) -> dict[int, int | 
 def _source_seq(detail: Any) -> int | None:
     source = detail.get("source_seq") if isinstance(detail, dict) else None
     return source if isinstance(source, int) else None
-
-
-def user_named(name: str) -> Any | None:
-    """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
-    model: Any = get_user_model()
-    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
-    return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)

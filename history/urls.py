@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from history import api, reading_api, undo_api, versions_api, views
+from history import api, audit_api, reading_api, undo_api, versions_api, views
 from history.doors import by_method
 
 urlpatterns: list[URLPattern] = [
@@ -26,6 +26,7 @@ urlpatterns: list[URLPattern] = [
         name="document-version",
     ),
     path("api/v1/documents/<uuid:key>/copies", versions_api.copies, name="document-copies"),
+    path("api/v1/documents/<uuid:key>/audit", audit_api.audit, name="document-audit"),
     path("api/v1/documents/<uuid:key>/refused", api.refused, name="document-refused"),
     path(
         "api/v1/documents/<uuid:key>/refused/<int:session_id>/<slug:reason>/<int:part>",

@@ -20,10 +20,11 @@ from documents.conf import conf
 from documents.models import Access, Document, Role
 from documents.naming import clean_line, has_control_characters
 from documents.roles import document_for
+from history.audit import record
 from history.authors import Author, author_of
 from history.errors import HistoryError, NoSuchSeq
 from history.log import consistent_read, head_of, read_log
-from history.models import VERSION_NAME_LENGTH_MAX, VERSION_NOTE_LENGTH_MAX, Version
+from history.models import VERSION_NAME_LENGTH_MAX, VERSION_NOTE_LENGTH_MAX, Action, Version
 
 VERSIONS_PER_PAGE = 50
 
@@ -153,6 +154,7 @@ def name_version(
             created_by=actor if actor is not None and actor.is_authenticated else None,
             created_at=timezone.now(),
         )
+        record(Action.VERSION_NAMED, document=document, user=actor, detail=_told(version))
     return _line(version, head_seq)
 
 
@@ -173,6 +175,7 @@ def change_version(
     name, note = None if name is None else clean_name(name), None if note is None else clean_note(note)
     with _writing(document.pk, actor=actor, role=Role.EDITOR if locked is None else Role.OWNER):
         version = _version(document.pk, version_id)
+        was, was_locked = _told(version), version.locked
         if locked is False:
             _save(version, locked=False)
         if name is not None or note is not None:
@@ -181,6 +184,12 @@ def change_version(
             _rename(version, name=name, note=note)
         if locked:
             _save(version, locked=True)
+        told = _told(version)
+        if told["name"] != was["name"]:
+            record(Action.VERSION_RENAMED, document=document, user=actor, detail={**told, "was": was["name"]})
+        if version.locked != was_locked:
+            action = Action.VERSION_LOCKED if version.locked else Action.VERSION_UNLOCKED
+            record(action, document=document, user=actor, detail=told)
         head_seq = head_of(document.pk).seq
     return _line(version, head_seq)
 
@@ -194,7 +203,9 @@ def delete_version(document: Document, version_id: int, *, actor: Any | None) ->
         version = _version(document.pk, version_id)
         if version.locked:
             raise VersionLocked(document.pk, version_id)
+        told = _told(version)
         version.delete()
+        record(Action.VERSION_DELETED, document=document, user=actor, detail=told)
 
 
 def documents_due_for_a_version(*, now: datetime, limit: int) -> list[int]:
@@ -279,6 +290,11 @@ def _save(version: Version, **fields: Any) -> None:
     for field, value in fields.items():
         setattr(version, field, value)
     version.save(update_fields=list(fields))
+
+
+def _told(version: Version) -> dict[str, str | int | None]:
+    """What the audit is told of a version."""
+    return {"version": version.id, "name": version.name, "seq": version.seq}
 
 
 def _new_id() -> int:

@@ -96,3 +96,11 @@ def test_how_soon_the_server_reacts_is_measured_for_each_kind_of_event(ground: G
         "each replica shows what all typed, database killed for 0 s": 8,
     }.items():
         assert re.search(rf"^{what} +{times} +\d+\.\d\d +\d+\.\d\d$", said, re.MULTILINE), said
+
+
+def test_an_export_of_the_audit_takes_no_more_memory_for_more_lines(ground: Ground) -> None:
+    said = bench(ground, "audit", "--lines", "20000")
+
+    grown = re.findall(r"^(\w+): 22,000 lines .* memory grew by ([\d.]+) MiB at most$", said, re.MULTILINE)
+    assert [form for form, _ in grown] == ["csv", "jsonl"], said
+    assert all(float(mebibytes) < 20 for _, mebibytes in grown), said  # held at once they would be many times that

@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from documents.acts import acted, current_actor
 from documents.models import Document, Membership, Role
 from documents.opening import delete_document
 from documents.roles import role_for
@@ -214,3 +215,38 @@ def test_each_document_links_to_its_one_history() -> None:
         page = signed_in(ada).get(url).content.decode()
         found = re.findall(r'href="([^"]*(?:documenthistory/\d+|\d+/history|/d/[^"]+/history)/[^"]*)"', page)
         assert found == [history]
+
+
+def test_what_is_done_in_the_admin_is_done_by_whoever_is_signed_in() -> None:
+    root, document = a_root(), a_document(a_user("ada"))
+    membership = Membership.objects.get(document=document)
+    told: list[tuple[str, Any, str, Any]] = []
+
+    def hear(act: str, detail: Any, **_: Any) -> None:
+        told.append((act, current_actor().user, current_actor().door, detail.get("role")))
+
+    acted.connect(hear)
+    try:
+        client = signed_in(root)
+        form = {
+            "title": "Notes",
+            "memberships-TOTAL_FORMS": 2,
+            "memberships-INITIAL_FORMS": 1,
+            "memberships-0-id": membership.pk,
+            "memberships-0-document": document.pk,
+            "memberships-0-user": membership.user_id,
+            "memberships-0-role": Role.OWNER.value,
+            "memberships-1-document": document.pk,
+            "memberships-1-user": root.pk,
+            "memberships-1-role": Role.VIEWER.value,
+        }
+        assert client.post(change_url(document), form).status_code == 302
+        selected = {"action": "delete_selected", "_selected_action": [document.pk], "post": "yes"}
+        assert client.post(LIST, selected).status_code == 302
+    finally:
+        acted.disconnect(hear)
+    assert told == [
+        ("renamed", root, "admin", None),
+        ("member_added", root, "admin", "viewer"),
+        ("deleted", root, "admin", None),
+    ]

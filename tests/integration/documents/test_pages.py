@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from documents.acts import acted, current_actor
 from documents.models import Document, Membership, Role
 from documents.opening import delete_document
 from documents.roles import role_for
@@ -285,3 +286,23 @@ def test_no_page_needs_inline_script_or_style_or_another_host() -> None:
         assert "<script" not in html
         assert "<style" not in html
         assert not re.search(r"\sstyle=|\son[a-z]+=|https?://", html)
+
+
+def test_what_is_done_on_the_pages_is_done_by_whoever_is_signed_in() -> None:
+    ada, _ = a_user("ada"), a_user("bob")
+    told: list[tuple[str, Any, str]] = []
+
+    def hear(act: str, **_: Any) -> None:
+        actor = current_actor()
+        told.append((act, actor.user, actor.door))
+
+    acted.connect(hear)
+    try:
+        client = signed_in(ada)
+        client.post(reverse("document-create"), {"title": "Minutes", "name": "minutes"})
+        document = Document.objects.get(name="minutes")
+        client.post(reverse("document-members", args=[document.key]), {"username": "bob", "role": Role.VIEWER.value})
+        client.post(reverse("document-delete", args=[document.key]))
+    finally:
+        acted.disconnect(hear)
+    assert told == [(act, ada, "page") for act in ("created", "member_added", "member_added", "deleted")]

@@ -32,6 +32,7 @@ from history.crdt.chain import GENESIS, entry_hash
 from history.models import Action, AuditEntry, AuditHead, Via
 from history.tasks import purge_audit
 from history.times import microseconds
+from history.versions import change_version, delete_version, name_version
 from tests.builders import append_rows, in_thread, make_document, make_session, make_user, typed
 
 pytestmark = pytest.mark.django_db
@@ -290,6 +291,27 @@ def test_openings_do_not_wait_long_for_an_audit_that_is_held() -> None:
 def test_of_a_document_that_is_gone_and_left_no_audit_nothing_is_written() -> None:
     record_once([(987_654_321, Act(action=Action.OPENED, user=None, via=Via.WEBSOCKET, ip=None))])
     assert not AuditHead.objects.filter(document_id=987_654_321).exists()
+
+
+def test_what_is_done_with_versions_is_audited() -> None:
+    ada = make_user()
+    document = make_document(ada=(ada, Role.OWNER))
+    forget(document)
+    version = name_version(document, name="Draft", actor=ada).version
+    change_version(document, version.id, name="Final", note="as sent", actor=ada)
+    change_version(document, version.id, locked=True, actor=ada)
+    change_version(document, version.id, locked=True, actor=ada)
+    change_version(document, version.id, locked=False, actor=ada)
+    delete_version(document, version.id, actor=ada)
+    final = {"version": version.id, "name": "Final", "seq": 0}
+    assert acts_of(document) == [
+        ("VERSION_NAMED", {**final, "name": "Draft"}),
+        ("VERSION_RENAMED", {**final, "was": "Draft"}),
+        ("VERSION_LOCKED", final),
+        ("VERSION_UNLOCKED", final),
+        ("VERSION_DELETED", final),
+    ]
+    assert {each.user_id for each in entries_of(document.pk)} == {ada.pk}
 
 
 # Proof
