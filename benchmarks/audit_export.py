@@ -61,8 +61,8 @@ def _make(*, entries: int, runs: int) -> None:
     at = timezone.now()
     shared: dict[str, Any] = {"at": at, "runs": runs, "size": RUNS_PER_SEGMENT, "document": documents[0].pk}
     with connection.cursor() as cursor:
-        of_entries: dict[str, Any] = {"first": documents[0].pk, "documents": DOCUMENTS, "entries": entries, "via": Via.API}
-        cursor.execute(MAKE_ENTRIES, {**of_entries, "at": at, "action": Action.EXPORTED})
+        acts: dict[str, Any] = {"at": at, "action": Action.EXPORTED, "via": Via.API, "entries": entries}
+        cursor.execute(MAKE_ENTRIES, {**acts, "first": documents[0].pk, "documents": DOCUMENTS})
         cursor.execute(MAKE_SEGMENTS, shared)
         cursor.execute(MAKE_RUNS, {**shared, "kind": Kind.EDIT})
     Head.objects.filter(document=documents[0]).update(seq=runs, at=at)

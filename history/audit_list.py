@@ -19,8 +19,9 @@ from documents.roles import MEMBERSHIP_RULE, User, is_superuser, readable_by
 from history.models import Via
 from history.parameters import pair_in, through_its_second
 from history.problems import PROBLEMS, BadMoment, problem_of
+from history.timeline import user_named
 from history.times import microseconds, moment
-from history.trail import LINES_PER_PAGE, TrailCursor, TrailFilter, What, trail_page, user_named
+from history.trail import LINES_PER_PAGE, TrailCursor, TrailFilter, What, trail_page
 
 _TIME_INPUT = forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S")
 

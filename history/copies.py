@@ -5,7 +5,7 @@ source is proven on the way, so that a log that was tampered with does not becom
 copy is there whole or not at all. Memory is that of one segment or batch of rows, and of the folded document."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,19 @@ import psycopg
 from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
 
+from documents.acts import current_actor
 from documents.conf import conf
 from documents.models import Document, Role
 from documents.opening import TITLE_LENGTH_MAX, NotSignedIn, create_document
 from documents.roles import User, document_for
 from history.append import INSERT_UPDATES
+from history.audit import record
 from history.crdt.chain import GENESIS, row_hash
 from history.crdt.state_vectors import decode_state_vector
 from history.errors import HistoryError, LogUnavailable, NoSuchSeq
 from history.folds import document_at
 from history.log import LogRow, consistent_read, head_of, read_log, rows_of
-from history.models import Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
+from history.models import Action, Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
 from history.sessions import WriteSession
 from history.signals import document_copied, tell_of_change
 from history.squash import hold_squash
@@ -144,6 +146,12 @@ def _until(document_id: int, seq: int | None) -> int:
 
 
 def _tell_on_commit(source: Document, copy: Document, seq: int, actor: User, *, with_history: bool) -> None:
+    by = replace(current_actor(), user=actor)
+    of_it: dict[str, str | int | bool | None] = {"seq": seq, "with_history": with_history}
+    record(Action.COPIED, document=copy, actor=by, detail={**of_it, "source": str(source.key)})
+    # Not before: until then who else does something with the source would wait for this transaction, which may be long.
+    of_source = partial(record, Action.COPIED, document=source, actor=by, detail={**of_it, "copy": str(copy.key)})
+    transaction.on_commit(of_source)
     told = partial(
         document_copied.send_robust,
         sender=Document,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.contrib.auth import get_user_model
+
 from documents.models import Document
 from history.authors import Author, author_of
 from history.crdt.content import RootContent, content_of
@@ -166,3 +168,10 @@ def _sources(document: Document, runs: Sequence[RunSummary]) -> dict[int, int | 
 def _source_seq(detail: Any) -> int | None:
     source = detail.get("source_seq") if isinstance(detail, dict) else None
     return source if isinstance(source, int) else None
+
+
+def user_named(name: str) -> Any | None:
+    """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
+    model: Any = get_user_model()
+    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
+    return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)

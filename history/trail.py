@@ -272,10 +272,3 @@ def _names_of(user_keys: set[str]) -> dict[str, str]:
         return {}
     model: Any = get_user_model()
     return {str(user.pk): str(user.get_username()) for user in model.objects.filter(pk__in=user_keys)}
-
-
-def user_named(name: str) -> Any | None:
-    """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
-    model: Any = get_user_model()
-    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
-    return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)

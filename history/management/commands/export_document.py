@@ -7,8 +7,10 @@ from django.db import DatabaseError
 
 from documents.models import Document
 from documents.opening import NoSuchDocument, document_named
+from history.audit import record
 from history.errors import HistoryError
 from history.exports import export_document
+from history.models import Action
 
 
 class Command(BaseCommand):
@@ -22,7 +24,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, document: str, pseudonymous: bool, **options: Any) -> None:
         try:
-            for line in export_document(document_named(document).pk, pseudonymous=pseudonymous):
+            found = document_named(document)
+            record(Action.EXPORTED, document=found, detail={"of": "history", "pseudonymous": pseudonymous})
+            for line in export_document(found.pk, pseudonymous=pseudonymous):
                 self.stdout.write(line, ending="")
         except (HistoryError, NoSuchDocument, DatabaseError, Document.DoesNotExist) as error:
             raise CommandError(f"not exported: {error}") from error

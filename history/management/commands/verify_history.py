@@ -26,7 +26,7 @@ DIFFERS, INCOMPLETE = 1, 2
 
 
 class Command(BaseCommand):
-    help = """Recompute every hash, run, snapshot and audit of documents, and hold them to the manifests that were published.
+    help = """Recompute every hash, run, snapshot and audit of documents; hold them to manifests that were published.
 
 Exit codes: 0 nothing differs; 1 something does, the first difference of each document is named; 2 it could not all be
 verified."""

@@ -28,9 +28,10 @@ from history.audit import (
     remove_expired_entries,
     verify_audit,
 )
+from history.copies import copy_history
 from history.crdt.chain import GENESIS, entry_hash
 from history.models import Action, AuditEntry, AuditHead, Via
-from history.tasks import purge_audit
+from history.tasks import purge_audit, verify_sample
 from history.times import microseconds
 from history.versions import change_version, delete_version, name_version
 from tests.builders import append_rows, in_thread, make_document, make_session, make_user, typed
@@ -399,11 +400,38 @@ def test_the_command_proves_audits_too_also_of_documents_that_are_gone(capsys: p
     call_command("verify_history")
     AuditEntry.objects.filter(document_id=document.pk).update(action=Action.OPENED)
     for names in ([], [document.name]):
-        with pytest.raises(CommandError, match="entry 1 of the audit"):
+        with pytest.raises(CommandError, match="1 of 1 documents differ"):
             call_command("verify_history", *names)
+        assert "entry 1 of the audit: the entry was altered" in capsys.readouterr().out
+    pk = document.pk
     document.delete()
-    with pytest.raises(CommandError, match="entry 1 of the audit"):
+    with pytest.raises(CommandError):
         call_command("verify_history")
+    assert f"audit of document {pk}, which is gone: entry 1" in capsys.readouterr().out
+
+
+def test_the_nightly_sample_proves_audits_too(caplog: pytest.LogCaptureFixture) -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("ab"))
+    assert verify_sample() == 0
+    AuditEntry.objects.filter(document_id=document.pk).update(action=Action.OPENED)
+    assert verify_sample() == 1
+    assert f"audit differs: document={document.pk} entry=1" in caplog.text
+
+
+@on_commit
+def test_what_is_exported_and_copied_is_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    ada = make_user()
+    document = make_document(ada=(ada, Role.OWNER))
+    forget(document)
+    call_command("export_document", document.name)
+    copy = copy_history(document, actor=ada).document
+    assert acts_of(document) == [
+        ("EXPORTED", {"of": "history", "pseudonymous": False}),
+        ("COPIED", {"copy": str(copy.key), "seq": 0, "with_history": True}),
+    ]
+    assert [name for name, _ in acts_of(copy)] == ["CREATED", "MEMBER_ADDED", "COPIED"]
+    assert acts_of(copy)[-1][1] == {"source": str(document.key), "seq": 0, "with_history": True}
 
 
 # Retention

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import connections
 from django.http import StreamingHttpResponse
 from django.test import AsyncClient, Client
 from django.urls import reverse
@@ -132,4 +132,4 @@ async def test_under_asgi_too_a_file_is_written_as_it_is_read(monkeypatch: pytes
     assert made == 2
     rest = b"".join([chunk async for chunk in chunks])
     assert rest.count(b"\n") == made - 2 >= 3
-    await sync_to_async(connection.close)()  # of the thread that Django made for it
+    await sync_to_async(connections.close_all)()  # of the thread that Django made for it
