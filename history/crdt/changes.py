@@ -119,7 +119,7 @@ def _events_of(doc: Doc[Any], update: bytes, kinds: Mapping[str, RootKind]) -> d
         return {}  # of the observers, at commit: the update is applied
     finally:
         for root, subscription in subscriptions:
-            root.unobserve(subscription)  # a document with observers is never freed
+            root.unobserve(subscription)  # not left to when the root object goes: the next step must not be noted twice
     return seen
 
 
