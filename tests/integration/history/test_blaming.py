@@ -9,10 +9,11 @@ from pytest_django import Settings
 
 from documents.models import Document
 from history import blaming
-from history.append import raise_epoch
+from history.append import append, raise_epoch
 from history.blaming import Blamed, blame_of
 from history.crdt.lib0 import Malformed
 from history.errors import NoSuchSeq
+from history.fates import PendingUpdate
 from history.log import head_of, read_log
 from history.models import Head, Session, Update
 from history.squash import squash_document
@@ -29,6 +30,8 @@ from tests.builders import (
     typed,
 )
 from tests.histories import random_history, updates_of
+from tests.integration.history.test_splits import BETWEEN
+from tests.unit.crdt.test_splits import text_update
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -171,8 +174,17 @@ def test_a_damaged_log_leaves_nothing_half_read_behind(written: Document) -> Non
     Update.objects.filter(document=written, seq=3).update(payload=b"\xff")
     with pytest.raises(Malformed):
         blame_of(written)
+    assert not blaming._warm._of
     Update.objects.filter(document=written, seq=3).update(payload=payload)
     assert len(told(blame_of(written))) == 3
+
+
+def test_an_emoji_that_was_cut_keeps_its_author() -> None:
+    document = make_document()
+    ada, bob = make_session(document, make_user("ada")), make_session(document, make_user("bob"))
+    append_rows(ada, [text_update("a😀b")])
+    append([PendingUpdate(session=bob, payload=BETWEEN, splits=frozenset({(1, 2)}))])
+    assert [line[:2] for line in told(blame_of(document))] == [("a\ufffd", "ada"), ("x", "bob"), ("\ufffdb", "ada")]
 
 
 def test_a_session_that_left_no_row_is_nobody(written: Document) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from pycrdt import Array, Doc
 from pytest_django import Settings
 
 from documents.models import Document
@@ -30,7 +31,8 @@ from tests.builders import (
     make_user,
     typed,
 )
-from tests.histories import random_history
+from tests.histories import random_history, updates_of
+from tests.integration.history.test_splits import BETWEEN
 from tests.unit.crdt.test_splits import text_update
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,9 +84,8 @@ def test_a_difference_is_told_in_words_and_numbers() -> None:
 def test_an_emoji_that_is_cut_in_between_is_told() -> None:
     document = make_document()
     session = make_session(document)
-    between = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"  # client 2 types an x between the halves
     append([PendingUpdate(session=session, payload=text_update("a😀b"))])
-    append([PendingUpdate(session=session, payload=between, splits=frozenset({(1, 2)}))])
+    append([PendingUpdate(session=session, payload=BETWEEN, splits=frozenset({(1, 2)}))])
     found = difference(document, from_seq=1, to_seq=head_of(document.pk).seq)
     assert_leads(document, found.changes, 1, head_of(document.pk).seq)
     assert found.words == "inserted “\ufffdx\ufffd” · deleted “😀”"
@@ -126,6 +127,16 @@ def test_a_playback_has_no_more_steps_than_the_limit_and_the_span(settings: Sett
     assert list(playback(document, from_seq=5, to_seq=5, steps=100)) == []
     settings.PALIMPSEST = {"PLAYBACK_STEPS_MAX": 2}
     assert [step.seq for step in playback(document, from_seq=0, to_seq=8, steps=100)] == [4, 8]
+
+
+def test_a_root_that_comes_and_goes_within_a_playback_is_read_as_what_it_is() -> None:
+    document = make_document()
+    doc: Doc[Any] = Doc(client_id=1)
+    items = doc.get("items", type=Array)
+    rows = [*updates_of(doc, lambda: items.extend([1, 2])), *updates_of(doc, items.clear)]
+    append_rows(make_session(document), rows)
+    words = [step.words for step in playback(document, from_seq=0, to_seq=2, steps=2)]
+    assert words == ["added 2 items", "removed 2 items"]
 
 
 def test_a_slow_listener_holds_no_transaction_open_and_sees_the_span_that_it_asked_for() -> None:

@@ -254,17 +254,20 @@ def test_a_deleted_text_stands_where_it_stood_with_who_deleted_it() -> None:
 
 
 def test_what_goes_with_its_paragraph_was_deleted_by_who_deleted_that() -> None:
-    """Somebody who had not seen it deletes a part of the text later, in vain."""
+    """Text that the one who deleted the paragraph had not seen, and of which a part is deleted later, in vain."""
     first: Doc[Any] = Doc(client_id=1)
     second: Doc[Any] = Doc(client_id=2)
     children = first.get("xml", type=XmlFragment).children
-    rows = updates_of(first, lambda: children.append(XmlElement("p", {}, [XmlText("words")])))
+    rows = updates_of(first, lambda: children.append(XmlElement("p", {}, [XmlText("seen ")])))
     second.apply_update(rows[0])
     text = second.get("xml", type=XmlFragment).children[0].children[0]
+    rows += updates_of(second, lambda: text.insert(5, "new"))
     rows += updates_of(first, lambda: children.__delitem__(0))
-    rows += updates_of(second, lambda: text.__delitem__(slice(0, 2)))
+    rows += updates_of(second, lambda: text.__delitem__(slice(5, 6)))
     assert [run for _, run in text_runs(blamed([Row(row, 1) for row in rows], deleted=True))] == [
-        {"insert": "words", "by": 1, "deleted_by": 2}
+        {"insert": "seen ", "by": 1, "deleted_by": 3},
+        {"insert": "n", "by": 2, "deleted_by": 3},
+        {"insert": "ew", "by": 2, "deleted_by": 3},
     ]
 
 
