@@ -120,7 +120,7 @@ class Conf:
     """Command that takes a manifest on its standard input, run without a shell; `{name}` becomes its file name. It may
     be given one twice."""
     manifest_command_seconds: float = 60.0
-    """MANIFEST_COMMAND is ended after this long, and tried again at the next turn."""
+    """MANIFEST_COMMAND is ended after this long, and tried again at the next turn; the whole task has 120 s."""
 
     # realtime
     frame_bytes_max: int = 1024 * 1024

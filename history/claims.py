@@ -1,4 +1,5 @@
-"""What a manifest says of one document, as values: `manifests` reads them, `verify` holds logs to them."""
+"""What a manifest says of one document, as values: `manifests` reads them, `verify` holds logs to them and
+`published_audits` audits."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,3 +25,23 @@ class Claim:
     manifest: str
     created_at: datetime
     head: PublishedHead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedAudit:
+    """Where the audit of a document ended: its n-th entry, from 1; 0 is none yet. The document may be gone since."""
+
+    document_id: int
+    key: UUID
+    n: int
+    hash: bytes
+    at_microseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditClaim:
+    """What one manifest says of one audit."""
+
+    manifest: str
+    created_at: datetime
+    audit: PublishedAudit

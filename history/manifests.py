@@ -1,7 +1,7 @@
 """Manifests: the heads of all logs at one moment, signed, to be kept where the database's owner cannot change them.
 
-JSON Lines in one canonical form: a header, a line for each document in the order of their keys, the number of them, the
-signature. Written and read as a stream, in memory that does not grow with the number of documents."""
+JSON Lines in one canonical form: a header, a line for each document in the order of their keys, one for each audit, how
+many there are, the signature. Written and read as a stream: memory does not grow with the number of documents."""
 
 import hashlib
 import heapq
@@ -16,9 +16,9 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from history.claims import Claim, PublishedHead
+from history.claims import AuditClaim, Claim, PublishedAudit, PublishedHead
 from history.errors import HistoryError
-from history.models import Head
+from history.models import AuditHead, Head
 from history.signing import holds, key_id, signature
 from history.times import microseconds
 
@@ -64,16 +64,24 @@ def heads_of_all_documents() -> Iterator[PublishedHead]:
         )
 
 
+def audits_of_all_documents() -> Iterator[PublishedAudit]:
+    """The end of every audit, also of documents that are gone, in the order of their ids. Call inside `atomic()`."""
+    ends = AuditHead.objects.order_by("document_id").values_list("document_id", "key", "n", "hash", "at")
+    for document_id, key, n, hash_, at in ends.iterator(chunk_size=HEADS_PER_FETCH):
+        yield PublishedAudit(document_id=document_id, key=key, n=n, hash=bytes(hash_), at_microseconds=microseconds(at))
+
+
 def write_manifest(
     out: BinaryIO,
     heads: Iterable[PublishedHead],
+    audits: Iterable[PublishedAudit] = (),
     *,
     created_at: datetime,
     previous: bytes,
     key: Ed25519PrivateKey,
 ) -> Written:
-    """Write and sign a manifest. `heads` come in the order of their keys; `previous` is the sha256 of the one before,
-    empty for the first. Equal input makes equal bytes."""
+    """Write and sign a manifest. `heads` come in the order of their keys, `audits` in that of their ids; `previous` is
+    the sha256 of the one before, empty for the first. Equal input makes equal bytes."""
     digest = hashlib.sha256()
 
     def write(line: dict[str, Any]) -> None:
@@ -83,14 +91,17 @@ def write_manifest(
 
     header = {"created_at": created_at.astimezone(UTC).isoformat(), "key": key_id(key.public_key())}
     write({"format": FORMAT, "previous": previous.hex(), **header})
-    documents = 0
+    counts = {"documents": 0, "audits": 0}
     for head in heads:
         write(_line_of(head))
-        documents += 1
-    write({"documents": documents})
+        counts["documents"] += 1
+    for audit in audits:
+        write(_line_of_audit(audit))
+        counts["audits"] += 1
+    write(counts)
     sha256 = digest.digest()
     out.write(_canonical({"sha256": sha256.hex(), "signature": signature(key, SIGNED_PREFIX + sha256)}))
-    return Written(sha256=sha256, documents=documents)
+    return Written(sha256=sha256, documents=counts["documents"])
 
 
 def _canonical(line: dict[str, Any]) -> bytes:
@@ -108,6 +119,16 @@ def _line_of(head: PublishedHead) -> dict[str, Any]:
     return {**line, "deleted": True} if head.is_deleted else line
 
 
+def _line_of_audit(audit: PublishedAudit) -> dict[str, Any]:
+    return {
+        "audit": str(audit.key),
+        "id": audit.document_id,
+        "n": audit.n,
+        "hash": audit.hash.hex(),
+        "at_microseconds": audit.at_microseconds,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFile:
     """A manifest whose signature holds; `open_manifest` makes them. Its heads are read anew each time."""
@@ -123,17 +144,27 @@ class ManifestFile:
         return self.path.name
 
     def claims(self) -> Iterator[Claim]:
-        """What it says, in the order of the documents' keys.
+        """What it says of logs, in the order of the documents' keys.
 
         Raises: ManifestRefused at the end, where the file is no longer what it was when it was opened."""
+        for line in self._with("document"):
+            yield Claim(self.name, self.created_at, _head_of(self.path, line))
+
+    def audit_claims(self) -> Iterator[AuditClaim]:
+        """What it says of audits, in the order of the documents' ids. Raises: as `claims`."""
+        for line in self._with("audit"):
+            yield AuditClaim(self.name, self.created_at, _audit_of(self.path, line))
+
+    def _with(self, field: str) -> Iterator[dict[str, Any]]:
+        """The lines that have this field."""
         digest = hashlib.sha256()
         for data, is_last in _lines(self.path):
             if is_last:
                 break
             digest.update(data)
             line = _parsed(self.path, data)
-            if "document" in line:
-                yield Claim(self.name, self.created_at, _head_of(self.path, line))
+            if field in line:
+                yield line
         if digest.digest() != self.sha256:
             raise ManifestRefused(self.path, "it changed while it was read")
 
@@ -178,6 +209,14 @@ def claims_by_document(manifests: Sequence[ManifestFile]) -> Iterator[tuple[UUID
     )
     for key, claims in groupby(merged, key=lambda claim: claim.head.key):
         yield key, list(claims)
+
+
+def audit_claims(manifests: Sequence[ManifestFile]) -> Iterator[AuditClaim]:
+    """What all manifests say of audits, in the order of the documents' ids, for each the earliest claim first."""
+    yield from heapq.merge(
+        *(manifest.audit_claims() for manifest in manifests),
+        key=lambda claim: (claim.audit.document_id, claim.created_at),
+    )
 
 
 def missing_links(manifests: Iterable[ManifestFile]) -> Iterator[tuple[ManifestFile, ManifestFile]]:
@@ -225,3 +264,16 @@ def _head_of(path: Path, line: dict[str, Any]) -> PublishedHead:
         )
     except (KeyError, TypeError, ValueError):
         raise ManifestRefused(path, "a line does not say what a document's line says") from None
+
+
+def _audit_of(path: Path, line: dict[str, Any]) -> PublishedAudit:
+    try:
+        return PublishedAudit(
+            document_id=int(line["id"]),
+            key=UUID(line["audit"]),
+            n=int(line["n"]),
+            hash=bytes.fromhex(line["hash"]),
+            at_microseconds=int(line["at_microseconds"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise ManifestRefused(path, "a line does not say what an audit's line says") from None

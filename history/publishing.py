@@ -17,7 +17,13 @@ from django.utils import timezone
 
 from documents.conf import conf
 from history.errors import HistoryError
-from history.manifests import ManifestFile, heads_of_all_documents, open_manifest, write_manifest
+from history.manifests import (
+    ManifestFile,
+    audits_of_all_documents,
+    heads_of_all_documents,
+    open_manifest,
+    write_manifest,
+)
 from history.models import Manifest
 from history.signing import key_id, load_key
 
@@ -83,7 +89,8 @@ def _written(published: Path | None, part: Path, *, day: date, now: datetime, ke
     last = Manifest.objects.filter(day__lt=day).order_by("-day").first()
     previous = b"" if last is None else bytes(last.sha256)
     with part.open("wb") as out:
-        write_manifest(out, heads_of_all_documents(), created_at=now, previous=previous, key=key)
+        heads, audits = heads_of_all_documents(), audits_of_all_documents()
+        write_manifest(out, heads, audits, created_at=now, previous=previous, key=key)
         out.flush()
         os.fsync(out.fileno())
     # Read back: what is handed out is what was meant to be signed, also on a disk that lies.

@@ -1,7 +1,7 @@
 """`manage.py verify_history`: is what the database says what was appended, and what was published?"""
 
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +16,7 @@ from history.audit import AuditDifference, audits_of_no_document, verify_audit
 from history.claims import Claim
 from history.errors import HistoryError
 from history.proving import Gone, Outcome, Record, Subject, prove_all, subjects
+from history.published_audits import contradictions
 from history.verify import Difference, Progress
 
 if TYPE_CHECKING:
@@ -92,7 +93,24 @@ verified."""
                 self._tell(f"{count} documents")
             if record is not None:
                 record.finish()
+        differ += self._contradicted_audits(manifests, keys)
         return differ + (0 if keys else self._differing_audits()), count
+
+    def _contradicted_audits(self, manifests: "Sequence[ManifestFile]", keys: Collection[UUID]) -> int:
+        """Hold the audits, or those of `keys`, to what was published of them; how many documents' differ."""
+        if not manifests:
+            return 0
+        from history.manifests import audit_claims
+
+        claims = (claim for claim in audit_claims(manifests) if not keys or claim.audit.key in keys)
+        differing = -1  # claims of one document follow each other, and the first that does not hold is named
+        differ = 0
+        for claim, what in contradictions(claims):
+            if claim.audit.document_id != differing:
+                self._say_difference(f"audit of {claim.audit.key}: {what} [history_audithead]")
+                differing = claim.audit.document_id
+                differ += 1
+        return differ
 
     def _differing_audits(self) -> int:
         """Prove the audits that outlive their documents, and that of acts on no one document; how many differ."""

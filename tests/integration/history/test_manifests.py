@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO, StringIO
@@ -19,7 +20,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history.checks import check_manifests
-from history.claims import PublishedHead
+from history.claims import PublishedAudit, PublishedHead
 from history.manifests import (
     ManifestRefused,
     claims_by_document,
@@ -58,7 +59,7 @@ def _publish(days: int = 0) -> Manifest | None:
 
 
 def _head(number: int, **fields: Any) -> PublishedHead:
-    ours = {"key": UUID(int=number), "epoch": 1, "seq": 3, "hash": bytes([number] * 32), "at_microseconds": 5}
+    ours = {"key": UUID(int=number), "epoch": 1, "seq": 3, "hash": number.to_bytes(32), "at_microseconds": 5}
     return PublishedHead(**{**ours, "is_deleted": False, **fields})
 
 
@@ -95,11 +96,33 @@ def test_equal_heads_make_equal_bytes_that_outlive_this_code(key: Ed25519Private
     lines = _bytes(key, _head(1, is_deleted=True), previous=b"\xff").splitlines()
     assert lines[1] == (
         b'{"at_microseconds":5,"deleted":true,"document":"00000000-0000-0000-0000-000000000001","epoch":1,'
-        b'"hash":"' + b"01" * 32 + b'","seq":3}'
+        b'"hash":"' + b"01".rjust(64, b"0") + b'","seq":3}'
     )
     assert json.loads(lines[0])["format"] == "palimpsest-manifest-1"
     assert json.loads(lines[0])["previous"] == "ff"
-    assert lines[2] == b'{"documents":1}'
+    assert lines[2] == b'{"audits":0,"documents":1}'
+    audit = PublishedAudit(document_id=7, key=UUID(int=1), n=2, hash=b"\x03", at_microseconds=5)
+    out = BytesIO()
+    write_manifest(out, [], [audit], created_at=NOON, previous=b"", key=key)
+    assert out.getvalue().splitlines()[1] == (
+        b'{"at_microseconds":5,"audit":"00000000-0000-0000-0000-000000000001","hash":"03","id":7,"n":2}'
+    )
+
+
+def test_the_number_of_documents_does_not_show_in_memory(tmp_path: Path, key: Ed25519PrivateKey) -> None:
+    def peak_bytes(documents: int) -> int:
+        path = tmp_path / f"{documents}.jsonl"
+        tracemalloc.start()
+        with path.open("wb") as out:
+            write_manifest(out, map(_head, range(documents)), created_at=NOON, previous=b"", key=key)
+        manifest = open_manifest(path, keys=[key.public_key()])
+        assert sum(len(claims) for _, claims in claims_by_document([manifest, manifest])) == 2 * documents
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(10)  # what is loaded once
+    assert peak_bytes(5000) < peak_bytes(50) + 64 * 1024
 
 
 def test_every_byte_of_a_manifest_is_signed(tmp_path: Path, key: Ed25519PrivateKey) -> None:

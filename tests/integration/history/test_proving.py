@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,11 +18,14 @@ from django.utils import timezone
 
 from config.stack.configuration import PROJECT, base_environment
 from documents.models import Document
+from documents.opening import rename_document
 from history import proving
-from history.manifests import heads_of_all_documents, open_manifest, write_manifest
-from history.models import Head, Segment, Session, Update
+from history.crdt.chain import entry_hash
+from history.manifests import audits_of_all_documents, heads_of_all_documents, open_manifest, write_manifest
+from history.models import AuditEntry, AuditHead, Head, Segment, Session, Update
 from history.signing import load_key, make_key, public_pem
 from history.squash import squash_document
+from history.times import microseconds
 from history.verify import verify_document
 from tests.builders import (
     NEVER_WARM,
@@ -52,9 +56,8 @@ class Published:
     def publish(self) -> None:
         path = self._folder / f"manifest-{self._day:%Y-%m-%d}.jsonl"
         with path.open("wb") as out:
-            written = write_manifest(
-                out, heads_of_all_documents(), created_at=self._day, previous=self._previous, key=self._key
-            )
+            heads, audits = heads_of_all_documents(), audits_of_all_documents()
+            written = write_manifest(out, heads, audits, created_at=self._day, previous=self._previous, key=self._key)
         self._previous = written.sha256
         self._day += timedelta(days=1)
         self.paths.append(str(path))
@@ -282,6 +285,79 @@ def test_several_processes_find_what_one_finds(document: Document, published: Pu
     assert together.returncode == code == 1, together.stderr
     assert together.stdout.splitlines() == alone.splitlines()[:5]
     assert "2 of 5 documents differ" in together.stderr
+
+
+def _renamed(document: Document, *titles: str) -> None:
+    for title in titles:
+        rename_document(document, title=title)
+
+
+def _hash_audit_anew(document: Document) -> None:
+    """As one who can write to all of the database."""
+    head = AuditHead.objects.get(document_id=document.pk)
+    hash_ = bytes(head.removed_hash)
+    for entry in AuditEntry.objects.filter(document_id=document.pk).order_by("n"):
+        hash_ = entry_hash(
+            hash_,
+            document_key=head.key.bytes,
+            n=entry.n,
+            action=entry.action,
+            at_microseconds=microseconds(entry.at),
+            actor_commitment=bytes(entry.commitment),
+            detail_sha256=bytes(entry.detail_sha256),
+        )
+        AuditEntry.objects.filter(document_id=document.pk, n=entry.n).update(hash=hash_)
+        AuditHead.objects.filter(document_id=document.pk).update(n=entry.n, hash=hash_, at=entry.at)
+
+
+def test_an_audit_that_was_hashed_anew_no_longer_matches_what_was_published(
+    document: Document, published: Published
+) -> None:
+    _renamed(document, "one", "two")
+    published.publish()
+    _renamed(document, "three")
+    published.publish()
+    assert _run(*published.arguments)[0] == 0
+    first = AuditEntry.objects.filter(document_id=document.pk).order_by("n")[0]
+    AuditEntry.objects.filter(document_id=document.pk, n=first.n).update(action=first.action + 1)
+    _hash_audit_anew(document)
+    assert _run()[0] == 0, "it agrees with itself"
+    code, said = _run("minutes", *published.arguments)
+    assert code == 1
+    assert said.count("the audit was rewritten at or before it [history_audithead]") == 1
+
+
+def test_an_audit_that_was_cut_off_or_made_away_with_is_missed(document: Document, published: Published) -> None:
+    _renamed(document, "one", "two")
+    published.publish()
+    n = AuditEntry.objects.filter(document_id=document.pk).count()
+    AuditEntry.objects.filter(document_id=document.pk, n=n).delete()
+    _hash_audit_anew(document)
+    code, said = _run(*published.arguments)
+    assert (code, f"the audit ends at {n - 1}, but manifest-2026-11-01.jsonl" in said) == (1, True), said
+    AuditHead.objects.filter(document_id=document.pk).update(key=UUID(int=5))
+    assert "the audit is of 00000000-0000-0000-0000-000000000005" in _run(*published.arguments)[1]
+    AuditEntry.objects.filter(document_id=document.pk).delete()
+    AuditHead.objects.filter(document_id=document.pk).delete()
+    assert f"the audit is missing; manifest-2026-11-01.jsonl published entry {n}" in _run(*published.arguments)[1]
+
+
+def test_entries_that_retention_took_are_not_missed_and_the_last_of_them_still_holds(
+    document: Document, published: Published
+) -> None:
+    _renamed(document, "one")
+    published.publish()
+    _renamed(document, "two")
+    published.publish()
+    _renamed(document, "three")
+    entries = list(AuditEntry.objects.filter(document_id=document.pk).order_by("n"))
+    for entry in entries[:-1]:
+        AuditHead.objects.filter(document_id=document.pk).update(removed_n=entry.n, removed_hash=entry.hash)
+        entry.delete()
+        assert _run(*published.arguments)[0] == 0
+    AuditHead.objects.filter(document_id=document.pk).update(removed_hash=bytes(32))
+    _hash_audit_anew(document)
+    assert "published another hash of" in _run(*published.arguments)[1]
 
 
 def test_documents_come_page_by_page_in_the_order_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
