@@ -14,9 +14,7 @@ from documents.conf import conf
 from history.log import LogRow, consistent_read, head_of, read_log
 from history.models import Kind, Version
 from history.runs import RunSummary, runs_reaching
-
-PLAIN_KINDS = (Kind.SYNC, Kind.EDIT)
-"""Kinds that people call an edit, whichever door it came through; every other update is a group of its own."""
+from history.timeline import PLAIN_KINDS
 
 LOOK_AROUND_SEQS = 64
 """How far around a cut the next row of a run is looked for first; each further look goes 16 times as far."""

@@ -209,8 +209,11 @@ class _Content(NamedTuple):
 
 
 class _Read(NamedTuple):
+    """A state, and the types that are marked with who made them: none where somebody writes under the id for marks."""
+
     contents: list[_Content]
     types: list[tuple[int, int, TypeRef]]
+    is_markable: bool
     clients: int
     structs_at: int
     deletes_at: int
@@ -223,8 +226,10 @@ def _read(state: bytes) -> _Read:
     clients = reader.count(item_bytes_min=3)
     structs_at = reader.position
     head_of_run = HEAD_OF_RUN.match
+    is_markable = True
     for _ in range(clients):
         count, client, clock = reader.var_uint(), reader.var_uint(), reader.var_uint()
+        is_markable = is_markable and client != _MARKING_CLIENT
         for _ in range(count):
             start = reader.position
             match = head_of_run(state, start)
@@ -244,7 +249,7 @@ def _read(state: bytes) -> _Read:
                     content_start = content_position(state, start)
                     contents.append(_Content(struct.kind, client, clock, length, content_start, reader.position))
             clock += length
-    return _Read(contents, types, clients, structs_at, reader.position)
+    return _Read(contents, types if is_markable else [], is_markable, clients, structs_at, reader.position)
 
 
 def _reader_at(data: bytes, position: int) -> Reader:
@@ -279,6 +284,7 @@ class _Layer:
 
     def __init__(self, state: bytes, read: _Read, numbers: Numbers | _Within, *, deletes: bytes) -> None:
         self.numbers = numbers
+        self.is_marked = read.is_markable
         self.places: dict[int, int] = {}
         shadows = [self._shadow(state, read, deletes, digit=0)]
         while CODES ** len(shadows) < len(self.places):
@@ -365,7 +371,7 @@ class _Twin:
     @property
     def sequence(self) -> list[Any]:
         """The units, items or children that the document has: without the mark."""
-        is_marked = not self.is_root and isinstance(self.nodes[0], Text | XmlText | Array)
+        is_marked = self.layer.is_marked and not self.is_root and isinstance(self.nodes[0], Text | XmlText | Array)
         return self._sequence[1:] if is_marked else self._sequence
 
     def at_key(self, key: str) -> Any:
@@ -386,6 +392,8 @@ class _Twin:
     def number(self) -> int:
         """Who made this type."""
         match self.nodes[0]:
+            case _ if not self.layer.is_marked:
+                return UNKNOWN
             case Text() | XmlText() | Array():
                 return self.number_of(self._sequence[0])
             case XmlElement() | Map():

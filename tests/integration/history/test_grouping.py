@@ -10,11 +10,12 @@ from documents.models import Document
 from history import grouping
 from history.append import append
 from history.fates import PendingUpdate
-from history.grouping import PLAIN_KINDS, Group, groups_of
+from history.grouping import Group, groups_of
 from history.log import head_of
 from history.models import Kind, Session
 from history.runs import runs_of
 from history.squash import squash_document
+from history.timeline import PLAIN_KINDS
 from history.versions import name_version
 from tests.builders import (
     NEVER_WARM,

@@ -320,6 +320,16 @@ def test_more_authors_than_characters_take_more_digits(seed: int, monkeypatch: p
     assert (blamed(rows), blamed(rows, deleted=True)) == plain
 
 
+def test_somebody_under_the_client_id_of_marks_costs_the_authors_of_types_alone() -> None:
+    doc: Doc[Any] = Doc(client_id=0)
+    array = doc.get("array", type=Array)
+    rows = [*updates_of(doc, lambda: array.append(Text("one"))), *updates_of(doc, lambda: array[0].insert(0, "two "))]
+    assert blamed([Row(row, 1) for row in rows])["array"] == [
+        {"path": [], "type": "array", "runs": [{"node": "text", "by": blame_module.UNKNOWN}]},
+        {"path": [0], "type": "text", "runs": [{"insert": "two ", "by": 2}, {"insert": "one", "by": 1}]},
+    ]
+
+
 def test_what_no_row_tells_of_is_unknown() -> None:
     state = replay(typed(["one", "two"])).get_update()
     written = Numbers()
