@@ -106,7 +106,7 @@ def run(trace: Path, *, processes: int = 5) -> None:
     print(f"first compaction (whole log): {(time.perf_counter() - started) * 1e3:.0f} ms")
     snapshots = Snapshot.objects.filter(document_id=document.pk)
     sizes = [(len(each.state), len(each.full_state)) for each in snapshots]
-    print(f"snapshots: {len(sizes)}, bytes (gc'd, full): {sizes}")
+    print(f"snapshots: {len(sizes)}, bytes packed (gc'd, full): {sizes}")
     _report_disk(Head.objects.get(document_id=document.pk).seq)
     cold, warm = [], []
     for _ in range(processes):

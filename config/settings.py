@@ -120,6 +120,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "history.tasks.sweep_snapshots",
         "schedule": env.float("SNAPSHOT_SWEEP_SECONDS", default=60.0),
     },
+    "ladders": {"task": "history.tasks.build_ladders", "schedule": env.float("LADDER_SECONDS", default=600.0)},
     "squash": {"task": "history.tasks.squash_cold_rows", "schedule": env.float("SQUASH_SECONDS", default=600.0)},
     "versions": {
         "task": "history.tasks.keep_versions",

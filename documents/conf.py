@@ -65,6 +65,12 @@ class Conf:
     """A tail of more bytes than these, and than SNAPSHOT_TAIL_PERCENT allows, is compacted into a snapshot."""
     snapshot_tail_percent: int = 50
     """How large a tail may grow, in percent of the last snapshot's bytes: opening reads both."""
+    snapshot_distance_rows: int = 4000
+    """Older snapshots stand this many rows apart: opening any moment replays no more. More, where otherwise they would
+    take more than SNAPSHOTS_LOG_PERCENT."""
+    snapshots_log_percent: int = 200
+    """What all snapshots of a document may take, in percent of its log's bytes, both as stored; the newest always
+    stays."""
     segment_rows_min: int = 2000
     """Squash packs no fewer cold rows than this into one segment."""
     segment_rows_max: int = 4000

@@ -1,7 +1,7 @@
 """A document folded from its log: newest snapshot, then the tail. All reading of content starts here."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,12 +11,12 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.folding import fold
-from history.crdt.splits import with_splits
+from history.crdt.splits import Splits, with_splits
 from history.crdt.updates import claim, decode_update
 from history.errors import NoSuchSeq
-from history.log import consistent_read, head_of, read_log, read_splits, read_updates, seq_at
+from history.log import LogBlock, LogRow, consistent_read, head_of, read_blocks, read_log, read_splits, seq_at
 from history.models import Snapshot
-from history.snapshots import is_due, store_snapshot
+from history.snapshots import is_due, newest_state, store_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Folded:
     hash: bytes
     """The head's hash when `seq` is the head, else empty."""
     at: datetime | None
+    row: LogRow | None
+    """The row at `seq`, where it was read: not where a snapshot stands at the head."""
     snapshot_seq: int
     snapshot_bytes: int
     tail_rows: int
@@ -93,9 +95,20 @@ def _full_with(claims: dict[int, int], document_id: int) -> Folded:
     return _fold(document_id, until=None, full=True, doc=Doc(skip_gc=True), claims=claims)
 
 
+def fold_for_rung(document_id: int, seq: int) -> tuple[Folded, dict[int, int]]:
+    """The document at `seq` as it is served, and all that the rows since the snapshot before it speak of.
+
+    Raises: NoSuchSeq, LogHole."""
+    claims: dict[int, int] = {}
+    return _fold(document_id, until=seq, full=False, doc=Doc(), claims=claims), claims
+
+
 def document_at(document_id: int, *, seq: int | None = None, at: datetime | None = None, full: bool = False) -> Folded:
     """The document as it was at a seq or at a time (the head when neither is given).
 
+    Replays at most about SNAPSHOT_DISTANCE_ROWS once squash and the ladder have gone by, more where the document is as
+    large as its log (SNAPSHOTS_LOG_PERCENT). With `full`, all that was ever deleted is there: only the newest snapshot
+    has it, so that before it the whole log is replayed, 2 µs a row.
     Raises: NoSuchSeq, LogHole."""
     doc: Doc[Any] = Doc(skip_gc=True) if full else Doc()
     with consistent_read():
@@ -117,40 +130,50 @@ def _fold(
         seq = head.seq if until is None else until
         if not 0 <= seq <= head.seq:
             raise NoSuchSeq(document_id, seq, head.seq)
-        column = "full_state" if full else "state"
-        snapshots = Snapshot.objects.filter(document_id=document_id, seq__lte=seq).order_by("-seq")
-        start, state = snapshots.values_list("seq", column).first() or (0, b"")
+        start, state = newest_state(document_id, until=seq, full=full)
         splits = read_splits(document_id, until=seq)
         if state:
-            doc.apply_update(with_splits(bytes(state), splits))
-        at: datetime | None = None
-        tail_bytes = 0
-
-        def tail() -> Any:
-            nonlocal at, tail_bytes
-            for row in read_updates(document_id, after=start, until=seq, splits=splits):
-                at = row.at
-                tail_bytes += len(row.payload)
-                if claims is not None:
-                    claim(claims, decode_update(row.payload))
-                yield row.payload
-
+            doc.apply_update(with_splits(state, splits))
+        tail = _Tail(read_blocks(document_id, after=start, until=seq), splits, claims)
         tail_rows = fold(
             doc,
-            tail(),
+            tail,
             rows_per_transaction=conf().fold_rows_per_transaction,
             bytes_per_transaction=conf().fold_bytes_per_transaction,
         )
-        if at is None and seq:
-            at = head.at if seq == head.seq else next(read_log(document_id, after=seq - 1, until=seq)).at
+        row = tail.last_row
+        if row is None and 0 < seq < head.seq:
+            row = next(read_log(document_id, after=seq - 1, until=seq))
     return Folded(
         doc=doc,
         seq=seq,
         epoch=head.epoch,
         hash=bytes(head.hash) if seq == head.seq else b"",
-        at=at,
+        at=row.at if row else head.at if seq else None,
+        row=row,
         snapshot_seq=start,
         snapshot_bytes=len(state),
         tail_rows=tail_rows,
-        tail_bytes=tail_bytes,
+        tail_bytes=tail.bytes,
     )
+
+
+class _Tail:
+    """The updates of blocks as they are folded, which remembers what went by."""
+
+    def __init__(self, blocks: Iterable[LogBlock], splits: Splits, claims: dict[int, int] | None) -> None:
+        self.blocks = blocks
+        self.splits = splits
+        self.claims = claims
+        self.bytes = 0
+        self.last_row: LogRow | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self.blocks:
+            payloads = block.folded_payloads(self.splits)
+            self.bytes += sum(map(len, payloads))
+            if self.claims is not None:
+                for payload in payloads:
+                    claim(self.claims, decode_update(payload))
+            self.last_row = block.last_row
+            yield from payloads

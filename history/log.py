@@ -2,7 +2,8 @@
 
 A reader never sees a hole: all tables are read in one snapshot of the database, and a missing seq raises `LogHole`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,12 +13,12 @@ import psycopg
 from django.db import connection, transaction
 
 from documents.conf import conf
-from history.crdt.packing import unpack
+from history.crdt.packing import unpack_columns
 from history.crdt.splits import EMPTY_UPDATE, Splits, with_splits
 from history.errors import LogHole
 from history.fates import Base
 from history.models import Head, Kind, Segment, Update
-from history.times import moment
+from history.times import microseconds, moment
 
 READ_ROWS = """
 SELECT seq, session_id, kind, at, payload FROM history_update
@@ -40,6 +41,32 @@ class LogRow:
     kind: int
     at: datetime
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogBlock:
+    """Neighbouring rows as they are read at once: a page of live rows, or what is asked for of a segment.
+
+    The row at `place` (0-based) has the seq `first_seq + place`; `row_at` makes it, which a fold needs of the last
+    one alone."""
+
+    first_seq: int
+    kinds: Sequence[int]
+    payloads: Sequence[bytes]
+    row_at: Callable[[int], LogRow]
+
+    @property
+    def last_row(self) -> LogRow:
+        return self.row_at(len(self.payloads) - 1)
+
+    def folded_payloads(self, splits: Splits) -> Sequence[bytes]:
+        """The payloads as they are folded: with `splits` read as split, `split` rows as updates that say nothing."""
+        if not splits and Kind.SPLIT not in self.kinds:
+            return self.payloads
+        return [
+            EMPTY_UPDATE if kind == Kind.SPLIT else with_splits(payload, splits)
+            for kind, payload in zip(self.kinds, self.payloads, strict=True)
+        ]
 
 
 @contextmanager
@@ -103,28 +130,32 @@ def read_log(document_id: int, *, after: int = 0, until: int) -> Iterator[LogRow
     """The rows after+1..until, in order. Call inside `consistent_read()`.
 
     Raises: LogHole when one of them is missing."""
+    for block in read_blocks(document_id, after=after, until=until):
+        yield from map(block.row_at, range(len(block.payloads)))
+
+
+def read_blocks(document_id: int, *, after: int = 0, until: int) -> Iterator[LogBlock]:
+    """As `read_log`, many rows at a time: none larger than a segment, or than PAGE_ROWS and PAGE_BYTES_MAX.
+
+    Raises: LogHole when a row is missing; all that stands before it in its block is then not given out."""
     expected = after + 1
-    for row in _rows_of_segments(document_id, after=after, until=until):
-        if row.seq != expected:
+    for block in _blocks_of_segments(document_id, after=after, until=until):
+        if block.first_seq != expected:
             raise LogHole(document_id, expected)
-        yield row
-        expected += 1
+        yield block
+        expected += len(block.payloads)
     while expected <= until:
-        page = _page(READ_ROWS, [document_id, expected, _last_of_page(document_id, expected, until)])
-        for seq, session_id, kind, at, payload in page:
-            if seq != expected:
-                raise LogHole(document_id, expected)
-            yield LogRow(seq, session_id, kind, at, payload)
-            expected += 1
-        if not page:
-            raise LogHole(document_id, expected)
+        block = _live_block(document_id, expected, _last_of_page(document_id, expected, until))
+        yield block
+        expected += len(block.payloads)
 
 
 def read_updates(document_id: int, *, after: int = 0, until: int, splits: Splits) -> Iterator[LogRow]:
     """As `read_log`, as rows are folded: with `splits` read as split, and `split` rows as updates that say nothing."""
-    for row in read_log(document_id, after=after, until=until):
-        payload = EMPTY_UPDATE if row.kind == Kind.SPLIT else with_splits(row.payload, splits)
-        yield row if payload is row.payload else replace(row, payload=payload)
+    for block in read_blocks(document_id, after=after, until=until):
+        for place, payload in enumerate(block.folded_payloads(splits)):
+            row = block.row_at(place)
+            yield row if payload is row.payload else replace(row, payload=payload)
 
 
 def read_splits(document_id: int, *, until: int) -> Splits:
@@ -142,7 +173,8 @@ def seq_at(document_id: int, at: datetime) -> int:
     segment = Segment.objects.filter(document_id=document_id, first_at__lte=at).order_by("-first_seq").first()
     if segment is None:
         return 0
-    return max(row.seq for row in rows_of(segment) if row.at <= at)
+    times = unpack_columns(bytes(segment.payload)).at_microseconds
+    return segment.first_seq + bisect_right(times, microseconds(at)) - 1
 
 
 def _last_of_page(document_id: int, first: int, until: int) -> int:
@@ -160,16 +192,39 @@ def _page(query: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         return psycopg.Cursor(connection.connection).execute(query, params, binary=True).fetchall()
 
 
-def _rows_of_segments(document_id: int, *, after: int, until: int) -> Iterator[LogRow]:
+def _live_block(document_id: int, first: int, last: int) -> LogBlock:
+    page = _page(READ_ROWS, [document_id, first, last])
+    for expected, row in enumerate(page, first):
+        if row[0] != expected:
+            raise LogHole(document_id, expected)
+    if not page:
+        raise LogHole(document_id, first)
+    _, _, kinds, _, payloads = zip(*page, strict=True)
+    return LogBlock(first, kinds, payloads, lambda place: LogRow(*page[place]))
+
+
+def _blocks_of_segments(document_id: int, *, after: int, until: int) -> Iterator[LogBlock]:
+    if after >= until:
+        return
     segments = Segment.objects.filter(document_id=document_id, last_seq__gt=after, first_seq__lte=until)
     for segment in segments.order_by("first_seq").iterator(chunk_size=1):  # each is up to SEGMENT_BYTES_MAX
-        for row in rows_of(segment):
-            if after < row.seq <= until:
-                yield row
+        yield _block_of(segment, after=after, until=until)
 
 
 def rows_of(segment: Segment) -> Iterator[LogRow]:
     """The rows of a segment, in order. Raises: Malformed."""
-    for place, row in enumerate(unpack(bytes(segment.payload))):
-        at = moment(row.at_microseconds)
-        yield LogRow(segment.first_seq + place, row.session_id, row.kind, at, row.payload)
+    block = _block_of(segment, after=0, until=segment.last_seq)
+    yield from map(block.row_at, range(len(block.payloads)))
+
+
+def _block_of(segment: Segment, *, after: int, until: int) -> LogBlock:
+    start, stop = max(after + 1 - segment.first_seq, 0), until + 1 - segment.first_seq
+    columns = unpack_columns(bytes(segment.payload))
+    session_ids, times = columns.session_ids[start:stop], columns.at_microseconds[start:stop]
+    kinds, payloads = columns.kinds[start:stop], columns.payloads[start:stop]
+    first_seq = segment.first_seq + start
+
+    def row_at(place: int) -> LogRow:
+        return LogRow(first_seq + place, session_ids[place], kinds[place], moment(times[place]), payloads[place])
+
+    return LogBlock(first_seq, kinds, payloads, row_at)

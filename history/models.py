@@ -206,7 +206,9 @@ class Segment(models.Model):
 
 
 class Run(models.Model):
-    """Consecutive updates of one session inside one segment: what a person reads as one edit. Written at squash."""
+    """Consecutive updates of one session inside one segment: what a person reads as one edit. Written at squash.
+
+    `inserted` and `deleted` count what its updates brought and took away: see `updates.extent`."""
 
     pk = models.CompositePrimaryKey("document_id", "first_seq")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
@@ -218,6 +220,8 @@ class Run(models.Model):
     kind = models.PositiveSmallIntegerField(choices=Kind.choices)
     updates = models.IntegerField()
     bytes = models.BigIntegerField()
+    inserted = models.BigIntegerField()
+    deleted = models.BigIntegerField()
 
     class Meta:
         indexes = [models.Index(fields=["last_at"], name="history_run_last_at")]
@@ -228,15 +232,20 @@ class Run(models.Model):
 
 class Snapshot(models.Model):
     """The folded document at a seq; a cache. `state` is gc'd and opens documents; `full_state` keeps what was deleted
-    and is what writing starts from. sha256 is of state ‖ full_state."""
+    and is what writing starts from, so that only the newest one has it, the others b"". Both are zstd frames.
+
+    `state_bytes` is the state's size unpacked. sha256 is of state ‖ full_state as stored. `ladder_built`: since this
+    became the newest snapshot and the log was last squashed, the older ones have been put in their places."""
 
     pk = models.CompositePrimaryKey("document_id", "seq")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
     seq = models.BigIntegerField()
     state = models.BinaryField()
-    full_state = models.BinaryField()
+    state_bytes = models.BigIntegerField()
+    full_state = models.BinaryField(default=b"")
     sha256 = models.BinaryField(max_length=32)
     created_at = models.DateTimeField()
+    ladder_built = models.BooleanField(default=False)
 
     def __str__(self) -> str:
         return f"{self.document_id}@{self.seq}"

@@ -16,8 +16,9 @@ from history.crdt.chain import GENESIS, row_hash
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, PackedRow, pack, unpack
 from history.errors import HistoryError, LogHole
-from history.models import Segment, Session, Update
-from history.runs import INSERT_RUNS
+from history.log import LogRow
+from history.models import Segment, Session, Snapshot, Update
+from history.runs import INSERT_RUNS, query_parameters
 from history.times import microseconds
 
 # Two workers on one document would pack the same rows and one of them fail at the primary key; this lock lets the
@@ -88,7 +89,7 @@ def _squash_one(document_id: int, *, older_than: datetime) -> Segment | None:
         rows = _cold_rows(document_id, after=after, until=until)
         segment = _store(document_id, rows, start_hash=start_hash)
         _compare_what_was_stored(segment, rows)
-        _replace_rows(segment)
+        _replace_rows(segment, rows)
     return segment
 
 
@@ -146,7 +147,8 @@ def _store(document_id: int, rows: Sequence[_ColdRow], *, start_hash: bytes) -> 
 
 
 def _compare_what_was_stored(segment: Segment, rows: Sequence[_ColdRow]) -> None:
-    """Read the segment back from the database, compare each row, and recompute the chain from it.
+    """Read the segment back from the database, compare each row, and recompute the chain from it. As every row is the
+    same in the same place, so is the document at the segment's end and at each seq within.
 
     Raises: SquashRefused; the caller's transaction then takes the segment back."""
     document_id = segment.document_id
@@ -179,19 +181,14 @@ def _compare_what_was_stored(segment: Segment, rows: Sequence[_ColdRow]) -> None
             raise SquashRefused(document_id, row.seq, "its hash is not what the chain says; run verify_history")
 
 
-def _replace_rows(segment: Segment) -> None:
+def _replace_rows(segment: Segment, rows: Sequence[_ColdRow]) -> None:
     """Write the segment's runs and delete its rows, exactly as many as it holds."""
+    log_rows = (LogRow(row.seq, row.packed.session_id, row.packed.kind, row.at, row.packed.payload) for row in rows)
+    parameters = query_parameters(segment.document_id, log_rows, first_seq=segment.first_seq, last_seq=segment.last_seq)
+    # The log takes less than before, and so may its snapshots.
+    Snapshot.objects.filter(document_id=segment.document_id).update(ladder_built=False)
     with connection.cursor() as cursor:
-        cursor.execute(
-            INSERT_RUNS,
-            {
-                "document_id": segment.document_id,
-                "first_seq": segment.first_seq,
-                "last_seq": segment.last_seq,
-                "session_ids": None,
-                "gap_seconds": conf().run_gap_seconds,
-            },
-        )
+        cursor.execute(INSERT_RUNS, parameters)
         cursor.execute(
             "DELETE FROM history_update WHERE document_id = %s AND seq BETWEEN %s AND %s",
             [segment.document_id, segment.first_seq, segment.last_seq],

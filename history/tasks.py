@@ -15,6 +15,7 @@ from documents.models import Document
 from history.audit import AuditDifference, remove_expired_entries, verify_audit
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
+from history.ladder import build_ladder
 from history.models import Head
 from history.refusals import purge_refusals
 from history.squash import squash_document
@@ -33,6 +34,10 @@ SWEEP_DOCUMENTS_MAX = 200
 
 SWEEP_LOOKBACK = timedelta(days=1)
 """A tail becomes due by an edit: older ones were swept, or are compacted when their document is next opened."""
+
+LADDER_DOCUMENTS_MAX = 500
+LADDER_SNAPSHOTS_MAX = 500
+"""Snapshots of one run; each within 100 ms for 4,000 rows."""
 
 SQUASH_DOCUMENTS_MAX = 200
 SQUASH_SEGMENTS_MAX = 500
@@ -58,7 +63,7 @@ DUE_TAILS = """
 SELECT head.document_id
 FROM history_head head
 LEFT JOIN LATERAL (
-    SELECT seq, octet_length(state) AS bytes FROM history_snapshot
+    SELECT seq, state_bytes AS bytes FROM history_snapshot
     WHERE document_id = head.document_id ORDER BY seq DESC LIMIT 1
 ) snapshot ON true
 CROSS JOIN LATERAL (
@@ -70,6 +75,19 @@ WHERE head.at > %(since)s AND head.seq > COALESCE(snapshot.seq, 0)
   AND (head.seq - COALESCE(snapshot.seq, 0) > %(rows)s
        OR tail.bytes > GREATEST(%(bytes_min)s, COALESCE(snapshot.bytes, 0)::bigint * %(percent)s / 100))
 ORDER BY head.seq - COALESCE(snapshot.seq, 0) DESC LIMIT %(limit)s
+"""
+
+# Documents long enough for more than one snapshot, of which a new one was stored, or whose log was squashed, since the
+# older ones were put in their places. In random order: one that cannot be built must not stand before others for ever.
+UNBUILT_LADDERS = """
+SELECT head.document_id
+FROM history_head head
+LEFT JOIN LATERAL (
+    SELECT ladder_built FROM history_snapshot
+    WHERE document_id = head.document_id ORDER BY seq DESC LIMIT 1
+) newest ON true
+WHERE head.seq > %(rows)s AND newest.ladder_built IS NOT TRUE
+ORDER BY random() LIMIT %(limit)s
 """
 
 # Documents whose next segment would be full enough: its SEGMENT_ROWS_MIN-th row is cold.
@@ -103,6 +121,21 @@ def sweep_snapshots() -> int:
         except Exception:  # one document's trouble is no other's
             logger.exception("snapshot failed: document=%s", document_id)
     return len(due)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
+def build_ladders() -> int:
+    """Put the older snapshots of documents in their places; return how many were made."""
+    unbuilt = _document_ids(UNBUILT_LADDERS, rows=conf().snapshot_distance_rows, limit=LADDER_DOCUMENTS_MAX)
+    made = 0
+    for document_id in unbuilt:
+        if made >= LADDER_SNAPSHOTS_MAX:
+            break
+        try:
+            made += build_ladder(document_id, rungs_max=LADDER_SNAPSHOTS_MAX - made)
+        except Exception:  # one document's trouble is no other's
+            logger.exception("no ladder: document=%s", document_id)
+    return made
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)

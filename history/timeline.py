@@ -102,7 +102,9 @@ def moment_of(document: Document, seq: int) -> Moment:
     with consistent_read():
         folded = document_at(document.pk, seq=seq)
         head_seq = head_of(document.pk).seq
-        row = next(read_log(document.pk, after=seq - 1, until=seq)) if seq else None
+        row = folded.row
+        if row is None and seq:
+            row = next(read_log(document.pk, after=seq - 1, until=seq))
         sessions = Session.objects.select_related("user").filter(document=document)
         session = sessions.filter(id=row.session_id).first() if row else None
     return Moment(

@@ -30,7 +30,7 @@ from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.sessions import canonical_ip
-from history.snapshots import digest
+from history.snapshots import digest, unpack_state
 from history.times import EPOCH, microseconds
 
 ROWS_PER_FETCH = 500
@@ -447,12 +447,17 @@ class _Snapshots:
         expected = _identity(self.doc)
         kinds = root_kinds(self.doc.get_update())
         text = canonical(self.doc, kinds)
-        for name, data, skip_gc in (("state", state, False), ("full_state", full_state, True)):
+        stored = [("state", state, False), ("full_state", full_state, True)]
+        for name, data, skip_gc in stored if full_state else stored[:1]:
             loaded: Doc[Any] = Doc(skip_gc=skip_gc)
-            _applied(seq, f"the snapshot's {name}", partial(loaded.apply_update, data), table="snapshot")
+            _applied(seq, f"the snapshot's {name}", partial(_load, loaded, data), table="snapshot")
             if _identity(loaded) != expected or canonical(loaded, kinds) != text:
                 raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to", "snapshot")
         self.proven += 1
+
+
+def _load(doc: "Doc[Any]", stored: bytes) -> None:
+    doc.apply_update(unpack_state(stored))
 
 
 def _identity(doc: "Doc[Any]") -> tuple[dict[int, int], IdSet]:

@@ -569,3 +569,15 @@ def claim(clocks: dict[int, int], update: Update) -> None:
     for client, clock, length in update.deletes:
         if clock + length > clocks.get(client, 0):
             clocks[client] = clock + length
+
+
+_COUNTED = frozenset({Kind.STRING, Kind.ANY, Kind.EMBED, Kind.BINARY, Kind.TYPE})
+
+
+def extent(update: Update) -> tuple[int, int]:
+    """Count the units of content that an update brings, and those that it deletes.
+
+    A unit is a UTF-16 unit of text, a value, an embed or a shared type; deleted are formatting marks too, and values
+    that others overwrite. Content that comes as deleted already counts as deleted alone."""
+    inserted = sum(struct.length * struct.times for struct in update.structs if struct.kind in _COUNTED)
+    return inserted, sum(deleted.length for deleted in update.deletes)

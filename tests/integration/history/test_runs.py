@@ -1,16 +1,23 @@
 """Runs: what a person reads as one edit is the same before and after squash, in one document and across all."""
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from itertools import islice
+from typing import Any
 
 import pytest
+from django.apps import apps
+from pycrdt import Doc, Map, Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
 from documents.roles import readable_by
 from history import runs
 from history.append import append
+from history.crdt.lib0 import Malformed
+from history.crdt.updates import decode_update, extent
 from history.fates import PendingUpdate
 from history.models import Kind, Run, Via
 from history.runs import RunSummary, edits, runs_of
@@ -27,6 +34,7 @@ from tests.builders import (
     seconds_apart,
     typed,
 )
+from tests.histories import random_history, updates_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,14 +48,20 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _random_document(seed: int, *, rows: int = 80, people: int = 3) -> Document:
-    """A log of several people with pauses just below, at and above the gap, and now and then another kind."""
+    """A log of several people with pauses just below, at and above the gap, now and then another kind, and rows that
+    nobody can read."""
     rng = random.Random(seed)
+    edits = iter([row.update for row in random_history(seed, edits=rows, skip_gc=True)])
     document = make_document()
     sessions = [make_session(document, make_user()) for _ in range(people)]
     kinds = [Kind.SYNC] * 12 + [Kind.RESTORE]
     append(
         [
-            PendingUpdate(session=rng.choice(sessions), payload=bytes(rng.randrange(9)), kind=rng.choice(kinds))
+            PendingUpdate(
+                session=rng.choice(sessions),
+                payload=next(edits) if rng.random() < 0.8 else bytes(rng.randrange(9)),
+                kind=rng.choice(kinds),
+            )
             for _ in range(rows)
         ]
     )
@@ -57,7 +71,8 @@ def _random_document(seed: int, *, rows: int = 80, people: int = 3) -> Document:
 
 
 def _expected(document: Document) -> list[tuple[object, ...]]:
-    """The runs, by the definition: (session, kind, first and last seq, first and last time, updates, bytes)."""
+    """The runs, by the definition: (session, kind, first and last seq, first and last time, updates, bytes,
+    units inserted and deleted)."""
     found: list[list[tuple[int, int, int, datetime, bytes]]] = []
     last: dict[int, list[tuple[int, int, int, datetime, bytes]]] = {}
     for row in log_of(document):
@@ -68,14 +83,27 @@ def _expected(document: Document) -> list[tuple[object, ...]]:
         run.append(row)
     found.sort(key=lambda run: -run[-1][0])
     return [
-        (run[0][1], run[0][2], run[0][0], run[-1][0], run[0][3], run[-1][3], len(run), sum(len(row[4]) for row in run))
+        (
+            *(run[0][1], run[0][2], run[0][0], run[-1][0], run[0][3], run[-1][3], len(run)),
+            *map(sum, zip(*((len(row[4]), *_units(row[4])) for row in run), strict=True)),
+        )
         for run in found
     ]
 
 
+def _units(payload: bytes) -> tuple[int, int]:
+    try:
+        return extent(decode_update(payload))
+    except Malformed:
+        return 0, 0
+
+
 def _told(summaries: list[RunSummary]) -> list[tuple[object, ...]]:
     return [
-        (run.session_id, run.kind, run.first_seq, run.last_seq, run.first_at, run.last_at, run.updates, run.bytes)
+        (
+            *(run.session_id, run.kind, run.first_seq, run.last_seq, run.first_at, run.last_at),
+            *(run.updates, run.bytes, run.inserted, run.deleted),
+        )
         for run in summaries
     ]
 
@@ -133,6 +161,39 @@ def test_two_people_who_type_at_once_have_one_run_each() -> None:
     assert (newest.user, newest.via, newest.ip) == (bob, Via.WEBSOCKET, "2001:db8::2")
     assert (newest.updates, newest.bytes) == (15, 30)
     assert (older.user, older.first_seq, older.last_seq) == (ada, 1, 29)
+
+
+def test_the_migration_counts_the_runs_of_before_from_their_segments() -> None:
+    document = _random_document(3)
+    squash_document(document.pk, older_than=NEVER_WARM)
+    runs_of_it = Run.objects.filter(document=document).order_by("first_seq")
+    counted = list(runs_of_it.values_list("first_seq", "inserted", "deleted"))
+    assert sum(inserted for _, inserted, _ in counted) > 0 < sum(deleted for _, _, deleted in counted)
+    runs_of_it.update(inserted=0, deleted=0)
+    migration = import_module("history.migrations.0007_packed_snapshots_and_counted_runs")
+    migration.count_runs(apps, None)
+    assert list(runs_of_it.values_list("first_seq", "inserted", "deleted")) == counted
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_run_says_how_much_it_inserted_and_deleted(squashed: bool, settings: Settings) -> None:
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2}
+    document = make_document()
+    doc: Doc[Any] = Doc()
+    text, mapping = doc.get("text", type=Text), doc.get("map", type=Map)
+    edits: list[Callable[[], object]] = [
+        lambda: text.insert(0, "h\u00e9llo \U0001f600"),  # eight UTF-16 units
+        lambda: text.format(0, 5, {"bold": True}),  # two marks, which are no content
+        lambda: text.__delitem__(slice(0, 3)),  # h and \u00e9
+        lambda: mapping.__setitem__("key", 1),
+        lambda: mapping.__setitem__("key", 2),  # and takes away the 1
+    ]
+    append_rows(make_session(document), [update for edit in edits for update in updates_of(doc, edit)])
+    if squashed:
+        squash_document(document.pk, older_than=NEVER_WARM)
+    (run,) = runs_of(document.pk)
+    assert (run.updates, run.inserted, run.deleted) == (5, 8 + 2, 2 + 1)
+    assert Run.objects.filter(document=document).count() == squashed
 
 
 def test_a_run_of_a_deleted_account_stays_with_no_user() -> None:
