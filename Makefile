@@ -4,7 +4,7 @@ RUN = $(PYTHON) config/bootstrap.py run
 DEV = $(PYTHON) config/bootstrap.py dev
 ARGS ?=
 
-.PHONY: run test lint imports types check bench faults fuzz soak manage services clean
+.PHONY: run test lint imports types check bench bench-history faults fuzz soak manage services clean
 
 run:  ## the whole stack, until Ctrl-C; honours HOST, PORT, WEB_WORKERS, DATABASE_URL, REDIS_URL, DATA_DIR
 	@exec $(RUN) -m config.stack run
@@ -27,6 +27,9 @@ check: lint types test  ## what CI runs
 
 bench:
 	@exec $(DEV) -m config.stack scratch -- -m benchmarks $(ARGS)
+
+bench-history:  ## what the past costs: make bench-history ARGS="--trace PATH" or ARGS="--updates 10000 --alone"
+	@exec $(DEV) -m config.stack scratch -- -m benchmarks history $(ARGS)
 
 faults:  ## everything breaks while people type, up to 35 minutes: make faults ARGS="--seed 7" or "--short"
 	@exec $(DEV) -m tests.faults $(ARGS)

@@ -33,13 +33,27 @@ def main() -> None:
     reacting.add_argument("--away-seconds", type=float, default=15, help="how long the database is away")
     audit = commands.add_parser("audit", help="the audit as a file")
     audit.add_argument("--lines", type=int, default=1_000_000)
+    past = commands.add_parser("history", help="bytes an update, and opening at random moments, beside others' stores")
+    past.add_argument("--trace", type=Path, help="a recorded editing session besides (see `trace`)")
+    past.add_argument("--updates", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    past.add_argument("--moments", type=int, default=100)
+    past.add_argument("--seed", type=int, default=1)
+    past.add_argument("--alone", action="store_true", help="without the others' stores")
     arguments = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from benchmarks import audit_export, editing_trace, fan_out, openings_at_once, reactions, stalled_readers
+    from benchmarks import (
+        audit_export,
+        editing_trace,
+        fan_out,
+        history,
+        openings_at_once,
+        reactions,
+        stalled_readers,
+    )
 
     match arguments.command:
         case "trace":
@@ -65,6 +79,14 @@ def main() -> None:
             )
         case "audit":
             audit_export.run(lines=arguments.lines)
+        case "history":
+            history.run(
+                arguments.trace,
+                sizes=arguments.updates,
+                moments=arguments.moments,
+                seed=arguments.seed,
+                peers=not arguments.alone,
+            )
 
 
 if __name__ == "__main__":
