@@ -16,7 +16,7 @@ from typing import Any
 
 from pycrdt import Doc, Text
 
-from tests.clients.driver import node_binary
+from tests.clients.driver import install_packages, node_binary
 
 YJS = Path(__file__).resolve().parent.parent / "tests/clients/keeping_everything.mjs"
 NODE_SECONDS = 1800
@@ -34,6 +34,7 @@ class Kept:
 def in_yjs(updates: Sequence[bytes], moments: Sequence[int]) -> Kept:
     """One document with `gc: false`, stored as one update. A moment that was not marked with a snapshot while it was
     the present cannot be opened at all: these are marked, and their bytes counted."""
+    install_packages()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "updates")
         log.write_bytes(b"".join(len(update).to_bytes(4, "little") + update for update in updates))

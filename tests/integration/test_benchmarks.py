@@ -104,3 +104,15 @@ def test_an_export_of_the_audit_takes_no_more_memory_for_more_lines(ground: Grou
     grown = re.findall(r"^(\w+): 22,000 lines .* memory grew by ([\d.]+) MiB at most$", said, re.MULTILINE)
     assert [form for form, _ in grown] == ["csv", "jsonl"], said
     assert all(float(mebibytes) < 20 for _, mebibytes in grown), said  # held at once they would be many times that
+
+
+def test_the_past_of_a_document_is_measured_beside_others_that_keep_it(ground: Ground) -> None:
+    said = bench(ground, "history", "--updates", "2500", "--moments", "3")
+
+    assert "## 20,000 characters, 2,500 updates, 3 random moments" in said
+    assert re.search(r"packed: [1-9][\d.]* bytes an update, .* 0 rows still hot", said), said
+    measured = r" [\d.]+ \| [\d.]+ \|"
+    assert re.search(r"\| the document \|" + measured, said), said
+    assert re.search(r"\| content, author and time \|" + measured, said), said
+    assert re.search(r"\| Yjs, `gc: false` \| [1-9][\d.]* \|" + measured, said), said
+    assert re.search(r"\| pycrdt-store, SQLite \| ([1-9][\d.]*|not installed) \|", said), said
