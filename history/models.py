@@ -232,7 +232,8 @@ class Run(models.Model):
 
 class Snapshot(models.Model):
     """The folded document at a seq; a cache. `state` is gc'd and opens documents; `full_state` keeps what was deleted
-    and is what writing starts from, so that only the newest one has it, the others b"". Both are zstd frames.
+    and is what writing starts from, so that only the newest one has it, the others b"". Both are zstd frames; with
+    a `base_seq`, the state is a difference to that snapshot's, with which the database deletes it.
 
     `state_bytes` is the state's size unpacked. sha256 is of state ‖ full_state as stored. `ladder_built`: since this
     became the newest snapshot and the log was last squashed, the older ones have been put in their places."""
@@ -240,6 +241,7 @@ class Snapshot(models.Model):
     pk = models.CompositePrimaryKey("document_id", "seq")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+", db_index=False)
     seq = models.BigIntegerField()
+    base_seq = models.BigIntegerField(null=True)
     state = models.BinaryField()
     state_bytes = models.BigIntegerField()
     full_state = models.BinaryField(default=b"")

@@ -30,7 +30,7 @@ from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.sessions import canonical_ip
-from history.snapshots import digest, unpack_state
+from history.snapshots import digest, state_of, unpack_state
 from history.times import EPOCH, microseconds
 
 ROWS_PER_FETCH = 500
@@ -447,17 +447,20 @@ class _Snapshots:
         expected = _identity(self.doc)
         kinds = root_kinds(self.doc.get_update())
         text = canonical(self.doc, kinds)
-        stored = [("state", state, False), ("full_state", full_state, True)]
-        for name, data, skip_gc in stored if full_state else stored[:1]:
+        stored = [
+            ("state", partial(state_of, snapshot), False),
+            ("full_state", partial(unpack_state, full_state), True),
+        ]
+        for name, unpacked, skip_gc in stored if full_state else stored[:1]:
             loaded: Doc[Any] = Doc(skip_gc=skip_gc)
-            _applied(seq, f"the snapshot's {name}", partial(_load, loaded, data), table="snapshot")
+            _applied(seq, f"the snapshot's {name}", partial(_load, loaded, unpacked), table="snapshot")
             if _identity(loaded) != expected or canonical(loaded, kinds) != text:
                 raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to", "snapshot")
         self.proven += 1
 
 
-def _load(doc: "Doc[Any]", stored: bytes) -> None:
-    doc.apply_update(unpack_state(stored))
+def _load(doc: "Doc[Any]", unpacked: Callable[[], bytes]) -> None:
+    doc.apply_update(unpacked())
 
 
 def _identity(doc: "Doc[Any]") -> tuple[dict[int, int], IdSet]:

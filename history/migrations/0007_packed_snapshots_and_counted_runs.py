@@ -19,6 +19,12 @@ ALTER TABLE history_snapshot ALTER COLUMN state SET STORAGE EXTERNAL, ALTER COLU
 STORE_COMPRESSED = """
 ALTER TABLE history_snapshot ALTER COLUMN state SET STORAGE EXTENDED, ALTER COLUMN full_state SET STORAGE EXTENDED
 """
+# One that is a difference is of no use without the one that it differs from.
+GO_WITH_THE_BASE = """
+ALTER TABLE history_snapshot ADD CONSTRAINT history_snapshot_base FOREIGN KEY (document_id, base_seq)
+    REFERENCES history_snapshot (document_id, seq) ON DELETE CASCADE
+"""
+STAY_WITHOUT = "ALTER TABLE history_snapshot DROP CONSTRAINT history_snapshot_base"
 
 
 def count_runs(apps: Any, schema_editor: Any) -> None:
@@ -54,6 +60,8 @@ class Migration(migrations.Migration):
         migrations.RunSQL(STORE_AS_IS, STORE_COMPRESSED),
         migrations.AddField("snapshot", "state_bytes", models.BigIntegerField(default=0), preserve_default=False),
         migrations.AddField("snapshot", "ladder_built", models.BooleanField(default=False)),
+        migrations.AddField("snapshot", "base_seq", models.BigIntegerField(null=True)),
+        migrations.RunSQL(GO_WITH_THE_BASE, STAY_WITHOUT),
         migrations.AlterField("snapshot", "full_state", models.BinaryField(default=b"")),
         migrations.AddField("run", "inserted", models.BigIntegerField(default=0), preserve_default=False),
         migrations.AddField("run", "deleted", models.BigIntegerField(default=0), preserve_default=False),

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 from hypothesis import given, strategies
 
-from history.spacing import plan_snapshots, thinned_by_age
+from history.ladder import PLANS_MAX
+from history.spacing import KEY_EVERY, plan_snapshots, thinned_by_age
 
 sizes_of = strategies.dictionaries(strategies.integers(1, 100_000), strategies.integers(1, 50_000), max_size=40)
 log_sizes = strategies.integers(0, 2_000_000)
@@ -40,13 +41,25 @@ def test_a_long_log_of_a_small_document_has_a_snapshot_within_the_distance_of_ev
     distances,
 )
 def test_a_plan_that_was_carried_out_is_not_made_again(newest: int, slope: int, log_bytes: int, rows: int) -> None:
-    """For a document that grows evenly: what is expected of the new ones is then what they take."""
-    sizes = {newest: newest * slope}
-    once = plan_snapshots(sizes, full_bytes=0, log_bytes=log_bytes, rows_between=rows, log_percent=200)
-    there = sizes | {seq: seq * slope for seq in once.make}
-    again = plan_snapshots(there, full_bytes=0, log_bytes=log_bytes, rows_between=rows, log_percent=200)
-    assert not again.make
-    assert again.keep == there.keys()
+    """For a document that grows evenly; differences take less than is expected at first."""
+    sizes, differences = {newest: newest * slope}, set[int]()
+    for _ in range(PLANS_MAX + 1):
+        plan = plan_snapshots(sizes, differences, full_bytes=0, log_bytes=log_bytes, rows_between=rows, log_percent=200)
+        sizes = {seq: sizes[seq] for seq in plan.keep} if not plan.make else sizes
+        sizes |= {seq: seq * slope // (5 if seq in plan.bases else 1) for seq in plan.make}
+        differences = (differences | plan.bases.keys()) & sizes.keys()
+    assert not plan.make
+    assert plan.keep == sizes.keys()
+
+
+@given(sizes_of, distances)
+def test_a_difference_is_made_to_a_whole_one_that_stands_before_it(sizes: dict[int, int], rows: int) -> None:
+    plan = plan_snapshots(sizes, full_bytes=0, log_bytes=10**12, rows_between=rows, log_percent=200)
+    there = plan.keep | set(plan.make)
+    for seq, base in plan.bases.items():
+        assert base < seq <= base + KEY_EVERY * rows
+        assert base in there
+        assert base not in plan.bases
 
 
 @given(sizes_of, log_sizes, distances)
@@ -64,7 +77,9 @@ def test_a_grid_that_stands_moves_only_when_a_much_finer_one_fits() -> None:
     sizes = dict.fromkeys(range(1331, 10000, 1331), 100) | {10_000: 100}
 
     def widths(log_bytes: int) -> set[int]:
-        plan = plan_snapshots(sizes, full_bytes=0, log_bytes=log_bytes, rows_between=1000, log_percent=100)
+        plan = plan_snapshots(
+            sizes, range(2662, 10_000, 1331), full_bytes=0, log_bytes=log_bytes, rows_between=1000, log_percent=100
+        )
         return {seq for seq in {*plan.keep, *plan.make} if seq < 10_000}
 
     standing = set(range(1331, 10_000, 1331))

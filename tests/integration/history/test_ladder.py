@@ -16,7 +16,7 @@ from history.crdt.roots import root_kinds
 from history.folds import compact, document_at, fold_for_rung, full_ydoc, make_ydoc
 from history.ladder import build_ladder
 from history.models import Head, Segment, Snapshot, Update
-from history.snapshots import LADDER_LEVEL, digest, pack_state, unpack_state
+from history.snapshots import digest, pack_state, state_of, unpack_state
 from history.squash import squash_document
 from history.tasks import build_ladders
 from history.verify import Verdict, verify_document
@@ -108,14 +108,16 @@ def test_only_the_newest_snapshot_holds_what_was_deleted() -> None:
     assert document_at(document.pk, seq=51, full=True).tail_rows == 51
     for snapshot in Snapshot.objects.filter(document=document):
         assert digest(bytes(snapshot.state), bytes(snapshot.full_state)) == bytes(snapshot.sha256)
-        assert len(unpack_state(bytes(snapshot.state))) == snapshot.state_bytes
+        assert len(state_of(snapshot)) == snapshot.state_bytes
 
 
 def test_all_snapshots_stay_within_their_share_of_the_log_as_it_is_stored(settings: Settings) -> None:
     """The document is as large as its log: the shares, not the distance, decide."""
     settings.PALIMPSEST = {**settings.PALIMPSEST, "SNAPSHOT_DISTANCE_ROWS": 2, "SNAPSHOTS_LOG_PERCENT": 200}
     rng = random.Random(1)
-    document = _typed_document("".join(rng.choice(ALPHABET) for _ in range(400)))
+    pieces = ["".join(rng.choices(ALPHABET, k=40)) for _ in range(200)]
+    document = make_document()
+    append_rows(make_session(document), typed(pieces))
     build_ladder(document.pk)
 
     def shares() -> tuple[int, int]:
@@ -128,7 +130,7 @@ def test_all_snapshots_stay_within_their_share_of_the_log_as_it_is_stored(settin
     taken, allowed = shares()
     before = _seqs(document)
     assert allowed / 2 < taken <= allowed
-    assert len(before) < 400 // 2
+    assert 3 < len(before) < 200 // 2
     settings.PALIMPSEST = {**settings.PALIMPSEST, "SEGMENT_ROWS_MAX": 4000}
     squash_document(document.pk, older_than=NEVER_WARM)
     assert shares()[0] > shares()[1]  # the log takes less now
@@ -190,7 +192,7 @@ def test_nothing_is_made_from_a_log_that_waits_for_a_missing_row() -> None:
     document = make_document()
     first, _missing, *rest = typed(ALPHABET)
     append_rows(make_session(document), [first, *rest])  # past the gate, which would never take them
-    snapshot = Snapshot(document=document, seq=25, state=pack_state(b"\0\0", level=1), state_bytes=2)
+    snapshot = Snapshot(document=document, seq=25, state=pack_state(b"\0\0"), state_bytes=2)
     snapshot.sha256, snapshot.created_at = b"", Head.objects.get(document=document).at
     snapshot.save(force_insert=True)
     with pytest.raises(ValueError, match="pending"):
@@ -209,9 +211,33 @@ def test_a_snapshot_that_does_not_unpack_is_passed_over(caplog: pytest.LogCaptur
     assert f"snapshot passed over: document={document.pk} seq=14" in caplog.text
 
 
+def test_most_snapshots_are_differences_and_go_with_what_they_differ_from() -> None:
+    document = _typed_document(ALPHABET * 4)
+    assert build_ladder(document.pk) == 14
+    bases = dict(Snapshot.objects.filter(document=document).order_by("seq").values_list("seq", "base_seq"))
+    assert bases == {
+        **{7: None, 14: 7, 21: 7, 28: 7, 35: 7, 42: 7, 49: 7},
+        **{56: None, 63: 56, 70: 56, 77: 56, 84: 56, 91: 56, 98: 56, 104: None},
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM history_snapshot WHERE seq = 56")
+    assert _seqs(document) == [7, 14, 21, 28, 35, 42, 49, 104]
+    assert build_ladder(document.pk) == 7
+    assert isinstance(verify_document(document.pk), Verdict)
+
+
+def test_a_difference_is_not_unpacked_with_another_base() -> None:
+    first, second, other = (make_ydoc(make_history(seed).pk).doc.get_update() for seed in (3, 4, 5))
+    packed = pack_state(first, base=second)
+    assert unpack_state(packed, base=second) == first
+    for base in (b"", other):
+        with pytest.raises(ValueError, match="snapshot"):
+            unpack_state(packed, base=base)
+
+
 def test_a_state_is_only_unpacked_from_what_was_packed() -> None:
     state = make_ydoc(make_history(3).pk).doc.get_update()
-    packed = pack_state(state, level=LADDER_LEVEL)
+    packed = pack_state(state)
     assert unpack_state(packed) == state
     for cut in range(len(packed)):
         with pytest.raises(ValueError, match="snapshot"):
