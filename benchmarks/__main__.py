@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings, reactions, audit or history: on services of their own."""
+"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings, reactions, audit, history: on own services."""
 
 import argparse
 import os
