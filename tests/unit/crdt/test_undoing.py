@@ -192,6 +192,18 @@ def test_what_was_deleted_comes_back_once_however_often_it_is_given_back() -> No
     assert page.text() == "one two three"
 
 
+def test_an_undo_of_an_undo_of_an_undo_gave_it_back() -> None:
+    page = Page()
+    page.edit(1, typing(0, "one two three"))
+    gone = page.edit(2, deleting(4, 8))
+    acts: list[Act] = []
+    for undone, who in ((gone, 2), (3, OWNER), (4, OWNER)):
+        seq = page.undo(who, undone, undone, acts=acts)
+        acts.append(Act(seq=seq, session_id=OWNER, first_seq=undone, last_seq=undone, sessions=frozenset({who})))
+    assert page.text() == "one two three"
+    assert undo_rows(page.rows, 2, gone, gone, acts=acts).update is None
+
+
 def test_an_act_on_another_piece_gave_back_nothing_here() -> None:
     page = Page()
     page.edit(1, typing(0, "one two three"))
@@ -217,6 +229,8 @@ def test_what_another_one_deleted_as_well_stays_deleted() -> None:
     page.add(3, others)
     page.undo(2, 2, 2)
     assert page.text() == "one "
+    # Before the span it is the same.
+    assert undo_rows(page.rows[:3], 3, 3, 3).after().get("text", type=Text).to_py() == "three"
 
 
 def test_a_paragraph_in_which_others_wrote_is_kept_with_their_words_alone() -> None:
