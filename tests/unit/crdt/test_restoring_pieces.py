@@ -9,12 +9,12 @@ from pycrdt import Array, Doc, Map, Text
 
 from history.crdt.content import canonical_json, trees_of
 from history.crdt.guard import Guard
-from history.crdt.idsets import between, contains, delete_set_of, subtract
+from history.crdt.idsets import between, contains, delete_set_of, id_set, subtract
 from history.crdt.places import Piece, Places
 from history.crdt.ranges import NoSuchRange, Span, order_of, span_of, stretch_of, units_of
 from history.crdt.restoring import NoSuchPiece
 from history.crdt.state_vectors import decode_state_vector
-from history.crdt.updates import Kind
+from history.crdt.updates import Kind, decode_update
 from tests.histories import ROOTS, Row, random_history, replay, updates_of
 from tests.taking_back import HISTORIES, restore_rows
 
@@ -238,6 +238,22 @@ def test_a_root_that_came_later_is_emptied() -> None:
     rows = rows_of(words("abc"), words("later", root="other"))
     doc = after(rows, 1, piece=Piece("other"))
     assert (str(doc.get("other", type=Text)), str(doc.get("text", type=Text))) == ("", "abc")
+
+
+def test_what_is_not_in_the_piece_keeps_its_identity() -> None:
+    """Deleted and written anew it would say the same, and who types in it just then would lose their place."""
+    rows = rows_of(words("abc"), setting("k", to=1), words("later", at=3), setting("k", to=Map({"x": 1})))
+    head = replay(rows)
+    for options in (
+        {"piece": Piece("map")},
+        {"piece": Piece("map", ("k",))},
+        {"piece": Piece("text"), "span": Span(0, 2)},
+    ):
+        taken = restore_rows(rows, 2, **options)
+        deleted = id_set(decode_update(taken.update).deletes) if taken.update else {}
+        places = Places(head.get_update())
+        root = options["piece"].root  # type: ignore[attr-defined]
+        assert subtract(deleted, places.within(Piece(root))) == {}
 
 
 def test_a_piece_that_says_it_already_needs_no_update() -> None:

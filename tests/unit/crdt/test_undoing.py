@@ -263,6 +263,35 @@ def test_what_was_deleted_in_what_is_undone_comes_back_with_it_kept() -> None:
     assert page.doc.get("array", type=Array).to_py() == [{"yours": 2}]
 
 
+def test_an_attribute_of_somebody_else_keeps_no_paragraph() -> None:
+    page = Page()
+    page.edit(1, lambda doc: doc.get("xml", type=XmlFragment).children.append(XmlElement("p", {}, [XmlText("mine")])))
+
+    def align(doc: Doc[Any]) -> None:
+        doc.get("xml", type=XmlFragment).children[0].attributes["align"] = "left"
+
+    page.edit(2, align)
+    page.undo(1, 1, 2)
+    assert str(page.doc.get("xml", type=XmlFragment)) == ""
+
+
+def test_what_comes_back_where_nobody_sees_it_keeps_nothing() -> None:
+    page = Page()
+    page.edit(1, lambda doc: doc.get("array", type=Array).append(Map({"mine": 1})))
+    page.edit(2, lambda doc: doc.get("array", type=Array)[0].update({"inner": Map({"yours": 2})}))
+
+    def empty(doc: Doc[Any]) -> None:
+        del doc.get("array", type=Array)[0]["inner"]["yours"]
+
+    def drop(doc: Doc[Any]) -> None:
+        del doc.get("array", type=Array)[0]["inner"]
+
+    page.edit(1, empty)
+    page.edit(2, drop)
+    page.undo(1, 1, 4)
+    assert page.doc.get("array", type=Array).to_py() == []
+
+
 def test_a_key_that_another_one_wrote_since_is_theirs() -> None:
     page = Page()
     for who, value in ((1, "first"), (2, "second"), (3, "third")):
