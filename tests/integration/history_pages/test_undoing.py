@@ -136,6 +136,16 @@ def test_a_restore_elsewhere_gave_back_nothing_here(shared: Shared) -> None:
     assert text_of(shared) == "what the owner said and what the editor said, the end"
 
 
+def test_a_range_restored_elsewhere_gave_back_nothing_here(shared: Shared) -> None:
+    client = signed_in(shared.owner)
+    text = shared.doc.get("text", type=Text)
+    shared.edit(shared.owner, lambda: text.insert(str(text).index("owner") + 2, "XX"))
+    assert ask(client, shared, "restore", seq=2, root="text", range=[9, 14]).status_code == 201
+    assert text_of(shared) == "the owner said and what the editor said, the end"
+    ask(client, shared, user="editor", **{"from": 3, "to": 3})
+    assert text_of(shared) == "what the owner said and what the editor said, the end"
+
+
 def test_the_same_request_is_carried_out_once(shared: Shared) -> None:
     client = signed_in(shared.owner)
     first = ask(client, shared, user="editor", request_key="k", **{"from": 1})
