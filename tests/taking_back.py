@@ -22,7 +22,7 @@ from history.crdt.updates import decode_update, read_struct
 from tests import histories
 from tests.histories import ROOTS, replay
 
-HISTORIES = int(os.environ.get("RESTORE_HISTORIES", "50"))
+HISTORIES = int(os.environ.get("RESTORE_HISTORIES", "100"))
 """How many random histories each property is tried on."""
 
 CLIENT = 999
