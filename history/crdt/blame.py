@@ -286,6 +286,7 @@ class _Layer:
         self.numbers = numbers
         self.is_marked = read.is_markable
         self.places: dict[int, int] = {}
+        self.codes: dict[tuple[int, int], str] = {}
         shadows = [self._shadow(state, read, deletes, digit=0)]
         while CODES ** len(shadows) < len(self.places):
             shadows.append(self._shadow(state, read, deletes, digit=len(shadows)))
@@ -297,6 +298,8 @@ class _Layer:
 
     def number_at(self, digits: Sequence[str]) -> int:
         """The number of a unit of text, by its character in each shadow."""
+        if len(digits) == 1:
+            return self.table[ord(digits[0]) - 1]
         return self.table[int(sum((ord(code) - 1) * CODES**digit for digit, code in enumerate(digits)))]
 
     def _shadow(self, state: bytes, read: _Read, deletes: bytes, *, digit: int) -> bytes:
@@ -309,19 +312,21 @@ class _Layer:
         return b"".join((*pieces, state[copied : read.deletes_at], *marks, deletes))
 
     def _content(self, content: _Content, digit: int) -> bytes:
-        parts = self.numbers.parts(content.client, content.clock, content.length)
-        match content.kind:
-            case Kind.STRING:
-                return var_string("".join([self._code(number, digit) * length for length, number in parts]))
-            case Kind.ANY:
-                values = b"".join([_any_string(str(number)) * length for length, number in parts])
-                return var_uint(content.length) + values
+        kind, client, clock, length, _, _ = content
+        parts = self.numbers.parts(client, clock, length)
+        if kind == _STRING:
+            return var_string("".join([self._code(number, digit) * units for units, number in parts]))
+        if kind == Kind.ANY:
+            return var_uint(length) + b"".join([_any_string(str(number)) * units for units, number in parts])
         [(_, number)] = parts
-        return var_bytes(str(number).encode()) if content.kind == Kind.BINARY else var_string(f"[{number}]")
+        return var_bytes(str(number).encode()) if kind == Kind.BINARY else var_string(f"[{number}]")
 
     def _code(self, number: int, digit: int) -> str:
-        place = self.places.setdefault(number, len(self.places))
-        return chr(1 + place // CODES**digit % CODES)
+        code = self.codes.get((number, digit))
+        if code is None:
+            place = self.places.setdefault(number, len(self.places))
+            code = self.codes[number, digit] = chr(1 + place // CODES**digit % CODES)
+        return code
 
     def _marks(self, types: list[tuple[int, int, TypeRef]], digit: int) -> list[bytes]:
         """A unit more in each shared type, which tells who made it: the first of a sequence, or under a key. They are
@@ -357,19 +362,23 @@ class _Twin:
         """Who deleted this type, or one that it is in."""
 
     @cached_property
-    def _sequence(self) -> list[Any]:
-        """A text's units as the characters of all digits; items, children and embeds as a number or a twin."""
+    def _sequence(self) -> Sequence[Any]:
+        """A text's units as characters, tuples of them where it takes several digits; embeds, items and children as a
+        number or a twin."""
         match self.nodes[0]:
             case Text() | XmlText():
                 digits = [_units(node) for node in self.nodes]
-                return [unit if isinstance(unit[0], str) else self._value(unit) for unit in zip(*digits, strict=True)]
+                units: Sequence[Any] = digits[0] if len(digits) == 1 else list(zip(*digits, strict=True))
+                if all(isinstance(digit, str) for digit in digits):
+                    return units
+                return [self._unit(unit) for unit in units]
             case Array():
                 return [self._value(items) for items in zip(*self.nodes, strict=True)]
             case _:
                 return [self._value(nodes) for nodes in zip(*(node.children for node in self.nodes), strict=True)]
 
     @property
-    def sequence(self) -> list[Any]:
+    def sequence(self) -> Sequence[Any]:
         """The units, items or children that the document has: without the mark."""
         is_marked = self.layer.is_marked and not self.is_root and isinstance(self.nodes[0], Text | XmlText | Array)
         return self._sequence[1:] if is_marked else self._sequence
@@ -401,6 +410,10 @@ class _Twin:
             case _:
                 return UNKNOWN  # a fragment in something else, which has no room for a mark
 
+    def _unit(self, unit: Any) -> Any:
+        digits = unit if isinstance(unit, tuple) else (unit,)
+        return unit if isinstance(digits[0], str) else self._value(digits)
+
     def _value(self, values: Sequence[Any]) -> Any:
         match values[0]:
             case str() | bytes() as number:
@@ -415,9 +428,13 @@ _Inner: TypeAlias = list[tuple[Any, list[_Twin], str | int]]
 """What is in a node: each type, its twins, and the step of the path that leads to it."""
 
 
-def _units(text: Any) -> list[Any]:
+def _units(text: Any) -> str | list[Any]:
+    """A text's characters and embeds; one text where it has no embeds."""
+    chunks = [chunk for chunk, _ in text.diff()]
+    if all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(chunks)
     units: list[Any] = []
-    for chunk, _ in text.diff():
+    for chunk in chunks:
         if isinstance(chunk, str):
             units += chunk
         else:
