@@ -31,8 +31,8 @@ FROM generate_series(0, %(runs)s / %(size)s - 1) number
 """
 MAKE_RUNS = """
 INSERT INTO history_run
-    (document_id, session_id, first_seq, last_seq, first_at, last_at, kind, updates, bytes)
-SELECT %(document)s, number, number, number, moment, moment, %(kind)s, 1, 30
+    (document_id, session_id, first_seq, last_seq, first_at, last_at, kind, updates, bytes, inserted, deleted)
+SELECT %(document)s, number, number, number, moment, moment, %(kind)s, 1, 30, 1, 0
 FROM generate_series(1, %(runs)s) number,
      LATERAL (SELECT %(at)s - make_interval(secs => 10 * (%(runs)s - number)) AS moment) moments
 """

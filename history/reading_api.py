@@ -1,14 +1,12 @@
 """What changed, who wrote what, and how it came about, for programs; viewers and up."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.core.serializers.json import DjangoJSONEncoder
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import get_conditional_response
 
 from documents.conf import conf
@@ -18,6 +16,7 @@ from history.doors import author_name, door
 from history.parameters import count_in, seq_in
 from history.problems import PROBLEMS, BadMoment, problem_of
 from history.reading import Step, difference, playback
+from history.streaming import streamed
 from history.timeline import Place, place_of
 
 STEPS_DEFAULT = 100
@@ -80,9 +79,7 @@ def playback_steps(request: HttpRequest, document: Document) -> HttpResponseBase
     )
     from_seq, to = _span_in(request, document, from_start=True)
     lines = _lines(playback(document, from_seq=from_seq, to_seq=to.seq, steps=steps))
-    # Under ASGI a plain iterator would be consumed whole before the first line is sent.
-    content: Any = _in_threads(lines) if isinstance(request, ASGIRequest) else lines
-    return StreamingHttpResponse(content, content_type="application/jsonl")
+    return streamed(request, lines, content_type="application/jsonl")
 
 
 def _span_in(request: HttpRequest, document: Document, *, from_start: bool = False) -> tuple[int, Place]:
@@ -103,14 +100,6 @@ def _lines(steps: Iterator[Step]) -> Iterator[bytes]:
     except PROBLEMS as error:
         problem = problem_of(error)
         yield _encoded({"error": {"code": problem.code, "message": problem.message}}) + b"\n"
-
-
-async def _in_threads(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
-    def following() -> bytes | None:
-        return next(lines, None)
-
-    while (line := await sync_to_async(following)()) is not None:
-        yield line
 
 
 def _step(step: Step) -> dict[str, Any]:

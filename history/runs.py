@@ -170,9 +170,9 @@ def edits(
     """Who edited what: runs of all documents, the one that ended last first, that ended in since..until (inclusive).
 
     `documents_visible` says of which documents the reader may know; None of all. Documents are opened in the order of
-    their last edit and only as far as they are asked for: memory grows with these (some KB each), not with their runs.
-    Inside `consistent_read()` all are of one moment; outside, where a read goes on for long, each block of rows is, and
-    a squash in between changes nothing that is told."""
+    their last edit and only as far as they are asked for: memory grows with these (some KB each, and outside of a
+    transaction the runs that are not squashed yet), not with the edits told. Inside `consistent_read()` all are of one
+    moment; outside, where a read goes on for long, each document is, and a squash in between changes nothing."""
     heads = _heads(user=user, document=document, since=since, documents_visible=documents_visible)
     newest_first = _newest_first(heads, user=user, since=since, until=until)
     while page := list(islice(newest_first, SUMMARIES_PER_QUERY)):
@@ -296,24 +296,32 @@ def _joined(earlier: _Fragment, later: _Fragment) -> _Fragment:
 def _fragments(document_id: int, *, from_seq: int, session_ids: list[int] | None) -> Iterator[_Fragment]:
     """Live rows in blocks, then segments in blocks, from the end; inside a block the last ended first.
 
-    Each block is read in one snapshot of the database: a squash between two of them moves rows from one table to the
-    other, and where they are is looked up anew."""
-    last_seq = from_seq
-    while last_seq > 0:
-        with consistent_read():
-            segments = Segment.objects.filter(document_id=document_id)
-            squashed = segments.order_by("-first_seq").values_list("last_seq", flat=True).first() or 0
-            if last_seq > squashed:
-                first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
-                block = _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
-            else:
-                page = segments.filter(first_seq__lte=last_seq).order_by("-first_seq")[:SEGMENT_BLOCK]
-                spans = list(page.values_list("first_seq", "last_seq"))
-                if not spans:
-                    return
-                first_seq = spans[-1][0]
-                block = _stored_runs(document_id, first_seq, spans[0][1], session_ids=session_ids)
-        yield from block
+    Outside of a transaction the runs of all live rows are gathered at once, as a squash may take rows away between two
+    reads; segments never change."""
+    is_one_moment = connection.in_atomic_block
+    segments = Segment.objects.filter(document_id=document_id)
+    with consistent_read():
+        squashed = segments.order_by("-first_seq").values_list("last_seq", flat=True).first() or 0
+        live = _live_blocks(document_id, squashed, from_seq, session_ids=session_ids)
+        if not is_one_moment:
+            live = iter(list(live))
+    yield from live
+    last_seq = min(from_seq, squashed)
+    while True:
+        page = segments.filter(first_seq__lte=last_seq).order_by("-first_seq")[:SEGMENT_BLOCK]
+        spans = list(page.values_list("first_seq", "last_seq"))
+        if not spans:
+            return
+        yield from _stored_runs(document_id, spans[-1][0], spans[0][1], session_ids=session_ids)
+        last_seq = spans[-1][0] - 1
+
+
+def _live_blocks(
+    document_id: int, squashed: int, last_seq: int, *, session_ids: list[int] | None
+) -> Iterator[_Fragment]:
+    while last_seq > squashed:
+        first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
+        yield from _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
         last_seq = first_seq - 1
 
 

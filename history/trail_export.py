@@ -5,16 +5,14 @@ A million lines take no more memory than a thousand: some hundred lines at a tim
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
-from functools import partial
 from itertools import islice
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
+from history.streaming import streamed
 from history.trail import TrailFilter, TrailLine, trail
 
 LINES_PER_CHUNK = 500
@@ -46,22 +44,12 @@ STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def export_response(request: HttpRequest, wanted: TrailFilter, *, form: str, name: str) -> StreamingHttpResponse:
     """All lines of the filter as a download, the newest first; `form` is one of FORMS. A read that fails on the way
-    breaks the download off, so that half of it does not pass for all.
-
-    Under ASGI each chunk is made on the request's own thread: Django would gather an ordinary iterator whole."""
+    breaks the download off, so that half of it does not pass for all."""
     content_type, encode = FORMS[form]
-    chunks = encode(trail(wanted))
-    body = _chunk_by_chunk(chunks) if isinstance(request, ASGIRequest) else chunks
-    response = StreamingHttpResponse(body, content_type=content_type)
+    response = streamed(request, encode(trail(wanted)), content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
     response["Cache-Control"] = "private, no-store"
     return response
-
-
-async def _chunk_by_chunk(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    read = sync_to_async(partial(next, chunks, b""))
-    while chunk := await read():
-        yield chunk
 
 
 def csv_chunks(lines: Iterator[TrailLine]) -> Iterator[bytes]:

@@ -45,6 +45,7 @@ GAP = timedelta(seconds=300)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "TAIL_BLOCK_ROWS", 7)
     monkeypatch.setattr(runs, "SEGMENT_BLOCK", 2)
+    monkeypatch.setattr(runs, "SUMMARIES_PER_QUERY", 3)
 
 
 def _random_document(seed: int, *, rows: int = 80, people: int = 3) -> Document:
@@ -252,3 +253,15 @@ def test_edits_show_only_documents_that_the_reader_may_see(settings: Settings) -
         append_rows(make_session(document, make_user()), typed("ab"))
     assert {run.document_id for run in edits(documents_visible=readable_by(reader))} == {mine.pk}
     assert {run.document_id for run in edits()} == {mine.pk, others.pk}
+
+
+@pytest.mark.parametrize("segments", [1, 3, None])
+def test_a_squash_in_the_midst_of_a_long_read_changes_nothing_that_it_tells(segments: int | None) -> None:
+    documents = [_random_document(seed) for seed in (1, 2)]
+    expected = _places(list(edits()))
+    for taken in (1, 5, 20):
+        reading = edits()
+        found = list(islice(reading, taken))
+        for document in documents:
+            squash_document(document.pk, older_than=NEVER_WARM, segments_max=segments)
+        assert _places([*found, *reading]) == expected
