@@ -23,11 +23,13 @@ from benchmarks.keeping_everything import Kept, in_pycrdt_store, in_yjs, some
 from benchmarks.typists import typed_and_deleted
 from documents.models import Document
 from history.append import append
+from history.blaming import blame_of
 from history.crdt.chain import GENESIS, row_hash
 from history.fates import PendingUpdate
 from history.folds import document_at, make_ydoc
 from history.ladder import build_ladder
 from history.models import Head, Segment, Session, Snapshot, Update, Via
+from history.reading import difference
 from history.sessions import WriteSession
 from history.squash import squash_document
 from history.timeline import moment_of
@@ -44,6 +46,10 @@ Opener = Callable[[Document, int], object]
 MEASURES: dict[str, Opener] = {
     "the document": lambda document, seq: document_at(document.pk, seq=seq),
     "content, author and time": moment_of,
+    "the difference of 1,000 updates": lambda document, seq: difference(
+        document, from_seq=max(seq - 1000, 0), to_seq=seq
+    ),
+    "who wrote each character, warm": lambda document, seq: blame_of(document, seq=seq),
 }
 """What is done at random seqs; another measure is another line."""
 

@@ -114,5 +114,7 @@ def test_the_past_of_a_document_is_measured_beside_others_that_keep_it(ground: G
     measured = r" [\d.]+ \| [\d.]+ \|"
     assert re.search(r"\| the document \|" + measured, said), said
     assert re.search(r"\| content, author and time \|" + measured, said), said
+    assert re.search(r"\| the difference of 1,000 updates \|" + measured, said), said
+    assert re.search(r"\| who wrote each character, warm \|" + measured, said), said
     assert re.search(r"\| Yjs, `gc: false` \| [1-9][\d.]* \|" + measured, said), said
     assert re.search(r"\| pycrdt-store, SQLite \| ([1-9][\d.]*|not installed) \|", said), said
