@@ -140,8 +140,8 @@ _warm = _Warm()
 def blame_of(document: Document, *, seq: int | None = None, deleted: bool = False) -> Blamed:
     """Tell who wrote all that a document says at a seq (the head without one), with `deleted` what was deleted too.
 
-    Warm it costs an opening and a few loads of the state; cold the whole log is read once, 5 µs a row. Raises:
-    NoSuchSeq, LogHole, ContentTooDeep; Malformed where the log is damaged."""
+    Warm it costs an opening and a few loads of the state (with `deleted` that of a full fold: see `document_at`); cold
+    the whole log is read once, 5 µs a row. Raises: NoSuchSeq, LogHole; Malformed where the log is damaged."""
     with _warm.attribution(document.pk) as attribution:
         with consistent_read():
             head = head_of(document.pk)

@@ -120,8 +120,8 @@ def playback(document: Document, *, from_seq: int, to_seq: int, steps: int) -> I
 
     All is checked and opened before the first `next`; each step then reads its rows in a transaction of its own, so
     that a slow listener holds none open. An emoji that is cut within the span reads as cut from its start. Costs one
-    fold of the span and, for each step, two readings of the content. Raises: as `difference`; LogHole also where the
-    log was set back meanwhile."""
+    full fold at its end, one fold of the span and, for each step, two readings of the content.
+    Raises: as `difference`; LogHole also where the log was set back meanwhile."""
     with consistent_read():
         head = head_of(document.pk)
         if not from_seq <= to_seq <= head.seq:
