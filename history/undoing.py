@@ -77,7 +77,7 @@ def plan_restore(document_id: int, seq: int, *, piece: Piece | None = None, span
     range as much again. Memory goes with the document, not with its log. Raises: NoSuchSeq, NoSuchPiece, NoSuchRange,
     RestoreFailed, LogHole, ContentTooDeep; Malformed, MissingDependency where the log is damaged."""
     with consistent_read():
-        then = document_at(document_id, seq=seq, full=True)
+        then = document_at(document_id, seq=seq)
         head = full_ydoc(document_id)
     taken = restored(
         state_at=then.doc.get_update(),
