@@ -29,13 +29,14 @@ from history.crdt.chain import GENESIS, row_hash
 from history.fates import PendingUpdate
 from history.folds import document_at, make_ydoc
 from history.ladder import build_ladder
+from history.log import consistent_read, read_log
 from history.models import Head, Segment, Session, Snapshot, Update, Via
 from history.reading import difference
 from history.sessions import WriteSession
 from history.squash import squash_document
 from history.timeline import moment_of
 from history.times import microseconds
-from history.undoing import plan_restore
+from history.undoing import Plan, Whose, plan_restore, plan_undo
 
 ROWS_PER_APPEND = 1000
 ROWS_PER_SESSION = 2000
@@ -53,13 +54,17 @@ MEASURES: dict[str, Opener] = {
     ),
     "who wrote each character, warm": lambda document, seq: blame_of(document, seq=seq),
     "a restore, planned": lambda document, seq: plan_restore(document.pk, seq),
+    "an undo of 1,000 updates, planned": lambda document, seq: _undone(document, seq),
 }
-"""What is done at random seqs; another measure is another line."""
+"""What is done at random seqs; another measure is another line. A restore and an undo are tried on a copy of the head,
+which is all of them but the gate and the append."""
+
+UNDONE_UPDATES = 1000
 
 MOMENTS_OF_SLOW = 20
 """Moments that are enough for what reads a document several times."""
 
-SLOW = ("who wrote each character, warm", "a restore, planned")
+SLOW = ("who wrote each character, warm", "a restore, planned", "an undo of 1,000 updates, planned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,14 @@ def _report_bytes(document: Document, updates: int) -> None:
         f"snapshots: {snapshots.count()}, {taken:,} bytes = {100 * taken / log:.0f}% of the log's {log:,}; "
         f"the newest opens with {snapshots.order_by('-seq')[0].state_bytes:,}"
     )
+
+
+def _undone(document: Document, seq: int) -> Plan:
+    """Undo what the session of a seq did in the updates up to it."""
+    with consistent_read():
+        row = next(read_log(document.pk, after=seq - 1, until=seq))
+    first_seq = max(seq - UNDONE_UPDATES + 1, 1)
+    return plan_undo(document.pk, Whose(session_id=row.session_id), first_seq=first_seq, last_seq=seq)
 
 
 def _times(open_at: Callable[[int], object], seqs: Sequence[int]) -> Times:

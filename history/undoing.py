@@ -108,7 +108,7 @@ def plan_undo(document_id: int, whose: Whose, *, first_seq: int, last_seq: int) 
         sessions = whose.sessions(document_id)
         if not sessions:
             return Plan(head_seq=head_seq, updates=0, detail=detail)
-        before = document_at(document_id, seq=first_seq - 1, full=True)
+        before = document_at(document_id, seq=first_seq - 1)
         acts: list[tuple[int, int]] = []
 
         def rows() -> Iterator[Row]:
