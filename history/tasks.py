@@ -53,7 +53,7 @@ VERSION_DOCUMENTS_MAX = 1000
 PURGE_ROWS_MAX = 10_000
 
 UNDO_SECONDS = 45.0
-"""Then a run hands the documents that are left to the next one; a document with much to read takes half a second."""
+"""Then a run hands the documents that are left to the next one; a document with much to read takes up to a second."""
 
 UNDO_RETRIES_MAX = 12
 """With pauses of 1, 2, 4, … up to 60 seconds, some minutes without a database."""
