@@ -2,10 +2,7 @@
 
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +44,7 @@ from tests.builders import (
 from tests.emoji_histories import emoji_histories, said_by
 from tests.histories import random_history, updates_of
 from tests.integration.history.test_splits import write_history
-from tests.integration.history.waiting import backend_waiting_for_a_lock, database_dsn, until_gone
+from tests.integration.history.waiting import backend_waiting_for_a_lock, kill_where_it_first_writes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -275,18 +272,7 @@ copy_history(Document.objects.get(pk=int(sys.argv[1])), actor=User.objects.get(u
 
 def test_a_copy_that_is_killed_is_not_there(olga: Any) -> None:
     source = a_written_document(olga)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("LOCK TABLE history_split IN EXCLUSIVE MODE")  # what comes after the rows
-        with subprocess.Popen(
-            [sys.executable, "-c", COPY, str(source.pk)],
-            env={**os.environ, "DATABASE_URL": database_dsn(), "DJANGO_SETTINGS_MODULE": "config.settings"},
-            cwd=Path(__file__).resolve().parents[3],
-        ) as process:
-            try:
-                backend = backend_waiting_for_a_lock()
-            finally:
-                process.kill()
-    until_gone(backend)
+    kill_where_it_first_writes(COPY, source.pk, table="history_split")  # what comes after the rows
     assert Document.objects.get() == source
     assert set(Update.objects.values_list("document", flat=True)) == {source.pk}
     assert squash_document(source.pk, older_than=NEVER_WARM) > 0  # nothing holds it any more

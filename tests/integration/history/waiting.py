@@ -1,9 +1,13 @@
 """Waiting for what another connection does, by asking Postgres, with a deadline."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from urllib.parse import quote
 
-from django.db import connection
+from django.db import connection, transaction
 
 DEADLINE_SECONDS = 30
 
@@ -36,6 +40,23 @@ def until_gone(pid: int) -> None:
                 return
         time.sleep(0.01)
     raise AssertionError(f"backend {pid} is still there")
+
+
+def kill_where_it_first_writes(program: str, argument: object, *, table: str) -> None:
+    """Run a Python program in a process of its own and SIGKILL it when it first writes to `table`; return once the
+    database has let go of it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")  # reads pass, the next write does not
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(argument)],
+            env={**os.environ, "DATABASE_URL": database_dsn(), "DJANGO_SETTINGS_MODULE": "config.settings"},
+            cwd=Path(__file__).resolve().parents[3],
+        ) as process:
+            try:
+                backend = backend_waiting_for_a_lock()
+            finally:
+                process.kill()
+    until_gone(backend)
 
 
 def database_dsn() -> str:
