@@ -9,9 +9,9 @@ from django.db import connection
 from django.utils import timezone
 
 from documents.models import Document
+from history.audit.export import FORMS
+from history.audit.trail import TrailFilter, trail
 from history.models import Action, Head, Kind, Via
-from history.trail import TrailFilter, trail
-from history.trail_export import FORMS
 
 DOCUMENTS = 100
 RUNS_PER_SEGMENT = 1000

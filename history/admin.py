@@ -16,10 +16,10 @@ from django.views.decorators.cache import never_cache
 from documents.acts import actor_of
 from documents.models import Document, Role
 from documents.roles import User, document_for, readable_by
-from history.audit import record
-from history.audit_list import AuditFilterForm, audit_list_context, trail_filter, visible_to
+from history.audit.entries import record
+from history.audit.export import FORMS, export_response
+from history.audit.filters import AuditFilterForm, audit_list_context, trail_filter, visible_to
 from history.models import Action, DocumentHistory, Edit, Via
-from history.trail_export import FORMS, export_response
 from history.views import Frame, show_history, show_restore
 
 

@@ -6,7 +6,8 @@ class HistoryConfig(AppConfig):
     verbose_name = "history"
 
     def ready(self) -> None:
-        from history import audit, checks
+        from history import checks
+        from history.audit import entries as audit
 
         audit.connect()
         checks.connect()

@@ -19,7 +19,7 @@ from documents.models import Document, Role
 from documents.opening import TITLE_LENGTH_MAX, NotSignedIn, create_document
 from documents.roles import User, document_for
 from history.append import INSERT_UPDATES
-from history.audit import record
+from history.audit.entries import record
 from history.crdt.chain import GENESIS, row_hash
 from history.crdt.state_vectors import decode_state_vector
 from history.errors import HistoryError, LogUnavailable, NoSuchSeq

@@ -18,7 +18,7 @@ from django.utils import timezone
 from documents.conf import conf
 from documents.models import Document, Role
 from documents.roles import User, role_once_recovered
-from history.audit import act_of_session, record_once
+from history.audit.entries import act_of_session, record_once
 from history.crdt.lib0 import Reader, var_bytes
 from history.fates import Reason
 from history.models import Action, Refusal

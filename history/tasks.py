@@ -12,15 +12,15 @@ from django.utils import timezone
 
 from documents.conf import conf
 from documents.models import Document
-from history.audit import AuditDifference, remove_expired_entries, verify_audit
+from history.audit.entries import AuditDifference, remove_expired_entries, verify_audit
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
 from history.ladder import build_ladder
 from history.models import Head
+from history.proof.verify import Difference, verify_document
 from history.refusals import purge_refusals
 from history.squash import squash_document
 from history.undo_everywhere import AccountUndo, carry_out
-from history.verify import Difference, verify_document
 from history.versions import documents_due_for_a_version, keep_version
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def sign_manifest() -> bool:
     """Publish the day's manifest where that is due; return whether one was."""
     if not conf().manifest_key:
         return False
-    from history.publishing import publish_manifest  # who signs nothing need not load the library that signs
+    from history.proof.publishing import publish_manifest  # who signs nothing need not load the library that signs
 
     try:
         published = publish_manifest(now=timezone.now())

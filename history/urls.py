@@ -2,8 +2,13 @@
 
 from django.urls import URLPattern, path
 
-from history import api, audit_api, reading_api, undo_api, versions_api, views
-from history.doors import by_method
+from history import views
+from history.api import audit as audit_api
+from history.api import moments as api
+from history.api import reading as reading_api
+from history.api import undo as undo_api
+from history.api import versions as versions_api
+from history.api.doors import by_method
 
 urlpatterns: list[URLPattern] = [
     path("d/<uuid:key>/history/", views.document_history, name="document-history"),

@@ -20,7 +20,7 @@ from documents.conf import conf
 from documents.models import Access, Document, Role
 from documents.naming import clean_line, has_control_characters
 from documents.roles import document_for
-from history.audit import record
+from history.audit.entries import record
 from history.authors import Author, author_of
 from history.errors import HistoryError, NoSuchSeq
 from history.log import consistent_read, head_of, read_log

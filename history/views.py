@@ -24,7 +24,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from documents.acts import actor_of
 from documents.models import Document, Role
 from documents.roles import document_for, role_for
-from history.audit import record_opening
+from history.audit.entries import record_opening
 from history.models import Via
 from history.parameters import address_of, asked_moment, seq_in
 from history.problems import PROBLEMS, BadMoment, Problem, problem_of

@@ -22,7 +22,7 @@ from pycrdt import Doc
 from documents.conf import conf
 from documents.models import Document
 from history.append import append
-from history.audit import record_once
+from history.audit.entries import record_once
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored

@@ -5,7 +5,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from history.audit import Act, act_of_session
+from history.audit.entries import Act, act_of_session
 from history.models import Action
 from history.sessions import WriteSession
 

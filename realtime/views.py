@@ -13,7 +13,7 @@ from documents.acts import actor_of
 from documents.models import Role
 from documents.naming import socket_path
 from documents.roles import document_for, role_for
-from history.audit import record_opening
+from history.audit.entries import record_opening
 
 
 @require_safe

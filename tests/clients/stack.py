@@ -33,7 +33,7 @@ from history.crdt.splits import EMPTY_UPDATE
 from history.crdt.updates import Update, advance, decode_update
 from history.folds import document_at
 from history.models import Kind, Via
-from history.verify import Difference, Verdict, verify_document
+from history.proof.verify import Difference, Verdict, verify_document
 from tests.clients.driver import Client, NodeClients
 
 P = ParamSpec("P")

@@ -16,7 +16,7 @@ from django.db import OperationalError
 
 from documents.models import Membership, Role
 from documents.opening import create_document
-from history.verify import Verdict
+from history.proof.verify import Verdict
 from tests.clients.crowd import Crowd, Person
 from tests.clients.driver import NodeError
 from tests.clients.people import cookie_of

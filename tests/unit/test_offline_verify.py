@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from history.offline_verify import ORDER, ed25519_holds
+from history.proof.offline_verify import ORDER, ed25519_holds
 
 
 def _signed(seed: int) -> tuple[bytes, bytes, bytes]:

@@ -7,15 +7,16 @@ from django.db import DatabaseError
 
 from documents.models import Document
 from documents.opening import NoSuchDocument, document_named
-from history.audit import record
+from history.audit.entries import record
 from history.errors import HistoryError
-from history.exports import export_document
 from history.models import Action
+from history.proof.exports import export_document
 
 
 class Command(BaseCommand):
     help = (
-        "Write the whole history of a document to standard output, as JSON Lines; history/offline_verify.py proves it."
+        "Write the whole history of a document to standard output, as JSON Lines; "
+        "history/proof/offline_verify.py proves it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

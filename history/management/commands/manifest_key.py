@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from history.signing import KeyRefused, key_id, load_key, make_key, public_pem
+from history.proof.signing import KeyRefused, key_id, load_key, make_key, public_pem
 
 
 class Command(BaseCommand):

@@ -12,15 +12,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from documents.opening import NoSuchDocument, document_named
-from history.audit import AuditDifference, audits_of_no_document, verify_audit
-from history.claims import Claim
+from history.audit.entries import AuditDifference, audits_of_no_document, verify_audit
 from history.errors import HistoryError
-from history.proving import Gone, Outcome, Record, Subject, prove_all, subjects
-from history.published_audits import contradictions
-from history.verify import Difference, Progress
+from history.proof.claims import Claim
+from history.proof.proving import Gone, Outcome, Record, Subject, prove_all, subjects
+from history.proof.published_audits import contradictions
+from history.proof.verify import Difference, Progress
 
 if TYPE_CHECKING:
-    from history.manifests import ManifestFile
+    from history.proof.manifests import ManifestFile
 
 DIFFERS, INCOMPLETE = 1, 2
 """Exit codes, beside 0: something differs; or it could not be said of all that was asked for."""
@@ -100,7 +100,7 @@ verified."""
         """Hold the audits, or those of `keys`, to what was published of them; how many documents' differ."""
         if not manifests:
             return 0
-        from history.manifests import audit_claims
+        from history.proof.manifests import audit_claims
 
         claims = (claim for claim in audit_claims(manifests) if not keys or claim.audit.key in keys)
         differing = -1  # claims of one document follow each other, and the first that does not hold is named
@@ -129,8 +129,8 @@ verified."""
         if not paths:
             return [], []
         # Who holds nothing to manifests need not load the library that checks signatures.
-        from history.manifests import claims_by_document, missing_links, open_manifest
-        from history.signing import load_public_key
+        from history.proof.manifests import claims_by_document, missing_links, open_manifest
+        from history.proof.signing import load_public_key
 
         if not public_keys:
             raise CommandError("--manifest needs --public-key: who signed them?", returncode=INCOMPLETE)

@@ -19,8 +19,8 @@ from history.append import append
 from history.errors import WrongIsolation
 from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.models import Head, Request, Session, Update, Via
+from history.proof.verify import Verdict, verify_document
 from history.sessions import WriteSession
-from history.verify import Verdict, verify_document
 from tests.builders import (
     admitted_session,
     append_rows,

@@ -17,7 +17,7 @@ from history.append import append
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.fates import PendingUpdate, Stored
 from history.models import Head
-from history.verify import Verdict, verify_document
+from history.proof.verify import Verdict, verify_document
 from tests.builders import append_rows, in_thread, log_of, make_document, make_session, typed
 from tests.integration.history.waiting import backend_waiting_for_a_lock, database_dsn
 

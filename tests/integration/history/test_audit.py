@@ -16,8 +16,8 @@ from documents.members import LastOwner, add_member, change_role, remove_member
 from documents.models import Document, Membership, Role
 from documents.opening import create_document, delete_document, recover_document, rename_document
 from documents.tasks import purge_deleted
-from history import audit
-from history.audit import (
+from history.audit import entries as audit
+from history.audit.entries import (
     NO_DOCUMENT,
     Act,
     AuditDifference,

@@ -23,10 +23,10 @@ from history.fates import Reason
 from history.folds import compact, document_at
 from history.gate import Gate, NotTaken
 from history.models import Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
+from history.proof.verify import Verdict, verify_document
 from history.runs import runs_of
 from history.signals import document_copied
 from history.squash import TRY_LOCK, squash_document
-from history.verify import Verdict, verify_document
 from history.versions import change_version, name_version
 from history.writes import append_update, write_session
 from tests.builders import (

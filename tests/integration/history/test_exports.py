@@ -18,11 +18,11 @@ from django.utils import timezone
 
 from config.stack.configuration import PROJECT
 from documents.models import Document
-from history import offline_verify
-from history.exports import NotExported, export_document
-from history.manifests import heads_of_all_documents, write_manifest
 from history.models import Head, Session, Update, Version
-from history.signing import load_key, make_key, public_pem
+from history.proof import offline_verify
+from history.proof.exports import NotExported, export_document
+from history.proof.manifests import heads_of_all_documents, write_manifest
+from history.proof.signing import load_key, make_key, public_pem
 from history.squash import squash_document
 from history.times import microseconds
 from tests.builders import (
@@ -162,7 +162,7 @@ def test_the_script_proves_an_export_against_manifests_with_nothing_but_python(
     append_rows(make_session(document), typed("!?", client_id=3))
     out = io.StringIO()
     call_command("export_document", str(document.key), stdout=out)
-    script = PROJECT / "history" / "offline_verify.py"
+    script = PROJECT / "history" / "proof" / "offline_verify.py"
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-W", "error", str(script), "-", *manifests.arguments],
         input=out.getvalue(),

@@ -16,10 +16,10 @@ from history.crdt.roots import root_kinds
 from history.folds import compact, document_at, fold_for_rung, full_ydoc, make_ydoc
 from history.ladder import build_ladder
 from history.models import Head, Segment, Snapshot, Update
+from history.proof.verify import Verdict, verify_document
 from history.snapshots import digest, pack_state, state_of, unpack_state
 from history.squash import squash_document
 from history.tasks import build_ladders
-from history.verify import Verdict, verify_document
 from tests.builders import (
     NEVER_WARM,
     append_history,

@@ -20,8 +20,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history.checks import check_manifests
-from history.claims import PublishedAudit, PublishedHead
-from history.manifests import (
+from history.models import Head, Manifest
+from history.proof.claims import PublishedAudit, PublishedHead
+from history.proof.manifests import (
     ManifestRefused,
     claims_by_document,
     heads_of_all_documents,
@@ -29,9 +30,8 @@ from history.manifests import (
     open_manifest,
     write_manifest,
 )
-from history.models import Head, Manifest
-from history.publishing import TRY_LOCK, NotDelivered, publish_manifest
-from history.signing import KeyRefused, load_key, load_public_key, make_key, public_pem
+from history.proof.publishing import TRY_LOCK, NotDelivered, publish_manifest
+from history.proof.signing import KeyRefused, load_key, load_public_key, make_key, public_pem
 from history.tasks import sign_manifest
 from tests.builders import append_rows, in_thread, make_document, make_history, make_session, typed
 

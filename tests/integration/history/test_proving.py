@@ -19,14 +19,14 @@ from django.utils import timezone
 from config.stack.configuration import PROJECT, base_environment
 from documents.models import Document
 from documents.opening import rename_document
-from history import proving
 from history.crdt.chain import entry_hash
-from history.manifests import audits_of_all_documents, heads_of_all_documents, open_manifest, write_manifest
 from history.models import AuditEntry, AuditHead, Head, Segment, Session, Update
-from history.signing import load_key, make_key, public_pem
+from history.proof import proving
+from history.proof.manifests import audits_of_all_documents, heads_of_all_documents, open_manifest, write_manifest
+from history.proof.signing import load_key, make_key, public_pem
+from history.proof.verify import verify_document
 from history.squash import squash_document
 from history.times import microseconds
-from history.verify import verify_document
 from tests.builders import (
     NEVER_WARM,
     append_rows,
@@ -244,7 +244,7 @@ def test_a_verification_that_is_killed_goes_on_where_it_was(
         seen.append(document_id)
         return verify_document(document_id, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("history.proving.verify_document", dies_at_the_fourth)
+    monkeypatch.setattr("history.proof.proving.verify_document", dies_at_the_fourth)
     arguments = [*published.arguments, "--resume", str(record)]
     assert _run(*arguments)[0] == 2
     with record.open("ab") as file:

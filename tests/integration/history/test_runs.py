@@ -20,9 +20,9 @@ from history.crdt.lib0 import Malformed
 from history.crdt.updates import decode_update, extent
 from history.fates import PendingUpdate
 from history.models import Kind, Run, Via
+from history.proof.verify import Verdict, verify_document
 from history.runs import RunSummary, edits, runs_of
 from history.squash import squash_document
-from history.verify import Verdict, verify_document
 from tests.builders import (
     NEVER_WARM,
     append_rows,

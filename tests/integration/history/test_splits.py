@@ -14,9 +14,9 @@ from history.fates import PendingUpdate, Stored
 from history.folds import compact, document_at, make_ydoc
 from history.gate import Gate
 from history.models import Kind, Snapshot, Split, Update
+from history.proof.verify import Difference, Verdict, verify_document
 from history.sessions import WriteSession
 from history.squash import squash_document
-from history.verify import Difference, Verdict, verify_document
 from history.writes import restore
 from tests.builders import NEVER_WARM, make_document, make_session, rechain
 from tests.emoji_histories import NOTHING, EmojiRow, Said, emoji_histories, said_by

@@ -14,8 +14,8 @@ from history.crdt.packing import PackedRow, unpack
 from history.errors import LogHole
 from history.fates import PendingUpdate
 from history.models import Head, Run, Segment, Update
+from history.proof.verify import Verdict, verify_document
 from history.squash import SquashRefused, squash_document
-from history.verify import Verdict, verify_document
 from tests.builders import (
     NEVER_WARM,
     append_rows,

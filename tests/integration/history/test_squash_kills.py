@@ -3,8 +3,8 @@
 import pytest
 
 from history.models import Run, Segment, Update
+from history.proof.verify import Verdict, verify_document
 from history.squash import squash_document
-from history.verify import Verdict, verify_document
 from tests.builders import NEVER_WARM, append_rows, log_of, make_document, make_session, typed
 from tests.integration.history.waiting import kill_where_it_first_writes
 

@@ -11,15 +11,15 @@ from django.db import transaction
 from django.db.models import F
 
 from documents.models import Document
-from history.claims import Claim, PublishedHead
 from history.crdt.chain import GENESIS, row_hash
 from history.crdt.packing import PackedRow, pack, unpack
 from history.folds import compact
 from history.models import Head, Run, Segment, Session, Snapshot, Update, Version
+from history.proof.claims import Claim, PublishedHead
+from history.proof.verify import Difference, Verdict, verify_document
 from history.snapshots import digest
 from history.squash import squash_document
 from history.times import microseconds
-from history.verify import Difference, Verdict, verify_document
 from tests.builders import NEVER_WARM, append_history, log_of, make_document, make_user
 from tests.histories import random_history
 

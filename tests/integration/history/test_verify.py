@@ -11,15 +11,15 @@ from django.db import connection
 from django.db.models import F
 
 from documents.models import Document
-from history import verify
 from history.append import append
 from history.crdt.packing import PackedRow, pack, unpack
 from history.fates import PendingUpdate
 from history.folds import compact
 from history.models import Head, Run, Segment, Session, Snapshot, Update
+from history.proof import verify
+from history.proof.verify import Difference, Verdict, verify_document
 from history.snapshots import digest
 from history.squash import squash_document
-from history.verify import Difference, Verdict, verify_document
 from tests.builders import (
     NEVER_WARM,
     append_rows,

@@ -17,9 +17,9 @@ from documents.opening import delete_document
 from documents.tasks import purge_deleted
 from history.errors import NoSuchSeq
 from history.models import Head, Update, Version
+from history.proof.verify import Difference, verify_document
 from history.squash import squash_document
 from history.tasks import keep_versions
-from history.verify import Difference, verify_document
 from history.versions import (
     NoSuchVersion,
     TooManyVersions,

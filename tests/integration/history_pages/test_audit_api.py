@@ -12,8 +12,8 @@ from django.test import AsyncClient, Client
 from django.urls import reverse
 
 from documents.opening import rename_document
-from history import trail_export
-from history.audit import AuditVerdict, verify_audit
+from history.audit import export as trail_export
+from history.audit.entries import AuditVerdict, verify_audit
 from history.models import Action, AuditEntry, Via
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
 

@@ -16,10 +16,10 @@ from django.utils import timezone
 from documents.acts import Actor, acting
 from documents.models import Membership, Role
 from documents.opening import rename_document
-from history import trail
-from history.audit import NO_DOCUMENT, record
+from history.audit import trail
+from history.audit.entries import NO_DOCUMENT, record
+from history.audit.export import COLUMNS
 from history.models import Action, AuditEntry, Via
-from history.trail_export import COLUMNS
 from history.writes import restore, write_session
 from tests.builders import rechain
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
@@ -165,7 +165,7 @@ def follow(client: Client, *, limit: int, **query: Any) -> list[tuple[str, int]]
     lines: list[tuple[str, int]] = []
     url = reverse("admin:history_edit_changelist")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("history.audit_list.LINES_PER_PAGE", limit)
+        patch.setattr("history.audit.filters.LINES_PER_PAGE", limit)
         response = client.get(url, {"what": "edited", **query})
         for _ in range(20):
             found = [(line.document.title, line.run.last_seq) for line in response.context["lines"]]
@@ -270,11 +270,11 @@ def test_superusers_see_what_was_erased_and_what_is_of_no_one_document(minutes: 
 
 def test_pages_hold_every_line_once(minutes: Shared, plans: Shared, client: Client) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("history.trail.LINES_PER_PAGE", 100)
-        patch.setattr("history.audit_list.LINES_PER_PAGE", 100)
+        patch.setattr("history.audit.trail.LINES_PER_PAGE", 100)
+        patch.setattr("history.audit.filters.LINES_PER_PAGE", 100)
         whole = [_place(line) for line in page(client).context["lines"]]
-        patch.setattr("history.audit_list.LINES_PER_PAGE", 2)
-        patch.setattr("history.trail.ENTRIES_PER_QUERY", 3)
+        patch.setattr("history.audit.filters.LINES_PER_PAGE", 2)
+        patch.setattr("history.audit.trail.ENTRIES_PER_QUERY", 3)
         patch.setattr("history.runs.SUMMARIES_PER_QUERY", 2)
         paged, query = [], "?"
         for _ in range(50):

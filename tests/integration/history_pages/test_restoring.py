@@ -171,7 +171,7 @@ def test_a_right_that_ends_between_the_gate_and_the_append_is_a_403(
         Membership.objects.filter(document=shared.document, user=shared.editor).delete()
         return session
 
-    monkeypatch.setattr("history.undo_api.write_session", revoked_meanwhile)
+    monkeypatch.setattr("history.api.undo.write_session", revoked_meanwhile)
     refused = post_restore(signed_in(shared.editor), shared, "api", 4)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     assert shared.head_seq == 8

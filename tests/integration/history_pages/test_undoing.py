@@ -339,7 +339,7 @@ def test_a_right_that_ends_before_the_append_is_a_403(shared: Shared, monkeypatc
         Membership.objects.filter(document=shared.document, user=shared.editor).delete()
         return session
 
-    monkeypatch.setattr("history.undo_api.write_session", revoked_meanwhile)
+    monkeypatch.setattr("history.api.undo.write_session", revoked_meanwhile)
     answer = ask(signed_in(shared.editor), shared, user="owner", **{"from": 1})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
     assert shared.head_seq == 5

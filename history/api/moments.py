@@ -9,8 +9,8 @@ from django.utils.cache import get_conditional_response
 
 from documents.models import Document, Role
 from documents.roles import role_once_recovered
+from history.api.doors import author_name, door
 from history.authors import author_of
-from history.doors import author_name, door
 from history.models import Refusal
 from history.parameters import asked_moment, count_in, seq_in
 from history.refusals import refusals_for, updates_of, without_payloads

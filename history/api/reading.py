@@ -11,8 +11,8 @@ from django.utils.cache import get_conditional_response
 
 from documents.conf import conf
 from documents.models import Document, Role
+from history.api.doors import author_name, door
 from history.blaming import Writing, blame_of
-from history.doors import author_name, door
 from history.parameters import count_in, seq_in
 from history.problems import PROBLEMS, BadMoment, problem_of
 from history.reading import Step, difference, playback

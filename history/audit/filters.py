@@ -16,12 +16,12 @@ from django.http import HttpRequest
 from documents.conf import conf
 from documents.models import Document
 from documents.roles import MEMBERSHIP_RULE, User, is_superuser, readable_by
+from history.audit.trail import LINES_PER_PAGE, TrailCursor, TrailFilter, What, trail_page
 from history.models import Via
 from history.parameters import pair_in, through_its_second
 from history.problems import PROBLEMS, BadMoment, problem_of
 from history.timeline import user_named
 from history.times import microseconds, moment
-from history.trail import LINES_PER_PAGE, TrailCursor, TrailFilter, What, trail_page
 
 _TIME_INPUT = forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S")
 

@@ -1,16 +1,16 @@
-"""A document's audit for programs: who did what, from where, in pages or as one file. Behind `history.doors`."""
+"""A document's audit for programs: who did what, from where, in pages or as one file. Behind `history.api.doors`."""
 
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
 from documents.models import Document, Role
-from history.audit import record
-from history.audit_list import AuditFilterForm, cursor_in, cursor_text, trail_filter
-from history.doors import door
+from history.api.doors import door
+from history.audit.entries import record
+from history.audit.export import FORMS, export_response, record_of
+from history.audit.filters import AuditFilterForm, cursor_in, cursor_text, trail_filter
+from history.audit.trail import LINES_PER_PAGE, trail_page
 from history.models import Action
 from history.parameters import count_in
 from history.problems import BadMoment
-from history.trail import LINES_PER_PAGE, trail_page
-from history.trail_export import FORMS, export_response, record_of
 
 LINES_LIMIT_MAX = 500
 

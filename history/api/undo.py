@@ -8,9 +8,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
 from documents.models import Document, Role
+from history.api.doors import door
 from history.crdt.places import Piece
 from history.crdt.ranges import Span
-from history.doors import door
 from history.errors import NoSuchSeq
 from history.fates import Stored
 from history.log import head_of

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from history.claims import AuditClaim
+from history.proof.claims import AuditClaim
 
 CLAIMS_PER_QUERY = 500
 

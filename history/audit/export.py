@@ -12,8 +12,8 @@ from typing import Any
 
 from django.http import HttpRequest, StreamingHttpResponse
 
+from history.audit.trail import TrailFilter, TrailLine, trail
 from history.streaming import streamed
-from history.trail import TrailFilter, TrailLine, trail
 
 LINES_PER_CHUNK = 500
 

@@ -6,8 +6,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 
 from documents.models import Document, Role
+from history.api.doors import author_name, door
 from history.copies import copy_history, copy_moment
-from history.doors import author_name, door
 from history.models import Via
 from history.parameters import address_of, count_in, is_seq, json_in, pair_in
 from history.problems import BadMoment

@@ -16,7 +16,6 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from documents.models import Document
-from history.claims import Claim
 from history.crdt.chain import GENESIS, commitment, row_hash
 from history.crdt.content import canonical
 from history.crdt.folding import fold
@@ -29,6 +28,7 @@ from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
+from history.proof.claims import Claim
 from history.sessions import canonical_ip
 from history.snapshots import digest, state_of, unpack_state
 from history.times import EPOCH, microseconds

@@ -18,10 +18,10 @@ from uuid import UUID
 import django
 
 from documents.models import Document
-from history.audit import AuditDifference, verify_audit
-from history.claims import Claim
+from history.audit.entries import AuditDifference, verify_audit
 from history.errors import HistoryError
-from history.verify import Difference, Progress, Verdict, verify_document
+from history.proof.claims import Claim
+from history.proof.verify import Difference, Progress, Verdict, verify_document
 
 DOCUMENTS_PER_FETCH = 500
 

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from history.claims import AuditClaim, Claim, PublishedAudit, PublishedHead
 from history.errors import HistoryError
 from history.models import AuditHead, Head
-from history.signing import holds, key_id, signature
+from history.proof.claims import AuditClaim, Claim, PublishedAudit, PublishedHead
+from history.proof.signing import holds, key_id, signature
 from history.times import microseconds
 
 FORMAT = "palimpsest-manifest-1"

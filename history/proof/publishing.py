@@ -17,15 +17,15 @@ from django.utils import timezone
 
 from documents.conf import conf
 from history.errors import HistoryError
-from history.manifests import (
+from history.models import Manifest
+from history.proof.manifests import (
     ManifestFile,
     audits_of_all_documents,
     heads_of_all_documents,
     open_manifest,
     write_manifest,
 )
-from history.models import Manifest
-from history.signing import key_id, load_key
+from history.proof.signing import key_id, load_key
 
 # A second worker turns away at once: two would hand out two manifests of one day.
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('palimpsest manifest', 0))"

@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 
 from documents.models import Document
-from history.audit import NO_DOCUMENT
+from history.audit.entries import NO_DOCUMENT
 from history.authors import Author, author_of
 from history.log import consistent_read
 from history.models import Action, AuditEntry, AuditHead, Kind, Via

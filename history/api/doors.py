@@ -18,7 +18,7 @@ from documents.acts import acting, actor_of
 from documents.json_doors import csrf_refusal, error_response
 from documents.models import Document, Role
 from documents.roles import document_for
-from history.audit import record_opening
+from history.audit.entries import record_opening
 from history.authors import Author
 from history.problems import PROBLEMS, problem_of
 
