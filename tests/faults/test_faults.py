@@ -73,9 +73,11 @@ async def test_a_missing_gap_repair_would_be_noticed(crowd: Crowd, django_db_blo
         django_db_blocker,
         "tests.clients.without_gap_repair",
         {Fault.WORKER: 1},
-        FAULTS_DROP="0.3",
+        FAULTS_DROP="0.5",
     )
-    assert any("no agreement" in finding for finding in result.wrong)
+    # Some hold less than others; or all who are there hold the same, and the log more.
+    found = "no agreement", "its clients hold something else than its log"
+    assert any(each in finding for finding in result.wrong for each in found), "\n".join(result.lines())
 
 
 @pytest.mark.timeout(200)
