@@ -233,7 +233,7 @@ class FaultRun:
         while self.size.pushes and not self._is_over:
             waiting = [push for room, seen in self.ledger.seen.items() for push in self.pushes.missing(room, seen)]
             await self.pushes.send_lost_again(waiting)
-            if len(waiting) < PUSHES_WAITING_MAX:
+            if len(waiting) < PUSHES_WAITING_MAX and self._open:  # all may be finished while the database is away
                 await self.pushes.push(self._rng.choice(self._open))
             await asyncio.sleep(LOOK_SECONDS)
 

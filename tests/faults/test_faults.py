@@ -72,7 +72,7 @@ async def test_a_missing_gap_repair_would_be_noticed(crowd: Crowd, django_db_blo
         crowd,
         django_db_blocker,
         "tests.clients.without_gap_repair",
-        {Fault.WORKER: 1},
+        {Fault.VALKEY: 2},  # no worker's death, after which everybody would come anew and be told all
         FAULTS_DROP="0.5",
     )
     # Some hold less than others; or all who are there hold the same, and the log more.
