@@ -1,7 +1,7 @@
 """What people do with a document besides editing it, told to the floors above within the transaction of the act.
 
-`history` writes it down (the audit). Any change through the ORM is told, whoever's code makes it; raw SQL is not. Who
-acts is said around the act, by `acting`; where nobody says it, the server itself does."""
+`history` writes it down (the audit). Saving and deleting is told, whoever's code does it; what sends no signals is not:
+`QuerySet.update`, `bulk_create`, raw SQL. Who acts is said around the act, by `acting`; else it is the server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -10,7 +10,6 @@ from typing import Any, TypeGuard
 
 from django.http import HttpRequest
 
-from documents.acts import address_of as address_of
 from documents.json_doors import REQUEST_BYTES_MAX
 from history.problems import BadMoment
 

@@ -21,12 +21,12 @@ from django.utils.safestring import SafeString
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
-from documents.acts import actor_of
+from documents.acts import actor_of, address_of
 from documents.models import Document, Role
 from documents.roles import document_for, role_for
 from history.audit.entries import record_opening
 from history.models import Via
-from history.parameters import address_of, asked_moment, seq_in
+from history.parameters import asked_moment, seq_in
 from history.problems import PROBLEMS, BadMoment, Problem, problem_of
 from history.rendering import CHARACTERS_MAX, ContentHtml
 from history.timeline import Moment, RunPage, moment_of, next_run_end, place_of, previous_run_end, run_page

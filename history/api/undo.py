@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
+from documents.acts import address_of
 from documents.models import Document, Role
 from history.api.doors import door
 from history.crdt.places import Piece
@@ -15,7 +16,7 @@ from history.errors import NoSuchSeq
 from history.fates import Stored
 from history.log import head_of
 from history.models import Via
-from history.parameters import address_of, is_seq, json_in, request_key_in, time_in
+from history.parameters import is_seq, json_in, request_key_in, time_in
 from history.problems import BadMoment
 from history.sessions import WriteSession
 from history.timeline import user_named

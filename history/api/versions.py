@@ -5,11 +5,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 
+from documents.acts import address_of
 from documents.models import Document, Role
 from history.api.doors import author_name, door
 from history.copies import copy_history, copy_moment
 from history.models import Via
-from history.parameters import address_of, count_in, is_seq, json_in, pair_in
+from history.parameters import count_in, is_seq, json_in, pair_in
 from history.problems import BadMoment
 from history.versions import (
     VERSIONS_PER_PAGE,

@@ -51,9 +51,8 @@ class Command(BaseCommand):
             name=DOCUMENT_NAME, defaults={"title": "Welcome", "created_by": people["ada"]}
         )
         if created:
-            Membership.objects.bulk_create(
-                Membership(document=document, user=people[name], role=role) for name, role in DEMO_ROLES.items()
-            )
+            for name, role in DEMO_ROLES.items():
+                Membership.objects.create(document=document, user=people[name], role=role)
             session = write_session(document, actor=people["ada"], via=Via.TASK)
             append_update(session, _written(), kind=Kind.EDIT)
         self._report(passwords)
