@@ -1,13 +1,21 @@
-"""History in the admin: each document's history page with its restore, and the audit.
+"""History in the admin: each document's history pages, and the audit.
 
 Staff see the history of exactly those documents that they may read (`documents.roles`); model permissions play no
 part, and nothing can be added, changed or deleted here: a restore appends."""
 
+from functools import partial
 from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -20,7 +28,8 @@ from history.audit.entries import record
 from history.audit.export import FORMS, export_response
 from history.audit.filters import AuditFilterForm, audit_list_context, trail_filter, visible_to
 from history.models import Action, DocumentHistory, Edit, Via
-from history.views import Frame, show_history, show_restore
+from history.pages.frame import HISTORY, Frame
+from history.pages.table import PAGES
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -65,23 +74,29 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
         return document.head.at if document.head.seq else None
 
     def get_urls(self) -> list[URLPattern]:
-        restore = path(
-            "<int:document_id>/restore/",
-            self.admin_site.admin_view(self.restore_view),
-            name="history_documenthistory_restore",
-        )
-        return [restore, *super().get_urls()]
+        pages = [
+            path(
+                f"<int:document_id>/{name}/",
+                self.admin_site.admin_view(never_cache(partial(self.page_view, page=name))),
+                name=_route_name(name),
+            )
+            for name in PAGES
+            if name != HISTORY
+        ]
+        return [*pages, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """The history page in the admin's frame; the one address that the admin gives a document."""
-        document = self._document(request, object_id, role=Role.VIEWER)
-        return show_history(request, document, self._frame(request, document))
+        return cast(HttpResponse, never_cache(self.page_view)(request, object_id, page=HISTORY))
 
-    def restore_view(self, request: HttpRequest, document_id: int) -> HttpResponse:
-        document = self._document(request, str(document_id), role=Role.EDITOR)
-        return show_restore(request, document, self._frame(request, document))
+    def page_view(self, request: HttpRequest, document_id: int | str, *, page: str) -> HttpResponseBase:
+        wanted = PAGES[page]
+        if request.method not in wanted.methods:
+            return HttpResponseNotAllowed(wanted.methods)
+        document = self._document(request, str(document_id), role=wanted.role)
+        return wanted.show(request, document, self._frame(request, document))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Django's own log of changes in the admin knows nothing of these: the page itself is the history."""
@@ -94,18 +109,20 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
 
     def _frame(self, request: HttpRequest, document: Document) -> Frame:
         return Frame(
-            page_template="admin/history/document_history.html",
-            restore_template="admin/history/restore.html",
-            page_url=reverse("admin:history_documenthistory_change", args=[document.pk]),
-            restore_url=reverse("admin:history_documenthistory_restore", args=[document.pk]),
+            template="admin/history/frame.html",
             via=Via.ADMIN,
+            urls={name: reverse(f"admin:{_route_name(name)}", args=[document.pk]) for name in PAGES},
             context={
                 **self.admin_site.each_context(request),
                 "opts": self.opts,
-                "title": f"History of {document.title}",
                 "edits_url": reverse("admin:history_edit_changelist"),
             },
         )
+
+
+def _route_name(page: str) -> str:
+    """The history page has the address that the admin gives every object."""
+    return f"history_documenthistory_{'change' if page == HISTORY else page}"
 
 
 @admin.register(Edit)

@@ -2,17 +2,16 @@
 
 from django.urls import URLPattern, path
 
-from history import views
 from history.api import audit as audit_api
 from history.api import moments as api
 from history.api import reading as reading_api
 from history.api import undo as undo_api
 from history.api import versions as versions_api
 from history.api.doors import by_method
+from history.pages import site
 
 urlpatterns: list[URLPattern] = [
-    path("d/<uuid:key>/history/", views.document_history, name="document-history"),
-    path("d/<uuid:key>/history/restore/", views.document_history_restore, name="document-history-restore"),
+    *site.urlpatterns,
     path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
     path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
     path("api/v1/documents/<uuid:key>/changes", reading_api.changes, name="document-changes"),

@@ -9,7 +9,7 @@ from pycrdt import Array, Map, Text, XmlElement, XmlFragment, XmlText
 
 from documents.models import Membership, Role
 from history.models import Via
-from history.rendering import ContentHtml
+from history.pages.rendering import ContentHtml
 from tests.integration.history_pages.builders import Shared, a_document, a_shared_document, a_user, signed_in
 
 ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -136,7 +136,7 @@ def test_what_is_shown_is_bounded_and_what_is_open_is_closed() -> None:
 
 @pytest.mark.django_db
 def test_a_document_too_long_for_a_page_is_cut_and_leads_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("history.views.CHARACTERS_MAX", 10)
+    monkeypatch.setattr("history.pages.moment.CHARACTERS_MAX", 10)
     owner = a_user("owner")
     shared = Shared(a_document(owner), owner, owner, owner)
     shared.type(owner, "x" * 100, via=Via.API)

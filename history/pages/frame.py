@@ -1,0 +1,51 @@
+"""Where a document's history pages stand: on the site or in the admin. The pages are the same."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+
+from documents.models import Document, Role
+from history.models import Via
+from history.problems import Problem
+
+HISTORY = "history"
+"""The name of the page that the others lead back to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """`template` is what the pages extend; `via` the door that what is done there comes through; `urls` the address of
+    each page by its name (`history.pages.table.PAGES`)."""
+
+    template: str
+    via: Via
+    urls: Mapping[str, str]
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def home_url(self) -> str:
+        return self.urls[HISTORY]
+
+
+Show = Callable[[HttpRequest, Document, Frame], HttpResponseBase]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: who may have it, and what shows it. The gate is passed before `show` is called."""
+
+    role: Role
+    show: Show
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+
+
+def show_page(
+    request: HttpRequest, document: Document, frame: Frame, template: str, title: str, context: Mapping[str, Any]
+) -> HttpResponse:
+    """Render a page in its frame; a `problem` in the context gives the status."""
+    problem: Problem | None = context.get("problem")
+    whole = {**frame.context, "document": document, "frame": frame, "title": title, **context}
+    return render(request, template, whole, status=problem.status if problem else None)
