@@ -23,12 +23,12 @@ from django.views.decorators.cache import never_cache
 
 from documents.acts import actor_of
 from documents.models import Document, Role
-from documents.roles import User, document_for, readable_by
+from documents.roles import User, document_for, readable_by, role_for
 from history.audit.entries import record
 from history.audit.export import FORMS, export_response
 from history.audit.filters import AuditFilterForm, audit_list_context, trail_filter, visible_to
 from history.models import Action, DocumentHistory, Edit, Via
-from history.pages.frame import HISTORY, Frame
+from history.pages.frame import HISTORY, Frame, answer
 from history.pages.table import PAGES
 
 
@@ -96,7 +96,8 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
         if request.method not in wanted.methods:
             return HttpResponseNotAllowed(wanted.methods)
         document = self._document(request, str(document_id), role=wanted.role)
-        return wanted.show(request, document, self._frame(request, document))
+        role = role_for(request.user, document) or wanted.role
+        return answer(wanted, request, document, self._frame(request, document, role))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Django's own log of changes in the admin knows nothing of these: the page itself is the history."""
@@ -107,9 +108,10 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
         pk = int(object_id) if object_id.isascii() and object_id.isdigit() and len(object_id) <= 18 else 0
         return document_for(request.user, role=role, pk=pk)
 
-    def _frame(self, request: HttpRequest, document: Document) -> Frame:
+    def _frame(self, request: HttpRequest, document: Document, role: Role) -> Frame:
         return Frame(
             template="admin/history/frame.html",
+            role=role,
             via=Via.ADMIN,
             urls={name: reverse(f"admin:{_route_name(name)}", args=[document.pk]) for name in PAGES},
             context={

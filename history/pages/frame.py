@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
+from documents.acts import acting, actor_of
 from documents.models import Document, Role
 from history.models import Via
 from history.problems import Problem
@@ -17,10 +18,11 @@ HISTORY = "history"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """`template` is what the pages extend; `via` the door that what is done there comes through; `urls` the address of
-    each page by its name (`history.pages.table.PAGES`)."""
+    """`template` is what the pages extend; `role` what who asks is of the document; `via` the door that what is done
+    there comes through; `urls` the address of each page by its name (`history.pages.table.PAGES`)."""
 
     template: str
+    role: Role
     via: Via
     urls: Mapping[str, str]
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -28,6 +30,14 @@ class Frame:
     @property
     def home_url(self) -> str:
         return self.urls[HISTORY]
+
+    @property
+    def may_edit(self) -> bool:
+        return self.role >= Role.EDITOR
+
+    @property
+    def may_own(self) -> bool:
+        return self.role >= Role.OWNER
 
 
 Show = Callable[[HttpRequest, Document, Frame], HttpResponseBase]
@@ -40,6 +50,12 @@ class Page:
     role: Role
     show: Show
     methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+
+
+def answer(page: Page, request: HttpRequest, document: Document, frame: Frame) -> HttpResponseBase:
+    """Show a page; whatever is done on the way is done by who asks, through the frame's door."""
+    with acting(actor_of(request, door=frame.via.label)):
+        return page.show(request, document, frame)
 
 
 def show_page(

@@ -5,6 +5,7 @@ address to follow. What is shown is bounded by CHARACTERS_MAX; the API gives the
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.utils.html import escape
@@ -28,6 +29,34 @@ _FORMAT_TAGS = {
 }
 _NAME_CHARACTERS_MAX = 200
 """Longer tags, keys and attribute values are cut for display."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRoot:
+    """One root of a document as a page shows it. `html` is empty when it holds nothing."""
+
+    name: str
+    kind: str
+    html: SafeString
+
+
+@dataclass(frozen=True, slots=True)
+class ShownContent:
+    """What `history/_content.html` shows; `is_cut` where it is longer than CHARACTERS_MAX."""
+
+    roots: list[ShownRoot]
+    is_cut: bool
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(root.html for root in self.roots)
+
+
+def shown_content(content: Mapping[str, RootContent]) -> ShownContent:
+    """The roots as HTML. Recursion is bounded: deeper content is refused when it is read."""
+    html = ContentHtml(characters_max=CHARACTERS_MAX)
+    roots = [ShownRoot(name, str(root["type"]), html.root(root)) for name, root in content.items()]
+    return ShownContent(roots, html.is_cut)
 
 
 class ContentHtml:

@@ -7,10 +7,10 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotA
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.cache import never_cache
 
-from documents.models import Document
-from documents.roles import document_for
+from documents.models import Document, Role
+from documents.roles import document_for, role_for
 from history.models import Via
-from history.pages.frame import HISTORY, Frame
+from history.pages.frame import HISTORY, Frame, answer
 from history.pages.table import PAGES
 
 
@@ -26,12 +26,14 @@ def history_page(request: HttpRequest, key: UUID, page: str) -> HttpResponseBase
             raise
         back_to = request.get_full_path() if request.method != "POST" else _address(HISTORY, key)
         return redirect_to_login(back_to)
-    return wanted.show(request, document, _frame(document))
+    role = role_for(request.user, document) or wanted.role
+    return answer(wanted, request, document, _frame(document, role))
 
 
-def _frame(document: Document) -> Frame:
+def _frame(document: Document, role: Role) -> Frame:
     return Frame(
         template="history/frame.html",
+        role=role,
         via=Via.PAGE,
         urls={name: _address(name, document.key) for name in PAGES},
     )

@@ -136,7 +136,7 @@ def test_what_is_shown_is_bounded_and_what_is_open_is_closed() -> None:
 
 @pytest.mark.django_db
 def test_a_document_too_long_for_a_page_is_cut_and_leads_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("history.pages.moment.CHARACTERS_MAX", 10)
+    monkeypatch.setattr("history.pages.rendering.CHARACTERS_MAX", 10)
     owner = a_user("owner")
     shared = Shared(a_document(owner), owner, owner, owner)
     shared.type(owner, "x" * 100, via=Via.API)
