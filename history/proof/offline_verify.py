@@ -21,6 +21,9 @@ VERSION = b"\x01"
 ED25519_PEM_PREFIX = bytes.fromhex("302a300506032b6570032100")
 """What stands before the 32 bytes of an Ed25519 public key in PEM (RFC 8410)."""
 
+STAGES = ("session", "row", "version", "end")
+"""The lines behind the first, in this order."""
+
 Line = dict[str, Any]
 
 
@@ -68,7 +71,10 @@ def verify(export: BinaryIO, manifests: list[str], keys: list[bytes]) -> int:
     document = next(lines, {})
     if document.get("line") != "document" or document.get("format") != EXPORT_FORMAT:
         raise Unusable(f"it is no export of the format {EXPORT_FORMAT}")
-    key = str(uuid.UUID(document["document"]))
+    try:
+        key = str(uuid.UUID(document["document"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unusable("it does not say of which document it is") from error
     claims: dict[int, list[tuple[str, str]]] = {}
     for path in manifests:
         head = head_in_manifest(path, keys, key)
@@ -76,10 +82,13 @@ def verify(export: BinaryIO, manifests: list[str], keys: list[bytes]) -> int:
             say(f"{path} does not speak of this document")
         else:
             claims.setdefault(head["seq"], []).append((path, head["hash"]))
+    is_published = bool(claims)
     chain = Chain(document, claims)
     for line in lines:
         chain.take(line)
     chain.finish()
+    if manifests and not is_published:
+        raise Unusable("no manifest given speaks of this document: whoever made the export may have made it all up")
     return 0
 
 
@@ -97,32 +106,38 @@ class Chain:
         self.at = -(1 << 63)
         self.hash = b""
         self.last_published = 0
-        self.ended = False
+        self.stage = "session"
 
     def take(self, line: Line) -> None:
         """Raises: Differs, Unusable."""
-        if self.ended:
+        if self.stage == "end":
             raise Differs("something follows the end of the export")
         try:
             kind = line["line"]
+            # Another reader of the file must not find a second answer behind the one that was proven.
+            if kind not in STAGES or STAGES.index(kind) < STAGES.index(self.stage):
+                raise Differs(f"a line behind seq {self.seq} has no place there: {kind!r}")
+            self.stage = kind
             if kind == "session":
                 self.session(line)
             elif kind == "row":
                 self.row(line)
             elif kind == "version":
                 self.version(line)
-            elif kind == "end":
+            else:
                 self.end(line)
-        except (KeyError, TypeError, ValueError, struct.error) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise Unusable(f"a line behind seq {self.seq} is not of the format: {error!r}") from error
 
     def session(self, line: Line) -> None:
+        if line["id"] in self.commitments:
+            raise Differs(f"session {line['id']} is there twice")
         stored = bytes.fromhex(line["commitment"])
         salt = bytes.fromhex(line.get("salt", ""))
-        if salt and (line["user"] or line["username"]):
-            if commitment(salt, line["user"], line["via"], line["ip"]) != stored:
-                raise Differs(f"session {line['id']} is not what its commitment says: who wrote it was altered")
-        elif not salt or commitment(salt, "", line["via"], line["ip"]) != stored:
+        user, username = line.get("user", ""), line.get("username", "")
+        if (user or username) and (not user or not salt or commitment(salt, user, line["via"], line["ip"]) != stored):
+            raise Differs(f"session {line['id']} is not what its commitment says: who wrote it was altered")
+        if not user and (not salt or commitment(salt, "", line["via"], line["ip"]) != stored):
             self.unknown_authors += 1  # pseudonymous, or its account was deleted
         self.commitments[line["id"]] = stored
 
@@ -157,11 +172,10 @@ class Chain:
         said = line["sessions"], line["rows"], line["versions"]
         if said != (len(self.commitments), self.seq, self.versions):
             raise Differs("the export should have {} sessions, {} rows and {} versions".format(*said))
-        self.ended = True
 
     def finish(self) -> None:
         """Raises: Differs."""
-        if not self.ended:
+        if self.stage != "end":
             raise Differs(f"the export is cut off behind seq {self.seq}")
         if (self.document["seq"], self.document["hash"]) != (self.seq, self.hash.hex()):
             raise Differs(f"the rows lead to seq {self.seq}, and not to the head {self.document['seq']} with its hash")
@@ -174,6 +188,7 @@ class Chain:
         )
         if self.last_published < self.seq:
             say(f"rows {self.last_published + 1}..{self.seq} are in no manifest given: only the export itself says so")
+        say("in no hash: titles, versions, browsers, details, and the names of accounts, whose keys are")
 
 
 def commitment(salt: bytes, user: str, via: int, ip: str) -> bytes:
@@ -185,12 +200,20 @@ def commitment(salt: bytes, user: str, via: int, ip: str) -> bytes:
 def read_lines(file: BinaryIO) -> Iterator[Line]:
     for data in file:
         try:
-            line = json.loads(data)
-        except ValueError:
-            raise Differs("a line is cut off, or no JSON") from None
+            line = json.loads(data, object_pairs_hook=_said_once)
+        except (ValueError, RecursionError):
+            raise Differs("a line is cut off, or no JSON that says each thing once") from None
         if not isinstance(line, dict):
             raise Unusable("a line is no JSON object")
         yield line
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> Line:
+    """Raises: ValueError where a name comes twice: of such a line one reader takes the first and another the last."""
+    line = dict(pairs)
+    if len(line) < len(pairs):
+        raise ValueError("a name comes twice")
+    return line
 
 
 def head_in_manifest(path: str, keys: list[bytes], document: str) -> Line | None:
@@ -205,7 +228,9 @@ def head_in_manifest(path: str, keys: list[bytes], document: str) -> Line | None
             digest.update(last)
             last = data
             if mark in data:
-                head = json.loads(data)
+                named = json.loads(data)
+                if named.get("document") == document:  # the line of its audit names it too
+                    head = named
     try:
         header, signed = json.loads(first), json.loads(last)
         signature = base64.b64decode(signed["signature"], validate=True)

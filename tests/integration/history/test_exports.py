@@ -21,7 +21,7 @@ from documents.models import Document
 from history.models import Head, Session, Update, Version
 from history.proof import offline_verify
 from history.proof.exports import NotExported, export_document
-from history.proof.manifests import heads_of_all_documents, write_manifest
+from history.proof.manifests import audits_of_all_documents, heads_of_all_documents, write_manifest
 from history.proof.signing import load_key, make_key, public_pem
 from history.squash import squash_document
 from history.times import microseconds
@@ -130,8 +130,9 @@ class Manifests:
         path = self._folder / f"manifest-{len(self.paths)}.jsonl"
         at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=len(self.paths))
         with path.open("wb") as out:
-            heads = heads_of_all_documents()
-            self._previous = write_manifest(out, heads, created_at=at, previous=self._previous, key=self._key).sha256
+            heads, audits = heads_of_all_documents(), audits_of_all_documents()
+            written = write_manifest(out, heads, audits, created_at=at, previous=self._previous, key=self._key)
+        self._previous = written.sha256
         self.paths.append(str(path))
 
     @property
@@ -191,6 +192,16 @@ def _swap(lines: list[Line]) -> None:
     lines[10], lines[11] = lines[11], lines[10]
 
 
+def _bob_as_the_first_session(place: int) -> Callable[[list[Line]], None]:
+    """A second answer to who the first session was: true by itself, and for the last to be believed."""
+
+    def change(lines: list[Line]) -> None:
+        bob = next(line for line in lines if line.get("username") == "bob")
+        lines.insert(place, bob | {"id": lines[1]["id"]})
+
+    return change
+
+
 CHANGES: dict[str, tuple[Callable[[list[Line]], None], str]] = {
     "a payload": (_line_of("row", 9, payload="AAA="), "seq 10: the row was altered"),
     "a kind": (_line_of("row", 9, kind=3), "seq 10: the row was altered"),
@@ -209,6 +220,11 @@ CHANGES: dict[str, tuple[Callable[[list[Line]], None], str]] = {
     "a version's place": (_line_of("version", 0, seq=27), "a version is of seq 27"),
     "the end dropped": (_drop(-1), "cut off behind seq 26"),
     "the head": (_line_of("document", 0, hash="00" * 32), "not to the head 26"),
+    "an author of whom nothing is proven": (_line_of("session", 0, salt="", ip=""), "is not what its commitment says"),
+    "a name without an account": (_line_of("session", 0, user=""), "is not what its commitment says"),
+    "a session that another one replaces": (_bob_as_the_first_session(3), "is there twice"),
+    "a session that another one replaces at the end": (_bob_as_the_first_session(-2), "no place there: 'session'"),
+    "a second title": (lambda lines: lines.insert(3, lines[0] | {"title": "other"}), "no place there: 'document'"),
     "the key": (_line_of("document", 0, document="00000000-0000-0000-0000-000000000001"), "seq 1: the row was altered"),
 }
 
@@ -220,6 +236,30 @@ def test_the_script_names_what_was_changed_in_an_export(document: Document, tmp_
     change(lines)
     code, said = _offline(tmp_path, "".join(json.dumps(line) + "\n" for line in lines))
     assert (code, what in said) == (1, True), said
+
+
+def test_nobodys_edits_are_not_given_a_name(tmp_path: Path) -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("ab"))
+    lines = _lines(document)
+    assert (lines[1]["user"], lines[1]["username"]) == ("", "")
+    lines[1]["username"] = "bob"
+    assert _offline(tmp_path, "".join(json.dumps(line) + "\n" for line in lines))[0] == 1
+
+
+def test_a_line_that_says_a_thing_twice_proves_nothing(document: Document, tmp_path: Path) -> None:
+    """One reader takes the first payload of such a row, the script the last."""
+    whole = "".join(export_document(document.pk))
+    assert _offline(tmp_path, whole.replace('"payload":', '"payload":"AAA=","payload":', 1))[0] == 1
+
+
+def test_what_is_of_no_export_is_said_in_a_sentence(document: Document, tmp_path: Path) -> None:
+    whole = "".join(export_document(document.pk))
+    key = f'"{document.key}"'
+    for key_there in ("7", '"no key"', "null"):
+        assert _offline(tmp_path, whole.replace(key, key_there))[0] == 2
+    assert _offline(tmp_path, whole.replace('"user":"', '"user":7,"was":"', 1))[0] == 2
+    assert _offline(tmp_path, "[" * 100_000 + "\n")[0] == 1
 
 
 def test_an_export_that_was_cut_at_any_byte_is_not_whole(document: Document, tmp_path: Path) -> None:
@@ -282,7 +322,11 @@ def test_manifests_that_cannot_be_believed_prove_nothing(
 def test_a_manifest_from_before_the_document_says_nothing_of_it(manifests: Manifests, tmp_path: Path) -> None:
     manifests.publish()
     document = make_history(1, edits=3)
-    code, said = _offline(tmp_path, "".join(export_document(document.pk)), *manifests.arguments)
+    export = "".join(export_document(document.pk))
+    code, said = _offline(tmp_path, export, *manifests.arguments)
+    assert (code, "does not speak of this document" in said, "made it all up" in said) == (2, True, True)
+    manifests.publish()
+    code, said = _offline(tmp_path, export, *manifests.arguments)
     assert (code, "does not speak of this document" in said) == (0, True)
 
 
