@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any
 
 from documents.conf import conf
+from documents.models import Document
+from history.authors import Author, author_of
 from history.log import LogRow, consistent_read, head_of, read_log
 from history.models import Kind, Version
 from history.runs import RunSummary, runs_reaching
-from history.timeline import PLAIN_KINDS
+from history.timeline import PLAIN_KINDS, source_seqs
 
 LOOK_AROUND_SEQS = 64
 """How far around a cut the next row of a run is looked for first; each further look goes 16 times as far."""
@@ -32,6 +34,35 @@ class Group:
     last_seq: int
     first_at: datetime
     last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLine:
+    """One group as a line of the list. `source_seq` is the seq that a restore went back to."""
+
+    group: Group
+    author: Author
+    source_seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPage:
+    """Lines, the one that ended last first; `next_before` asks for the page after it, None on the last."""
+
+    lines: list[GroupLine]
+    next_before: int | None
+
+
+def group_page(document: Document, *, before: int | None, limit: int) -> GroupPage:
+    """The groups that ended before seq `before` (the newest when None), at most `limit`. Raises: LogHole."""
+    groups = groups_of(document.pk, until=None if before is None else before - 1, limit=limit + 1)
+    shown = groups[:limit]
+    sources = source_seqs(document, [group.session_ids[0] for group in shown if group.kind == Kind.RESTORE])
+    lines = [
+        GroupLine(group=group, author=author_of(group.user), source_seq=sources.get(group.session_ids[0]))
+        for group in shown
+    ]
+    return GroupPage(lines=lines, next_before=shown[-1].last_seq if len(groups) > limit else None)
 
 
 def groups_of(

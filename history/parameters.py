@@ -72,6 +72,14 @@ def count_in(values: Mapping[str, str], name: str, *, default: int, at_most: int
     return count
 
 
+def flag_in(values: Mapping[str, str], name: str) -> bool:
+    """Read a yes or no, written 1 or 0; no where it is not given. Raises: BadMoment."""
+    text = values.get(name, "").strip()
+    if text not in ("", "0", "1"):
+        raise BadMoment(f"{name} is 0 or 1.")
+    return text == "1"
+
+
 def time_in(values: Mapping[str, str], name: str, *, zone: tzinfo | None = None) -> datetime | None:
     """Read a time in ISO 8601, as `asked_moment` does. Raises: BadMoment."""
     text = values.get(name, "").strip()

@@ -123,7 +123,7 @@ def run_page(document: Document, *, before: int | None = None, limit: int = RUNS
     """The runs that ended before seq `before` (the newest when None), at most `limit`. Raises: LogHole."""
     runs = runs_of(document.pk, until=None if before is None else before - 1, limit=limit + 1)
     shown = runs[:limit]
-    sources = _sources(document, shown)
+    sources = source_seqs(document, [run.session_id for run in shown if run.kind == Kind.RESTORE])
     lines = [RunLine(run=run, author=author_of(run.user), source_seq=sources.get(run.session_id)) for run in shown]
     return RunPage(lines=lines, next_before=shown[-1].last_seq if len(runs) > limit else None)
 
@@ -158,9 +158,8 @@ def _run_ends_between(document: Document, after: int, until: int) -> list[int]:
     return ends
 
 
-def _sources(document: Document, runs: Sequence[RunSummary]) -> dict[int, int | None]:
-    """What each restore among the runs went back to, by its session."""
-    restores = [run.session_id for run in runs if run.kind == Kind.RESTORE]
+def source_seqs(document: Document, restores: Sequence[int]) -> dict[int, int | None]:
+    """What each restore went back to, by the session that it is."""
     if not restores:
         return {}
     sessions = Session.objects.filter(document=document, id__in=restores)

@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern] = [
     *site.urlpatterns,
     path("api/v1/documents/<uuid:key>/content", api.content, name="document-content"),
     path("api/v1/documents/<uuid:key>/runs", api.runs, name="document-runs"),
+    path("api/v1/documents/<uuid:key>/groups", api.groups, name="document-groups"),
     path("api/v1/documents/<uuid:key>/changes", reading_api.changes, name="document-changes"),
     path("api/v1/documents/<uuid:key>/blame", reading_api.blame, name="document-blame"),
     path("api/v1/documents/<uuid:key>/playback", reading_api.playback_steps, name="document-playback"),

@@ -1,4 +1,4 @@
-"""A document's history for programs: its content at a moment, its runs, and what the log did not take."""
+"""A document's history for programs: its content at a moment, its runs and groups, and what the log did not take."""
 
 import base64
 from typing import Any
@@ -11,12 +11,18 @@ from documents.models import Document, Role
 from documents.roles import role_once_recovered
 from history.api.doors import author_name, door
 from history.authors import author_of
+from history.grouping import GroupLine, group_page
 from history.models import Refusal
-from history.parameters import asked_moment, count_in, seq_in
+from history.parameters import asked_moment, count_in, flag_in, seq_in
+from history.reading import difference
 from history.refusals import refusals_for, updates_of, without_payloads
 from history.timeline import RUNS_PER_PAGE, Place, RunLine, moment_of, place_of, run_page
 
 RUNS_MAX = 200
+GROUPS_MAX = 200
+GROUPS_WITH_WORDS_MAX = 20
+"""Each opens two moments, which takes up to 0.1 s."""
+
 REFUSALS_MAX = 1000
 
 
@@ -65,6 +71,24 @@ def runs(request: HttpRequest, document: Document) -> HttpResponseBase:
     return JsonResponse(
         {"document": str(document.key), "runs": [_run(line) for line in page.lines], "next_before": page.next_before}
     )
+
+
+@door(method="GET", role=Role.VIEWER)
+def groups(request: HttpRequest, document: Document) -> HttpResponseBase:
+    """`?before=` and `?limit=` (1 to GROUPS_MAX) as `runs` → `{"document", "groups", "next_before"}`: what an author
+    did without a pause of RUN_GAP_SECONDS, up to a version or a restore. With `?words=1` (GROUPS_WITH_WORDS_MAX of them
+    at most) each tells what changed from its first seq to its last; what others did in between is in it.
+
+    400 malformed, 401, 404, 503 log damaged; with words 409 `too_deep` as well."""
+    with_words = flag_in(request.GET, "words")
+    at_most = GROUPS_WITH_WORDS_MAX if with_words else GROUPS_MAX
+    limit = count_in(request.GET, "limit", default=min(RUNS_PER_PAGE, at_most), at_most=at_most)
+    page = group_page(document, before=seq_in(request.GET, "before"), limit=limit)
+    answer = [_group(line) for line in page.lines]
+    if with_words:
+        for told, line in zip(answer, page.lines, strict=True):
+            told["words"] = difference(document, from_seq=line.group.first_seq - 1, to_seq=line.group.last_seq).words
+    return JsonResponse({"document": str(document.key), "groups": answer, "next_before": page.next_before})
 
 
 @door(method="GET", role=None)
@@ -125,4 +149,18 @@ def _run(line: RunLine) -> dict[str, Any]:
         "source_seq": line.source_seq,
         "updates": run.updates,
         "bytes": run.bytes,
+    }
+
+
+def _group(line: GroupLine) -> dict[str, Any]:
+    group = line.group
+    return {
+        "sessions": group.session_ids,
+        "first_seq": group.first_seq,
+        "last_seq": group.last_seq,
+        "first_at": group.first_at,
+        "last_at": group.last_at,
+        "author": author_name(line.author),
+        "kind": group.kind.label,
+        "source_seq": line.source_seq,
     }

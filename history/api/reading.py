@@ -13,7 +13,7 @@ from documents.conf import conf
 from documents.models import Document, Role
 from history.api.doors import author_name, door
 from history.blaming import Writing, blame_of
-from history.parameters import count_in, seq_in
+from history.parameters import count_in, flag_in, seq_in
 from history.problems import PROBLEMS, BadMoment, problem_of
 from history.reading import Step, difference, playback
 from history.streaming import streamed
@@ -51,14 +51,12 @@ def blame(request: HttpRequest, document: Document) -> HttpResponseBase:
     "via", "kind", "seq", "at"}}, "content"}`: `by` and `deleted_by` in the content are numbers of writings, 0 is
     unknown. `content` is null above READING_BYTES_MAX. Refusals as of `changes`."""
     place = place_of(document, seq=seq_in(request.GET, "seq"))
-    with_deleted = request.GET.get("deleted", "").strip()
-    if with_deleted not in ("", "0", "1"):
-        raise BadMoment("deleted is 0 or 1.")
-    etag = _etag(document, place, f"blame{with_deleted}")
+    with_deleted = flag_in(request.GET, "deleted")
+    etag = _etag(document, place, f"blame{with_deleted:d}")
     unchanged = get_conditional_response(request, etag=etag)
     if unchanged is not None:
         return unchanged
-    found = blame_of(document, seq=place.seq, deleted=with_deleted == "1")
+    found = blame_of(document, seq=place.seq, deleted=with_deleted)
     answer = {
         "document": str(document.key),
         "seq": found.seq,
