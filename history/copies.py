@@ -4,7 +4,8 @@ A copy with its history has the same rows under the same sessions, times and kin
 source is proven on the way, so that a log that was tampered with does not become one that holds. One transaction: a
 copy is there whole or not at all. Memory is that of one segment or batch of rows, and of the folded document."""
 
-from collections.abc import Collection, Iterable, Iterator
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import psycopg
 from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from documents.acts import current_actor
 from documents.conf import conf
 from documents.models import Document, Role
-from documents.opening import TITLE_LENGTH_MAX, NotSignedIn, create_document
+from documents.opening import NAME_ENTROPY_BYTES, TITLE_LENGTH_MAX, NameTaken, NotSignedIn, create_document
 from documents.roles import User, document_for
 from history.append import INSERT_UPDATES
 from history.audit.entries import record
@@ -25,7 +27,21 @@ from history.crdt.state_vectors import decode_state_vector
 from history.errors import HistoryError, LogUnavailable, NoSuchSeq
 from history.folds import document_at
 from history.log import LogRow, consistent_read, head_of, read_log, rows_of
-from history.models import Action, Client, Head, Kind, Run, Segment, Session, Snapshot, Split, Update, Version, Via
+from history.models import (
+    Action,
+    Client,
+    Head,
+    Kind,
+    Request,
+    Run,
+    Segment,
+    Session,
+    Snapshot,
+    Split,
+    Update,
+    Version,
+    Via,
+)
 from history.sessions import WriteSession
 from history.signals import document_copied, tell_of_change
 from history.squash import hold_squash
@@ -56,10 +72,12 @@ class TooLongToCopy(HistoryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A new document, and the seq of the source that it begins as."""
+    """A new document, and the seq of the source that it begins as. `repeated`: it was made before, under the same
+    request key."""
 
     document: Document
     seq: int
+    repeated: bool = False
 
 
 def copy_moment(
@@ -72,19 +90,110 @@ def copy_moment(
     via: Via,
     ip: str | None = None,
     user_agent: str = "",
+    request_key: str | None = None,
 ) -> Copy:
     """A new document of `actor` that says what `source` said at a seq (the head without one), and nothing more: its
     log is one row of `Kind.IMPORT`, whose session says from where; what had been deleted is not in it.
 
-    Readers of the source may. The row has to pass UPDATE_BYTES_MAX and UPDATE_STRUCTS_MAX.
+    Readers of the source may. The row has to pass UPDATE_BYTES_MAX and UPDATE_STRUCTS_MAX. With a `request_key`, the
+    same asked for again is made once.
     Raises: NotSignedIn, NoSuchSeq, ValidationError, NameTaken, LogHole, UpdateRefused, LogUnavailable, OutcomeUnknown;
     Http404, PermissionDenied."""
-    _must_be_signed_in(actor)
+    made = partial(_copy_moment, source, seq=seq, title=title, actor=actor, via=via, ip=ip, user_agent=user_agent)
+    return _once(made, source, actor, name=name, request_key=request_key)
+
+
+def copy_history(
+    source: Document,
+    *,
+    seq: int | None = None,
+    title: str | None = None,
+    name: str | None = None,
+    actor: User,
+    request_key: str | None = None,
+) -> Copy:
+    """A new document of `actor` with rows 1..seq of `source` (to the head without one), its sessions, versions, splits
+    and who owns which client id; equal to it at each of these seqs.
+
+    Owners of the source may: it hands all that was ever deleted, and who wrote when from where, to whomever the copy is
+    shared with. Segments are taken over as they are packed. Squash passes the source by meanwhile; edits go on. With a
+    `request_key`, the same asked for again is made once.
+    Raises: NotSignedIn, NoSuchSeq, TooLongToCopy, ValidationError, NameTaken, SourceDamaged, LogHole, LogUnavailable;
+    Http404, PermissionDenied."""
+    made = partial(_copy_history, source, seq=seq, title=title, actor=actor)
+    return _once(made, source, actor, name=name, request_key=request_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """The room name that a copy is to have, and the key of the request that it answers."""
+
+    name: str | None
+    request_key: str | None
+
+
+def _once(
+    made: Callable[[_Called], Copy], source: Document, actor: User, *, name: str | None, request_key: str | None
+) -> Copy:
+    """Make a copy, or find the one that this request has made. Without a name of its own it gets one that follows from
+    the key, for a room name is what two at once cannot both take."""
+    if not actor.is_authenticated:
+        raise NotSignedIn
+    if request_key is None:
+        return made(_Called(name, None))
+    called = _Called(name or _name_of_request(source, actor, request_key), request_key)
+    found = _made_before(source, actor, called)
+    if found is not None:
+        return found
+    try:
+        return made(called)
+    except NameTaken:
+        found = _made_before(source, actor, called)
+        if found is None:
+            raise
+        return found
+
+
+def _name_of_request(source: Document, actor: User, request_key: str) -> str:
+    """A room name that nobody can guess, as one that is drawn at random."""
+    keyed = salted_hmac("history.copies", f"{source.key}:{actor.pk}:{request_key}", algorithm="sha256")
+    return urlsafe_b64encode(keyed.digest()[:NAME_ENTROPY_BYTES]).decode()
+
+
+def _made_before(source: Document, actor: User, called: _Called) -> Copy | None:
+    asked = Request.objects.filter(document=source, actor=str(actor.pk), key=called.request_key)
+    seq = asked.values_list("seq", flat=True).first()
+    copy = Document.objects.filter(name=called.name, created_by=actor.pk).first()
+    return None if seq is None or copy is None else Copy(document=copy, seq=seq, repeated=True)
+
+
+def _created(source: Document, called: _Called, *, seq: int, title: str | None, actor: User) -> Document:
+    """The empty document that becomes the copy, its request remembered with the source. Inside a transaction."""
+    title = f"Copy of {source.title}"[:TITLE_LENGTH_MAX] if title is None else title
+    copy = create_document(actor, title=title, name=called.name)
+    if called.request_key is not None:
+        Request.objects.update_or_create(
+            document=source, actor=str(actor.pk), key=called.request_key, defaults={"seq": seq}
+        )
+    return copy
+
+
+def _copy_moment(
+    source: Document,
+    called: _Called,
+    *,
+    seq: int | None,
+    title: str | None,
+    actor: User,
+    via: Via,
+    ip: str | None,
+    user_agent: str,
+) -> Copy:
     with consistent_read():
         document_for(actor, role=Role.VIEWER, pk=source.pk)
         folded = document_at(source.pk, seq=seq)
     with transaction.atomic():
-        copy = create_document(actor, title=_title(source, title), name=name)
+        copy = _created(source, called, seq=folded.seq, title=title, actor=actor)
         _copy_clients(source, copy, decode_state_vector(folded.doc.get_state()))
         session = WriteSession(
             document_id=copy.pk,
@@ -101,38 +210,19 @@ def copy_moment(
     return Copy(document=copy, seq=folded.seq)
 
 
-def copy_history(
-    source: Document, *, seq: int | None = None, title: str | None = None, name: str | None = None, actor: User
-) -> Copy:
-    """A new document of `actor` with rows 1..seq of `source` (to the head without one), its sessions, versions, splits
-    and who owns which client id; equal to it at each of these seqs.
-
-    Owners of the source may: it hands all that was ever deleted, and who wrote when from where, to whomever the copy is
-    shared with. Segments are taken over as they are packed. Squash passes the source by meanwhile; edits go on.
-    Raises: NotSignedIn, NoSuchSeq, TooLongToCopy, ValidationError, NameTaken, SourceDamaged, LogHole, LogUnavailable;
-    Http404, PermissionDenied."""
-    _must_be_signed_in(actor)
+def _copy_history(source: Document, called: _Called, *, seq: int | None, title: str | None, actor: User) -> Copy:
     try:
         with transaction.atomic():
             hold_squash(source.pk)
             document_for(actor, role=Role.OWNER, pk=source.pk)
             until = _until(source.pk, seq)
-            copy = create_document(actor, title=_title(source, title), name=name)
+            copy = _created(source, called, seq=until, title=title, actor=actor)
             if until:
                 _copy_log(source, copy, until=until)
             _tell_on_commit(source, copy, until, actor, with_history=True)
     except IntegrityError as error:
         raise LogUnavailable(f"document {source.pk}: an account went while it was copied") from error
     return Copy(document=copy, seq=until)
-
-
-def _must_be_signed_in(actor: User) -> None:
-    if not actor.is_authenticated:
-        raise NotSignedIn
-
-
-def _title(source: Document, title: str | None) -> str:
-    return f"Copy of {source.title}"[:TITLE_LENGTH_MAX] if title is None else title
 
 
 def _until(document_id: int, seq: int | None) -> int:

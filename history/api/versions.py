@@ -10,7 +10,7 @@ from documents.models import Document, Role
 from history.api.doors import author_name, door
 from history.copies import copy_history, copy_moment
 from history.models import Via
-from history.parameters import count_in, is_seq, json_in, pair_in
+from history.parameters import count_in, is_seq, json_in, pair_in, request_key_in
 from history.problems import BadMoment
 from history.versions import (
     VERSIONS_PER_PAGE,
@@ -29,7 +29,10 @@ VERSION_BYTES_MAX = 16 * 1024
 
 NAMING = '{"name": <text>, "note"?: <text>, "seq"?: <whole number from 0>}'
 CHANGING = '{"name"?: <text>, "note"?: <text>, "locked"?: <true or false>}'
-COPYING = '{"seq"?: <whole number from 0>, "title"?: <text>, "name"?: <text>, "history"?: <true or false>}'
+COPYING = (
+    '{"seq"?: <whole number from 0>, "title"?: <text>, "name"?: <text>, "history"?: <true or false>, '
+    '"request_key"?: <text>}'
+)
 
 
 @door(method="GET", role=Role.VIEWER)
@@ -90,10 +93,10 @@ def version_deleting(request: HttpRequest, document: Document, version_id: int) 
 
 @door(method="POST", role=Role.VIEWER)
 def copies(request: HttpRequest, document: Document) -> HttpResponseBase:
-    """`{"seq"?, "title"?, "name"?, "history"?}` → 201 `{"document", "name", "title", "source_document", "source_seq",
-    "history"}`: a new document of yours that begins as this one was at `seq` (the head without it). With `"history":
-    true`, which takes an owner, all rows up to there come along. A room `name` of one's own makes a second sending
-    harmless.
+    """`{"seq"?, "title"?, "name"?, "history"?, "request_key"?}` → 201 `{"document", "name", "title",
+    "source_document", "source_seq", "history"}`: a new document of yours that begins as this one was at `seq` (the
+    head without it). With `"history": true`, which takes an owner, all rows up to there come along. Under one
+    `request_key` one copy is made: 200 and the first one for each further sending.
 
     400 malformed, 401, 403 `forbidden` or `csrf`, 404 `not_found` or `no_such_seq`, 409 `name_taken`, `too_long` or
     `refused`, 503."""
@@ -102,8 +105,9 @@ def copies(request: HttpRequest, document: Document) -> HttpResponseBase:
     is_text = all(value is None or isinstance(value, str) for value in (title, name))
     if not is_text or not (seq is None or is_seq(seq)) or not isinstance(history, bool):
         raise BadMoment(f"Send {COPYING}.")
+    request_key = request_key_in(body, act="copy")
     if history:
-        copied = copy_history(document, seq=seq, title=title, name=name, actor=request.user)
+        copied = copy_history(document, seq=seq, title=title, name=name, actor=request.user, request_key=request_key)
     else:
         copied = copy_moment(
             document,
@@ -114,6 +118,7 @@ def copies(request: HttpRequest, document: Document) -> HttpResponseBase:
             via=Via.API,
             ip=address_of(request),
             user_agent=request.headers.get("User-Agent", ""),
+            request_key=request_key,
         )
     answer = {
         "document": str(copied.document.key),
@@ -123,7 +128,7 @@ def copies(request: HttpRequest, document: Document) -> HttpResponseBase:
         "source_seq": copied.seq,
         "history": history,
     }
-    return JsonResponse(answer, status=HTTPStatus.CREATED)
+    return JsonResponse(answer, status=HTTPStatus.OK if copied.repeated else HTTPStatus.CREATED)
 
 
 def _version(line: VersionLine) -> dict[str, Any]:

@@ -331,3 +331,52 @@ def test_who_copied_what_is_told_on_commit(olga: Any) -> None:
     finally:
         document_copied.disconnect(hear)
     assert heard == [(source.pk, moment.pk, 3, olga, False), (source.pk, history.pk, 4, olga, True)]
+
+
+def a_copier(source: Document, actor: Any, *, with_history: bool) -> Callable[..., Copy]:
+    """Copies, each time it is called, under the options given."""
+    if with_history:
+        return lambda **options: copy_history(source, actor=actor, **options)
+    return lambda **options: copy_moment(source, actor=actor, via=Via.API, **options)
+
+
+@pytest.mark.parametrize("with_history", [False, True], ids=["without history", "with history"])
+@pytest.mark.parametrize("name", [None, "of my own"])
+def test_one_request_is_answered_with_one_copy(olga: Any, with_history: bool, name: str | None) -> None:
+    source = a_written_document(olga)
+    copied = a_copier(source, olga, with_history=with_history)
+    first = copied(seq=5, name=name, request_key="copy:k")
+    again = copied(seq=5, name=name, request_key="copy:k")
+    assert (first.repeated, again.repeated) == (False, True)
+    assert (again.document, again.seq) == (first.document, 5)
+    proven(first.document)
+    proven(source)
+    if name is not None:
+        with pytest.raises(NameTaken):
+            copied(name=name, request_key="copy:another")
+        return
+    others = make_user("other owner")
+    Membership.objects.create(document=source, user=others, role=Role.OWNER)
+    keys = [copied(request_key="copy:another"), a_copier(source, others, with_history=True)(request_key="copy:k")]
+    assert len({each.document.name for each in [first, *keys]}) == 3
+    elsewhere = a_copier(a_written_document(olga), olga, with_history=True)(request_key="copy:k")
+    assert not elsewhere.repeated
+
+
+def test_two_at_once_of_one_request_make_one_copy(olga: Any) -> None:
+    source = a_written_document(olga)
+    with transaction.atomic():
+        first = copy_history(source, actor=olga, request_key="copy:k")
+        second = in_thread(lambda: copy_history(source, actor=olga, request_key="copy:k"))
+        backend_waiting_for_a_lock()  # for the room name of the first
+    assert second.result(timeout=30) == Copy(document=first.document, seq=first.seq, repeated=True)
+    assert Document.objects.count() == 2
+
+
+def test_a_request_that_failed_is_made_good_when_it_is_sent_again(olga: Any, settings: Settings) -> None:
+    source = a_written_document(olga)
+    settings.PALIMPSEST = {"COPY_ROWS_MAX": 5}
+    with pytest.raises(TooLongToCopy):
+        copy_history(source, actor=olga, request_key="copy:k")
+    settings.PALIMPSEST = {}
+    assert not copy_history(source, actor=olga, request_key="copy:k").repeated

@@ -192,8 +192,18 @@ def test_a_copy_is_a_document_of_ones_own_that_says_where_it_is_from(shared: Sha
     assert {run["author"] for run in runs} == {"editor"}
 
 
+def test_a_copy_that_is_asked_for_twice_is_made_once(shared: Shared) -> None:
+    client = signed_in(shared.viewer)
+    first = copied(client, shared, request_key="k")
+    shared.type(shared.editor, "meanwhile")
+    again = copied(client, shared, request_key="k")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+
+
 @pytest.mark.parametrize(
-    "body", [{"seq": -1}, {"seq": "1"}, {"title": 1}, {"title": ""}, {"name": "a//b"}, {"history": "yes"}]
+    "body",
+    [{"seq": -1}, {"seq": "1"}, {"title": 1}, {"title": ""}, {"name": "a//b"}, {"history": "yes"}, {"request_key": ""}],
 )
 def test_a_copying_that_cannot_be_read_is_a_400(shared: Shared, body: dict[str, Any]) -> None:
     response = copied(signed_in(shared.owner), shared, **body)
