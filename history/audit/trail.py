@@ -145,16 +145,21 @@ class TrailPage:
 
 def trail_page(wanted: TrailFilter, *, cursor: TrailCursor | None = None, limit: int = LINES_PER_PAGE) -> TrailPage:
     """One page, all of one moment. At most LINES_READ_MAX lines are looked at, so that it may be short."""
-    skip = cursor.skip if cursor else 0
     shown: list[TrailLine] = []
     at, same = (cursor.at, 0) if cursor else (None, 0)
+    read = 0
     with consistent_read():
-        for read, (moment, line) in enumerate(_newest_first(wanted, until=cursor.at if cursor else wanted.until)):
-            if read >= skip and (len(shown) == limit or read - skip == LINES_READ_MAX):
+        for moment, line in _newest_first(wanted, until=cursor.at if cursor else wanted.until):
+            # Of that moment alone: a run that was told has a later one by now, where its edits went on.
+            was_told = cursor is not None and moment == cursor.at and same < cursor.skip
+            if not was_told and (len(shown) == limit or read == LINES_READ_MAX):
                 return TrailPage(lines=shown, next_cursor=None if at is None else TrailCursor(at=at, skip=same))
             same = same + 1 if moment == at else 1
             at = moment
-            if line is not None and read >= skip:
+            if was_told:
+                continue
+            read += 1
+            if line is not None:
                 shown.append(line)
     return TrailPage(lines=shown, next_cursor=None)
 

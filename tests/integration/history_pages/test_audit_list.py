@@ -5,7 +5,7 @@ import io
 import json
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 from django.contrib.auth.models import User
@@ -20,8 +20,9 @@ from history.audit import trail
 from history.audit.entries import NO_DOCUMENT, record
 from history.audit.export import COLUMNS
 from history.models import Action, AuditEntry, Via
+from history.times import microseconds
 from history.writes import restore, write_session
-from tests.builders import rechain
+from tests.builders import append_rows, make_session, rechain, typed
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -153,6 +154,27 @@ def test_pages_hold_every_edit_once_though_many_ended_at_the_same_time(
         rechain(shared.document, at=lambda seq: START)
     assert sorted(follow(client, limit=2)) == sorted(listed(client))
     assert len(listed(client)) == 9
+
+
+def test_no_line_is_lost_where_an_edit_goes_on_between_two_pages(client: Client, minutes: Shared) -> None:
+    writer = make_session(minutes.document)
+    updates = typed("ab", client_id=9)
+    append_rows(writer, updates[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("history.audit.filters.LINES_PER_PAGE", 1)
+        first = page(client, what="edited").context
+        append_rows(writer, updates[1:])
+        (before,) = parse_qs(first["next_query"])["before"]
+        assert [line.run.last_seq for line in first["lines"]] == [7]
+        assert listed(client, before=before) == [("Minutes", 6)]
+
+
+def test_a_page_looks_at_no_more_than_it_may_wherever_it_is_asked_to_begin(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "LINES_READ_MAX", 2)
+    after_all = microseconds(timezone.now() + timedelta(days=1))
+    assert len(listed(client, before=f"{after_all}.{10**17}")) == 2
 
 
 def test_pages_of_a_door_go_on_where_reading_stopped(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
