@@ -1,4 +1,4 @@
-"""The Celery application: `celery -A config worker --beat`."""
+"""The Celery application: `celery -A config worker --beat` takes from every queue."""
 
 import os
 

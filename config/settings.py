@@ -1,14 +1,17 @@
 """All settings, read once from the environment; safe for production where nothing is set."""
 
 from dataclasses import fields
+from datetime import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 from documents.conf import Conf
+from realtime.queues import QUEUES, REST, TASK_ROUTES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -110,28 +113,46 @@ CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1).replace("
 # What a worker had in hand when it was killed with its children comes to another one after this many seconds: an hour
 # where nothing is said. Above the longest time limit of a task (120 s), or tasks that still run would be run again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 150}
+CELERY_TASK_ROUTES = TASK_ROUTES
+CELERY_TASK_QUEUES = {name: {"exchange": name, "routing_key": name} for name in QUEUES}  # of a worker without `-Q`
+CELERY_TASK_CREATE_MISSING_QUEUES = False  # a task for a queue of any other name is refused: no worker would take it
+CELERY_TASK_DEFAULT_QUEUE = CELERY_TASK_DEFAULT_EXCHANGE = CELERY_TASK_DEFAULT_ROUTING_KEY = REST
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    """A turn that still waits when the next one is due is dropped: however long no worker was there, one is left."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+
+
+def _every_night(at_time: str, task: str) -> dict[str, Any]:
+    """At a time of day, so that a beat which is started anew each day has its turn too."""
+    try:
+        at = time.fromisoformat(at_time)
+    except ValueError:
+        raise ImproperlyConfigured(f"VERIFY_AT must be a time of day such as 03:30, not {at_time!r}.") from None
+    return {
+        "task": task,
+        "schedule": crontab(hour=str(at.hour), minute=str(at.minute)),
+        "options": {"expires": 24 * 3600.0},
+    }
+
+
 _PURGE_SECONDS = env.float("PURGE_SECONDS", default=3600.0)
 CELERY_BEAT_SCHEDULE = {
-    "snapshot-sweep": {
-        "task": "history.tasks.sweep_snapshots",
-        "schedule": env.float("SNAPSHOT_SWEEP_SECONDS", default=60.0),
-    },
-    "ladders": {"task": "history.tasks.build_ladders", "schedule": env.float("LADDER_SECONDS", default=600.0)},
-    "squash": {"task": "history.tasks.squash_cold_rows", "schedule": env.float("SQUASH_SECONDS", default=600.0)},
-    "versions": {
-        "task": "history.tasks.keep_versions",
-        "schedule": env.float("VERSIONS_SECONDS", default=600.0),
-    },
-    "verify": {"task": "history.tasks.verify_sample", "schedule": env.float("VERIFY_SECONDS", default=24 * 3600.0)},
+    "snapshot-sweep": _every(env.float("SNAPSHOT_SWEEP_SECONDS", default=60.0), "history.tasks.sweep_snapshots"),
+    "ladders": _every(env.float("LADDER_SECONDS", default=600.0), "history.tasks.build_ladders"),
+    "squash": _every(env.float("SQUASH_SECONDS", default=600.0), "history.tasks.squash_cold_rows"),
+    "versions": _every(env.float("VERSIONS_SECONDS", default=600.0), "history.tasks.keep_versions"),
+    "verify": _every_night(env.str("VERIFY_AT", default="03:30"), "history.tasks.verify_sample"),
     # One a day is published; a turn that failed is made up for by the next.
-    "manifest": {"task": "history.tasks.sign_manifest", "schedule": env.float("MANIFEST_SECONDS", default=3600.0)},
-    "purge": {"task": "documents.tasks.purge_deleted", "schedule": _PURGE_SECONDS},
-    "purge-refused": {"task": "history.tasks.purge_refused", "schedule": _PURGE_SECONDS},
-    "purge-audit": {"task": "history.tasks.purge_audit", "schedule": _PURGE_SECONDS},
+    "manifest": _every(env.float("MANIFEST_SECONDS", default=3600.0), "history.tasks.sign_manifest"),
+    "purge": _every(_PURGE_SECONDS, "documents.tasks.purge_deleted"),
+    "purge-refused": _every(_PURGE_SECONDS, "history.tasks.purge_refused"),
+    "purge-audit": _every(_PURGE_SECONDS, "history.tasks.purge_audit"),
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from config.stack.accounts import services_folder
@@ -28,6 +29,7 @@ from config.stack.errors import StackError, Stopped
 from config.stack.folder import DataFolder
 from config.stack.services import Postgres, Service, Valkey
 from config.stack.web import WebWorkers, listen
+from realtime.queues import HOUSEKEEPING, PUSHES
 
 WATCH_SECONDS = 0.1
 HEALTHY_SECONDS_MAX = 30.0
@@ -188,16 +190,18 @@ class Supervisor:
 
     def _start_celery(self) -> None:
         if self.celery:
-            self._kept.append(Kept(self._celery_worker))
+            self._kept.append(Kept(partial(self._celery_worker, "pushes", PUSHES)))
+            self._kept.append(Kept(partial(self._celery_worker, "housekeeping", *HOUSEKEEPING)))
             self._kept.append(Kept(self._celery_beat))
 
-    def _celery_worker(self) -> Child:
-        # The tasks are bounded by the processor and few: one process. Its warning about root is no news here.
+    def _celery_worker(self, name: str, *queues: str) -> Child:
+        # The tasks are bounded by the processor and few: one process each. The warning about root is no news here.
         quiet = ["-W", "ignore:You're running the worker"]
         command = [sys.executable, *quiet, "-m", "celery", "-A", "config", "--quiet", "worker", "--concurrency", "1"]
+        taken = ["--queues", ",".join(queues), "--hostname", f"{name}@%h"]
         return Child(
-            "Celery worker",
-            [*command, "--loglevel", "WARNING", "--without-gossip", "--without-mingle"],
+            f"Celery worker for {name}",
+            [*command, *taken, "--loglevel", "WARNING", "--without-gossip", "--without-mingle"],
             env=self.env,
             cwd=PROJECT,
             stop_seconds=TASK_SECONDS_MAX,

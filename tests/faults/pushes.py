@@ -13,6 +13,8 @@ from kombu.exceptions import OperationalError
 from pycrdt import Array, Doc
 from redis.exceptions import RedisError
 
+from realtime.queues import TASK_ROUTES
+
 RETRY_SECONDS = 0.2
 LOST_SECONDS = 30.0
 """Then the broker has lost a task: Valkey may lose what came in the last two seconds before a SIGKILL (its file is
@@ -38,6 +40,7 @@ class Pushes:
         self._announce = announce
         broker = broker_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
         self._app = Celery(broker=broker)
+        self._app.conf.task_routes = TASK_ROUTES
         self._numbers = itertools.count(1)
         self._pushes: dict[str, list[Push]] = {}
         self.resent = 0

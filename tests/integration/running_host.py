@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
+from realtime.queues import QUEUES
 from tests.integration.running_stack import free_port
 
 HOST_PROJECT = Path(__file__).resolve().parent.parent / "host_project"
@@ -75,7 +76,10 @@ class Host:
         )
 
     def start_worker(self) -> None:
-        self._start("worker", "-m", "celery", "-A", "newsroom", "worker", "--pool", "solo", "--loglevel", "INFO")
+        """One worker for the host's own queue and all of ours."""
+        queues = ",".join((self.namespace, *QUEUES))
+        command = ("-m", "celery", "-A", "newsroom", "worker", "--pool", "solo", "--loglevel", "INFO", "-Q", queues)
+        self._start("worker", *command)
 
     def start_web(self, place: int, arguments: tuple[str, ...] = PLAIN) -> None:
         """Start one web process without waiting for it."""

@@ -318,6 +318,18 @@ def test_the_hosts_celery_knows_every_task_of_its_schedule(host: Host) -> None:
     assert (tasks.returncode, tasks.stdout) == (0, "set()\n"), tasks.stderr
 
 
+def test_a_worker_of_the_hosts_takes_from_every_queue_that_our_tasks_stand_in(host: Host) -> None:
+    code = (
+        "from newsroom.celery import app; app.loader.import_default_modules()\n"
+        "(taken,) = app.control.inspect(timeout=5).active_queues().values()\n"
+        "ours = [name for name in app.tasks if name.partition('.')[0] in ('documents', 'history', 'realtime')]\n"
+        "stand = {app.amqp.router.route({}, name)['queue'].name for name in ours}\n"
+        "print(len(ours) > 10, len(stand), stand - {queue['name'] for queue in taken})"
+    )
+    told = host.manage("shell", "--no-imports", "-c", code)
+    assert (told.returncode, told.stdout) == (0, "True 7 set()\n"), told.stderr
+
+
 def test_a_misspelt_setting_is_refused_by_check(host: Host) -> None:
     refused = host.manage("check", NEWSROOM_PALIMPSEST='{"TICKET_SECONDZ": 5}')
     assert refused.returncode != 0

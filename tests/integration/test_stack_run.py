@@ -1,6 +1,7 @@
 """`make run` as a real process: it starts, answers, stops, comes back, and says in one sentence what is wrong."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from config.stack.services import Postgres, Valkey, scratch_services
+from realtime.queues import HOUSEKEEPING, PUSHES
 from tests.integration.running_stack import (
     RunningStack,
     copy_of_project,
@@ -48,7 +50,13 @@ def manage(project: Path, data: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=True).stdout
 
 
-PING = "from config.celery import app; print(app.control.ping(timeout=1))"
+TAKEN = """
+import json
+from config.celery import app
+taken = app.control.inspect(timeout=1).active_queues() or {}
+names = {name.partition("@")[0]: sorted(queue["name"] for queue in queues) for name, queues in taken.items()}
+print(json.dumps(names, sort_keys=True))
+"""
 
 
 def test_it_runs_from_any_folder_without_noise_and_leaves_no_process_when_it_is_told_to_stop(
@@ -58,7 +66,11 @@ def test_it_runs_from_any_folder_without_noise_and_leaves_no_process_when_it_is_
         url = stack.url()
         for path, status in (("/healthz", 200), ("/login/", 200), ("/static/admin/css/base.css", 200), ("/none", 404)):
             assert status_of(f"{url}{path}") == status
-        wait_for("Celery answers", lambda: "pong" in manage(project, data, "shell", "-c", PING))
+        taken = json.dumps({"housekeeping": sorted(HOUSEKEEPING), "pushes": [PUSHES]})
+        wait_for(
+            "two workers take from their queues",
+            lambda: manage(project, data, "shell", "--no-imports", "-c", TAKEN).strip() == taken,
+        )
         assert stack.end(signal.SIGTERM) == 0
         assert stack.rest() == ["Stopping.\n"]
     assert not processes_of(data)

@@ -7,6 +7,10 @@ import json
 import os
 from urllib.parse import unquote, urlsplit
 
+from celery.schedules import crontab
+
+from realtime.queues import TASK_ROUTES
+
 database = urlsplit(os.environ["NEWSROOM_DATABASE_URL"])
 redis_url = os.environ["NEWSROOM_REDIS_URL"]
 namespace = os.environ.get("NEWSROOM_NAMESPACE", "newsroom")
@@ -89,12 +93,17 @@ CHANNEL_LAYERS = {
 
 PAPER_CELERY_BROKER_URL = redis_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
 PAPER_CELERY_TASK_DEFAULT_QUEUE = namespace
+PAPER_CELERY_TASK_ROUTES = TASK_ROUTES
 PAPER_CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"{namespace}-"}
 PAPER_CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 PAPER_CELERY_BEAT_SCHEDULE = {
-    "documents-snapshots": {"task": "history.tasks.sweep_snapshots", "schedule": 60.0},
+    "documents-snapshots": {
+        "task": "history.tasks.sweep_snapshots",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "documents-squash": {"task": "history.tasks.squash_cold_rows", "schedule": 600.0},
-    "documents-verify": {"task": "history.tasks.verify_sample", "schedule": 86400.0},
+    "documents-verify": {"task": "history.tasks.verify_sample", "schedule": crontab(hour="2", minute="10")},
     "documents-purge": {"task": "documents.tasks.purge_deleted", "schedule": 3600.0},
 }
 
