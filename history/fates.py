@@ -51,7 +51,8 @@ class PendingUpdate:
 class Stored:
     """The update is in the log at `seq`, durably. `repeated`: it was there before, under the same request key.
     `split_seq`: the `split` row that stands right before it, if there is one. `hash` is the row's in the chain,
-    `behind` that of the row before the first of its own; both are empty where it is `repeated`."""
+    `behind` that of the row before the first of its own; both are empty where it is `repeated`, and of what the append
+    itself finds repeated `at` is the head's."""
 
     seq: int
     at: datetime

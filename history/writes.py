@@ -24,7 +24,7 @@ from history.crdt.updates import MissingDependency
 from history.errors import LogUnavailable, UpdateRefused
 from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.gate import Gate, GateBroken, NotTaken
-from history.log import head_of
+from history.log import consistent_read, head_of, read_log
 from history.models import Kind, Via
 from history.sessions import WriteSession
 from history.signals import log_appended, tell_of_change
@@ -152,10 +152,13 @@ def _stored_before(session: WriteSession, request_key: str | None) -> Stored | N
     if request_key is None:
         return None
     seq = requested_seq(session, request_key)
-    if seq is None:
-        return None
-    head = head_of(session.document_id)
-    return Stored(seq, head.at, head.epoch, repeated=True)
+    return None if seq is None else _repeated(session.document_id, seq)
+
+
+def _repeated(document_id: int, seq: int) -> Stored:
+    with consistent_read():
+        row = next(read_log(document_id, after=seq - 1, until=seq))
+        return Stored(seq, row.at, head_of(document_id).epoch, repeated=True)
 
 
 def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_key: str | None) -> Stored | None:
@@ -185,8 +188,9 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
         if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE, Reason.ROLLED_BACK):
             raise LogUnavailable(f"document {session.document_id}: {fate.reason.value}")
         raise UpdateRefused(session.document_id, fate.reason.value)
-    if not fate.repeated:
-        transaction.on_commit(lambda: _tell(session, fate, taken.update))
+    if fate.repeated:
+        return _repeated(document_id, fate.seq)
+    transaction.on_commit(lambda: _tell(session, fate, taken.update))
     return fate
 
 

@@ -148,11 +148,12 @@ def test_a_range_restored_elsewhere_gave_back_nothing_here(shared: Shared) -> No
 
 def test_the_same_request_is_carried_out_once(shared: Shared) -> None:
     client = signed_in(shared.owner)
-    first = ask(client, shared, user="editor", request_key="k", **{"from": 1})
+    first = ask(client, shared, user="editor", request_key="k", **{"from": 1, "to": 5})
     shared.type(shared.editor, "later")
-    again = ask(client, shared, user="editor", request_key="k", **{"from": 1})
-    assert (first.status_code, again.status_code, again.json()["seq"]) == (201, 200, 6)
-    assert shared.head_seq == 7
+    again = ask(client, shared, user="editor", request_key="k", **{"from": 1, "to": 5})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert (again.json()["seq"], shared.head_seq) == (6, 7)
 
 
 def test_an_undo_by_time_begins_at_that_moment(shared: Shared) -> None:
