@@ -206,7 +206,7 @@ def _copy_moment(
             detail={"source_document": str(source.key), "source_seq": folded.seq},
         )
         append_update(session, folded.doc.get_update(), kind=Kind.IMPORT)
-        _tell_on_commit(source, copy, folded.seq, actor, with_history=False)
+        _write_down_and_tell(source, copy, folded.seq, actor, with_history=False)
     return Copy(document=copy, seq=folded.seq)
 
 
@@ -219,7 +219,7 @@ def _copy_history(source: Document, called: _Called, *, seq: int | None, title: 
             copy = _created(source, called, seq=until, title=title, actor=actor)
             if until:
                 _copy_log(source, copy, until=until)
-            _tell_on_commit(source, copy, until, actor, with_history=True)
+            _write_down_and_tell(source, copy, until, actor, with_history=True)
     except IntegrityError as error:
         raise LogUnavailable(f"document {source.pk}: an account went while it was copied") from error
     return Copy(document=copy, seq=until)
@@ -235,13 +235,12 @@ def _until(document_id: int, seq: int | None) -> int:
     return until
 
 
-def _tell_on_commit(source: Document, copy: Document, seq: int, actor: User, *, with_history: bool) -> None:
+def _write_down_and_tell(source: Document, copy: Document, seq: int, actor: User, *, with_history: bool) -> None:
     by = replace(current_actor(), user=actor)
     of_it: dict[str, str | int | bool | None] = {"seq": seq, "with_history": with_history}
     record(Action.COPIED, document=copy, actor=by, detail={**of_it, "source": str(source.key)})
-    # Not before: until then who else does something with the source would wait for this transaction, which may be long.
-    of_source = partial(record, Action.COPIED, document=source, actor=by, detail={**of_it, "copy": str(copy.key)})
-    transaction.on_commit(of_source)
+    # The last thing of the transaction: from here on who else does something with the source waits for its end.
+    record(Action.COPIED, document=source, actor=by, detail={**of_it, "copy": str(copy.key)})
     told = partial(
         document_copied.send_robust,
         sender=Document,

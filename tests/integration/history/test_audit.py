@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -28,7 +29,7 @@ from history.audit.entries import (
     remove_expired_entries,
     verify_audit,
 )
-from history.copies import copy_history
+from history.copies import copy_history, copy_moment
 from history.crdt.chain import GENESIS, entry_hash
 from history.models import Action, AuditEntry, AuditHead, Via
 from history.tasks import purge_audit, verify_sample
@@ -432,6 +433,27 @@ def test_what_is_exported_and_copied_is_audited(capsys: pytest.CaptureFixture[st
     ]
     assert [name for name, _ in acts_of(copy)] == ["CREATED", "MEMBER_ADDED", "COPIED"]
     assert acts_of(copy)[-1][1] == {"source": str(document.key), "seq": 0, "with_history": True}
+
+
+@on_commit
+@pytest.mark.parametrize("copy", [copy_history, partial(copy_moment, via=Via.API)])
+def test_a_copy_that_cannot_be_written_down_where_it_is_of_is_not_made(
+    copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = make_user()
+    document = make_document(ada=(ada, Role.OWNER))
+    append_rows(make_session(document), typed("ab"))
+    write = audit._append
+
+    def _append(head: Any, acts: Any) -> None:
+        if head.document_id == document.pk:
+            _fail()
+        write(head, acts)
+
+    monkeypatch.setattr(audit, "_append", _append)
+    with pytest.raises(RuntimeError):
+        copy(document, actor=ada)
+    assert Document.objects.count() == 1
 
 
 # Retention
