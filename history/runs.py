@@ -110,7 +110,7 @@ def query_parameters(
     """What RUNS_OF_ROWS and INSERT_RUNS ask for. `rows` are the live ones from first_seq to last_seq: SQL cannot count
     what they hold, so that each is decoded here, which takes 4 µs for a keystroke."""
     counted = [
-        (row.seq, *_extent_of(row))
+        (row.seq, *extent_of(row))
         for row in rows
         if row.kind != Kind.SPLIT and (session_ids is None or row.session_id in session_ids)
     ]
@@ -126,8 +126,9 @@ def query_parameters(
     }
 
 
-def _extent_of(row: LogRow) -> tuple[int, int]:
-    """What cannot be read counts as nothing: a run tells people how much, the log itself is proven elsewhere."""
+def extent_of(row: LogRow) -> tuple[int, int]:
+    """What a row inserts and deletes (`updates.extent`). What cannot be read counts as nothing: a run tells people how
+    much, the log itself is proven elsewhere."""
     try:
         return extent(decode_update(row.payload))
     except Malformed:

@@ -3,6 +3,7 @@ fold. One pass in one snapshot of the database, in memory bounded by a segment a
 
 It names the first place that differs. It changes nothing; `manage.py verify_history` and a Celery task call it."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,12 +24,14 @@ from history.crdt.idsets import IdSet, delete_set_of
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, unpack
 from history.crdt.roots import root_kinds
+from history.crdt.sameness import first_difference
 from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
 from history.log import LogRow, consistent_read
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.proof.claims import Claim
+from history.runs import extent_of
 from history.sessions import canonical_ip
 from history.snapshots import digest, state_of, unpack_state
 from history.times import EPOCH, microseconds
@@ -340,27 +343,54 @@ def _rows_of(segment: Segment, place: str) -> Iterator[LogRow]:
 
 
 def _compare_runs(document_id: int, rows: Sequence[LogRow], place: str) -> None:
-    """Each run's ends must be rows of its session, kind and time, and all runs together must hold all rows."""
+    """Each run must say of its session's rows what they are, and all runs together must hold each row once: one that
+    reaches over another session's would hide who wrote them. Where runs are cut is the setting of the day's."""
+    acts = _acts_by_session(rows)
     first, last = rows[0].seq, rows[-1].seq
-    updates = bytes_ = 0
+    told: list[int] = []
     for run in Run.objects.filter(document_id=document_id, first_seq__gte=first, first_seq__lte=last):
-        updates += run.updates
-        bytes_ += run.bytes
-        for seq, at in ((run.first_seq, run.first_at), (run.last_seq, run.last_at)):
-            row = rows[seq - first] if seq <= last else None
-            if (
-                row is None
-                or (row.session_id, row.at) != (run.session_id, at)
-                or row.kind
-                not in (
-                    run.kind,
-                    Kind.SPLIT,  # belongs to the edit right behind it
-                )
-            ):
-                what = f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say"
-                raise _Found(seq, what, "run")
-    if (updates, bytes_) != (len(rows), sum(len(row.payload) for row in rows)):
+        of_session = acts.get(run.session_id, [])
+        begin = bisect_left(of_session, run.first_seq, key=_seq_of)
+        own = of_session[begin : bisect_right(of_session, run.last_seq, key=_seq_of)]
+        if not own or _said_by(run) != _said_of(own) or any(kind != run.kind for _, kind in own):
+            what = f"the run {run.first_seq}..{run.last_seq} of {place} is not what its rows say"
+            raise _Found(run.first_seq, what, "run")
+        told += (row.seq for row, _ in own)
+    if sorted(told) != list(range(first, last + 1)):
         raise _Found(first, f"the runs of {place} do not hold exactly its rows", "run")
+
+
+_Act = tuple[LogRow, int]
+"""A row, and the kind of its run: a split belongs to the edit right behind it."""
+
+
+def _seq_of(act: _Act) -> int:
+    return act[0].seq
+
+
+def _acts_by_session(rows: Sequence[LogRow]) -> dict[int, list[_Act]]:
+    acts: dict[int, list[_Act]] = {}
+    following: dict[int, int] = {}
+    for row in reversed(rows):
+        kind = following.get(row.session_id, Kind.SYNC) if row.kind == Kind.SPLIT else row.kind
+        acts.setdefault(row.session_id, []).append((row, kind))
+        following[row.session_id] = row.kind
+    for of_session in acts.values():
+        of_session.reverse()
+    return acts
+
+
+def _said_by(run: Run) -> tuple[object, ...]:
+    ends = run.first_seq, run.last_seq, run.first_at, run.last_at
+    return *ends, run.updates, run.bytes, run.inserted, run.deleted
+
+
+def _said_of(acts: Sequence[_Act]) -> tuple[object, ...]:
+    rows = [row for row, _ in acts]
+    extents = [extent_of(row) for row in rows if row.kind != Kind.SPLIT]
+    ends = rows[0].seq, rows[-1].seq, rows[0].at, rows[-1].at
+    bytes_ = sum(len(row.payload) for row in rows)
+    return *ends, len(rows), bytes_, sum(each[0] for each in extents), sum(each[1] for each in extents)
 
 
 class _Splits:
@@ -445,7 +475,8 @@ class _Snapshots:
         if digest(state, full_state) != bytes(snapshot.sha256):
             raise _Found(seq, "the snapshot was altered: its bytes are not what its sha256 says", "snapshot")
         expected = _identity(self.doc)
-        kinds = root_kinds(self.doc.get_update())
+        full = self.doc.get_update()
+        kinds = root_kinds(full)
         text = canonical(self.doc, kinds)
         stored = [
             ("state", partial(state_of, snapshot), False),
@@ -456,6 +487,10 @@ class _Snapshots:
             _applied(seq, f"the snapshot's {name}", partial(_load, loaded, unpacked), table="snapshot")
             if _identity(loaded) != expected or canonical(loaded, kinds) != text:
                 raise _Found(seq, f"the snapshot's {name} is not the document that the log folds to", "snapshot")
+            unit = first_difference(loaded.get_update(), full, expected[1])
+            if unit is not None:
+                what = f"the snapshot's {name} holds unit {unit[1]} of client {unit[0]} otherwise than the log"
+                raise _Found(seq, what, "snapshot")
         self.proven += 1
 
 

@@ -302,6 +302,8 @@ def alter_a_run(ground: Ground, rng: random.Random) -> Named:
         {"kind": run.kind + 1},
         {"updates": run.updates + 1},
         {"bytes": run.bytes - 1},
+        {"inserted": run.inserted + 1},
+        {"deleted": run.deleted + 1},
     ]
     runs = Run.objects.filter(document=ground.document, first_seq=run.first_seq)
     if rng.random() < 0.2:

@@ -3,12 +3,14 @@
 import io
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.models import F
+from pycrdt import Doc, Text
 
 from documents.models import Document
 from history.append import append
@@ -18,12 +20,13 @@ from history.folds import compact
 from history.models import Head, Run, Segment, Session, Snapshot, Update
 from history.proof import verify
 from history.proof.verify import Difference, Verdict, verify_document
-from history.snapshots import digest
+from history.snapshots import digest, pack_state, unpack_state
 from history.squash import squash_document
 from tests.builders import (
     NEVER_WARM,
     append_rows,
     in_thread,
+    log_of,
     make_document,
     make_history,
     make_session,
@@ -31,6 +34,7 @@ from tests.builders import (
     rechain,
     typed,
 )
+from tests.histories import updates_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -124,6 +128,52 @@ def _run(**fields: object) -> Callable[[Document], object]:
     return lambda document: Run.objects.filter(document=document, first_seq=11).update(**fields)
 
 
+def _run_over_others(document: Document) -> None:
+    """Ada's run reaches over what bob wrote in the middle of it, and the sums are right: nobody sees bob."""
+    of_bob = Run.objects.get(document=document, first_seq=14)
+    ada = Run.objects.filter(document=document, first_seq=11)
+    held = ("updates", "bytes", "inserted", "deleted")
+    ada.update(**{name: F(name) + getattr(of_bob, name) for name in held})
+    Run.objects.filter(document=document, first_seq=14).delete()
+
+
+def _what_was_deleted(document: Document) -> None:
+    """What the newest snapshot keeps of a text that is gone, and would give back, is another one."""
+    append_rows(make_session(document), _typed_and_deleted("secret"))
+    compact(document.pk)
+    newest = Snapshot.objects.get(document=document, seq=28)
+    full_state = pack_state(unpack_state(bytes(newest.full_state)).replace(b"secret", b"public"))
+    sha256 = digest(bytes(newest.state), full_state)
+    Snapshot.objects.filter(document=document, seq=28).update(full_state=full_state, sha256=sha256)
+
+
+def _typed_and_deleted(text: str) -> list[bytes]:
+    doc: Doc[Any] = Doc(client_id=9, skip_gc=True)
+    root = doc.get("text", type=Text)
+    return [*updates_of(doc, lambda: root.insert(0, text)), *updates_of(doc, lambda: root.clear())]
+
+
+def _yes_and_no(first_client: int, second_client: int) -> list[bytes]:
+    (yes,) = typed(["yes"], client_id=first_client)
+    doc: Doc[Any] = Doc(client_id=second_client)
+    doc.apply_update(yes)
+    root = doc.get("text", type=Text)
+    return [yes, *updates_of(doc, lambda: root.insert(3, ", no"))]
+
+
+def _whose_words_are_whose(document: Document) -> None:
+    """The snapshot says the same, but what each of two clients wrote the other one did."""
+    before = [row[-1] for row in log_of(document)]
+    append_rows(make_session(document), _yes_and_no(5, 6))
+    compact(document.pk)
+    forged: Doc[Any] = Doc(skip_gc=True)
+    for payload in (*before, *_yes_and_no(6, 5)):
+        forged.apply_update(payload)
+    state = pack_state(forged.get_update())
+    stored = {"state": state, "full_state": state, "sha256": digest(state, state)}
+    Snapshot.objects.filter(document=document, seq=28).update(**stored)
+
+
 TAMPERINGS: dict[str, tuple[Callable[[Document], object], int, str]] = {
     "a payload": (_row(23, payload=b"\x00\x00"), 23, "altered"),
     "a time": (_row(23, at=F("at") + timedelta(microseconds=1)), 23, "altered"),
@@ -159,11 +209,15 @@ TAMPERINGS: dict[str, tuple[Callable[[Document], object], int, str]] = {
     "the first segment dropped": (lambda document: Segment.objects.filter(first_seq=1).delete(), 1, "follow"),
     "a row that is in a segment too": (_row(21, seq=20), 20, "segment too"),
     "a run's author": (_run(session_id=1), 11, "run"),
-    "a run's count": (_run(updates=99), 11, "runs"),
+    "a run's count": (_run(updates=99), 11, "run"),
+    "a run's extent": (_run(inserted=99), 11, "run"),
+    "a run over another's": (_run_over_others, 11, "run"),
     "a run dropped": (lambda document: Run.objects.filter(first_seq=11).delete(), 11, "runs"),
     "a snapshot's bytes": (_snapshot(state=b"\x00\x00"), 13, "sha256"),
     "a snapshot's content": (_snapshot_of_another, 13, "not the document"),
     "a snapshot of garbage": (_snapshot_of_garbage, 13, "cannot be applied"),
+    "a snapshot's deleted text": (_what_was_deleted, 28, "otherwise than the log"),
+    "a snapshot's authors": (_whose_words_are_whose, 28, "the log"),
     "a snapshot's place": (_snapshot(seq=12), 12, "not the document"),
 }
 
