@@ -158,7 +158,7 @@ def _yes_and_no(first_client: int, second_client: int) -> list[bytes]:
     doc: Doc[Any] = Doc(client_id=second_client)
     doc.apply_update(yes)
     root = doc.get("text", type=Text)
-    return [yes, *updates_of(doc, lambda: root.insert(3, ", no"))]
+    return [yes, *updates_of(doc, lambda: root.insert(3, "no!"))]
 
 
 def _whose_words_are_whose(document: Document) -> None:
@@ -217,7 +217,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Document], object], int, str]] = {
     "a snapshot's content": (_snapshot_of_another, 13, "not the document"),
     "a snapshot of garbage": (_snapshot_of_garbage, 13, "cannot be applied"),
     "a snapshot's deleted text": (_what_was_deleted, 28, "otherwise than the log"),
-    "a snapshot's authors": (_whose_words_are_whose, 28, "the log"),
+    "a snapshot's authors": (_whose_words_are_whose, 28, "otherwise than the log"),
     "a snapshot's place": (_snapshot(seq=12), 12, "not the document"),
 }
 
