@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
@@ -35,6 +36,7 @@ def door(*, method: str, role: Role | None) -> Callable[[View], Door]:
     Without a role the view says itself who may ask; it is handed deleted documents too."""
 
     def wrap(view: View) -> Door:
+        @transaction.non_atomic_requests  # a host's transaction would not read the past in one snapshot
         @csrf_exempt  # checked below, so that the refusal is JSON
         @wraps(view)
         def checked(request: HttpRequest, key: UUID, **where: Any) -> HttpResponseBase:
@@ -51,6 +53,7 @@ def door(*, method: str, role: Role | None) -> Callable[[View], Door]:
 def by_method(**doors: Door) -> Door:
     """One address with a door for each method: `by_method(GET=…, POST=…)`."""
 
+    @transaction.non_atomic_requests
     @csrf_exempt  # checked behind each door
     def chosen(request: HttpRequest, key: UUID, **where: Any) -> HttpResponseBase:
         for method, behind in doors.items():
