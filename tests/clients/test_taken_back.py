@@ -53,12 +53,12 @@ def test_yjs_reads_what_was_taken_back_from_what_it_wrote_itself() -> None:
     """Which rows are undone is drawn at random: rows of one client, and of nobody where they only delete."""
     with Yjs() as yjs:
         recorded = [each.rows for each in yjs.record(seed=4, histories=HISTORIES // 2, edits=40) if not each.splits]
-        batch = [_undone_by_chance(number, rows) for number, rows in enumerate(recorded) if not _cuts_emoji(rows)]
+        batch = [_undone_by_chance(number, rows) for number, rows in enumerate(recorded) if not cuts_emoji(rows)]
         assert sum(case.taken.update is not None for case in batch) > len(batch) // 2
         assert_yjs_reads_the_same(yjs, batch)
 
 
-def _cuts_emoji(rows: list[bytes]) -> bool:
+def cuts_emoji(rows: list[bytes]) -> bool:
     """The log has rows of its own for that, and these here have not."""
     guard = Guard()
     for row in rows:

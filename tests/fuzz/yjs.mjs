@@ -1,8 +1,11 @@
 // Real Yjs for the fuzz: records what people's editors send, and judges what the server let through. One JSON object a
 // line in, {result} or {error} a line out, in the same order.
 import { createInterface } from 'node:readline'
+import { putOn, takeOff } from '../clients/changes.mjs'
 import { randomFrom, editAtRandom } from '../clients/random_edits.mjs'
 import * as Y from '../clients/yjs.mjs'
+
+console.log = console.info = console.warn = console.error // stdout belongs to the answers
 
 const ROOTS = { t: 'text', a: 'array', m: 'map', x: 'xml' }
 // ---- recording ----
@@ -180,9 +183,32 @@ function numberOf(value) {
   return { $number: bits.toString('hex') }
 }
 
+// ---- differences ----
+
+/** What each difference makes of the content of before, and taken off again of that of after, beside both as they are. */
+function change({ differences }) {
+  judging = true
+  const changed = differences.map(changeOne)
+  judging = false
+  return changed
+}
+
+function changeOne({ before, after, kinds, changes }) {
+  const said = (updates, edit) => {
+    const doc = documentOf(updates)
+    edit?.((name) => GETTERS[kinds[name]](doc, name), changes)
+    return reading(doc, kinds).trees
+  }
+  try {
+    return { before: said(before), after: said(after), put_on: said(before, putOn), taken_off: said(after, takeOff) }
+  } catch (error) {
+    return { error: String(error?.stack ?? error) }
+  }
+}
+
 // ---- the conversation ----
 
-const OPS = { record, judge }
+const OPS = { record, judge, change }
 
 for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
   const { op, ...fields } = JSON.parse(line)

@@ -44,6 +44,12 @@ class Yjs:
         judged: list[dict[str, Any]] = self._ask("judge", episodes=episodes)
         return judged
 
+    def change(self, differences: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """For each {before, after, kinds, changes} (lists of updates in hex) the trees of both moments, what the
+        difference makes of before as `put_on` and of after as `taken_off`; or an error."""
+        changed: list[dict[str, Any]] = self._ask("change", differences=differences)
+        return changed
+
     def _ask(self, op: str, **fields: object) -> Any:
         """Raises: NodeError."""
         assert self._process.stdin is not None and self._process.stdout is not None
