@@ -23,7 +23,8 @@ from tests import histories
 from tests.histories import ROOTS, replay
 
 HISTORIES = int(os.environ.get("RESTORE_HISTORIES", "100"))
-"""How many random histories each property is tried on."""
+"""How many random histories each property is tried on; of 1000 and more some take longer than tests otherwise may:
+`RESTORE_HISTORIES=1000 make test ARGS="tests/clients/test_taken_back.py -o timeout=0"`."""
 
 CLIENT = 999
 

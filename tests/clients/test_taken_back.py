@@ -5,10 +5,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from history.crdt.content import canonical_json, trees_of
 from history.crdt.guard import Guard
+from history.crdt.restoring import restored
 from history.crdt.undoing import Row, undone
 from history.crdt.updates import decode_update
 from history.models import Kind
@@ -16,8 +17,8 @@ from tests.clients.driver import NodeClients
 from tests.clients.people import a_cast
 from tests.clients.stack import Stack, a_room, assert_log_holds, until
 from tests.fuzz.yjs import Yjs, comparable
-from tests.histories import replay
-from tests.taking_back import HISTORIES, Case, cases
+from tests.histories import random_history, replay
+from tests.taking_back import CLIENT, HISTORIES, Case, cases
 
 BATCH = 50
 
@@ -40,6 +41,58 @@ def assert_yjs_reads_the_same(yjs: Yjs, batch: Sequence[Case]) -> None:
         for way in ("live", "loaded"):
             have = canonical_json(comparable(read[way]["trees"]))
             assert have == canonical_json(comparable(want)), f"{case.name}, {way}"
+
+
+class Restore(NamedTuple):
+    """A document restored as a whole to a moment; `rows` are its log before that, `place` how many the moment had."""
+
+    seed: int
+    rows: Sequence[bytes]
+    place: int
+
+
+def assert_yjs_reads_the_moments_again(yjs: Yjs, batch: Sequence[Restore]) -> None:
+    """Told row by row and loaded whole, Yjs reads after each restore what it reads at the moment itself."""
+    episodes: list[dict[str, Any]] = []
+    said: list[Any] = []
+    for restore in batch:
+        at = replay(restore.rows[: restore.place])
+        head_state = replay(restore.rows, skip_gc=True).get_update()
+        taken = restored(state_at=at.get_update(), head_state=head_state, client_id=CLIENT)
+        kinds = {name: kind.value for name, kind in taken.kinds.items()}
+        after = [*restore.rows, *([taken.update] if taken.update else [])]
+        for log in (restore.rows[: restore.place], after):
+            snapshot = replay(log).get_update().hex()
+            episodes.append({"rows": [row.hex() for row in log], "snapshot": snapshot, "kinds": kinds})
+        said.append(trees_of(at, taken.kinds))
+    read = yjs.judge(episodes)
+    for restore, want, moment, again in zip(batch, said, read[::2], read[1::2], strict=True):
+        for which, each in (("moment", moment), ("restored", again)):
+            assert "error" not in each, f"history {restore.seed}, {which}: {each['error']}"
+            for way in ("live", "loaded"):
+                have = canonical_json(comparable(each[way]["trees"]))
+                assert have == canonical_json(comparable(want)), f"history {restore.seed}, {which}, {way}"
+
+
+def test_yjs_reads_a_moment_again_to_which_a_random_history_was_restored() -> None:
+    with Yjs() as yjs:
+        for start in range(0, HISTORIES, BATCH):
+            batch = []
+            for seed in range(start, start + BATCH):
+                rows = [row.update for row in random_history(seed, edits=60)]
+                batch.append(Restore(seed, rows, random.Random(seed).randrange(len(rows) + 1)))
+            assert_yjs_reads_the_moments_again(yjs, batch)
+
+
+def test_yjs_reads_a_moment_again_to_which_what_it_wrote_itself_was_restored() -> None:
+    with Yjs() as yjs:
+        recorded = [each.rows for each in yjs.record(seed=5, histories=HISTORIES // 2, edits=40) if not each.splits]
+        batch = [
+            Restore(seed, rows, random.Random(seed).randrange(len(rows) + 1))
+            for seed, rows in enumerate(recorded)
+            if not cuts_emoji(rows)
+        ]
+        assert_yjs_reads_the_moments_again(yjs, batch)
 
 
 def test_yjs_reads_what_was_taken_back_from_random_histories() -> None:
@@ -84,7 +137,7 @@ def _undone_by_chance(seed: int, updates: list[bytes]) -> Case:
         first_seq=first,
         last_seq=len(updates),
         acts=list,
-        client_id=999,
+        client_id=CLIENT,
         rows_max=10_000,
     )
     return Case(f"undo of recorded history {seed}", updates, taken, dict(taken.kinds))
