@@ -3,7 +3,7 @@
 Yjs writes only a root's name; the kind is what the program says that opens it. Reading a root as the wrong kind
 shows nothing or hangs, so everything that reads documents asks here."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 
 from history.crdt.guard import Guard, Holds
@@ -37,6 +37,7 @@ _TOLD_BY = {
 }
 _XML_TYPES = (TypeRef.XML_ELEMENT, TypeRef.XML_FRAGMENT, TypeRef.XML_TEXT)
 _STRING = Kind.STRING.value
+_OF_TEXTS = (Kind.STRING, Kind.FORMAT, Kind.EMBED)
 
 
 def root_kinds(state_update: bytes, *later: bytes) -> dict[str, RootKind]:
@@ -58,49 +59,78 @@ def kinds_in(guard: Guard) -> dict[str, RootKind]:
 
 def _seen_at_a_glance(updates: tuple[bytes, ...]) -> dict[str, RootKind] | None:
     """Kinds as the first struct of each root tells them, in a fifth of the time that the guard takes; None where it
-    does not: it was deleted, or is a type that texts and arrays may hold.
+    does not: it is a type that texts and arrays may hold, or was deleted and others than text alone may stand behind.
 
     The first of a sequence has no origins and so names its root, as does the first value of each key."""
-    found: dict[str, set[RootKind | None]] = {}
+    glance = _Glance()
     try:
         for update in updates:
-            for struct in _without_origins(update):
-                if isinstance(struct.parent, str):
-                    found.setdefault(struct.parent, set()).add(_told_by(struct))
+            glance.over(update)
     except Malformed:
         return None
-    kinds: dict[str, RootKind] = {}
-    for name, told in sorted(found.items()):
-        kind, *others = told - {RootKind.MAP} or told
-        if kind is None or others:
-            return None
-        kinds[name] = kind
-    return kinds
+    return glance.kinds()
+
+
+@dataclass(slots=True)
+class _Glance:
+    """What the structs say that tell where they stand, and as much of the others as it costs nothing to see."""
+
+    keyed: set[str] = field(default_factory=set)
+    sequences: dict[str, set[RootKind | None]] = field(default_factory=dict)
+    """By root what its first ones tell, of which deleted ones tell nothing; None for what texts and arrays may hold."""
+    has_text: bool = False
+    """Whether text, a format or an embed stands behind something, wherever."""
+    has_inner: bool = False
+    """Whether anything stands in something else than a root."""
+
+    def over(self, update: bytes) -> None:
+        """Raises: Malformed."""
+        reader = Reader(update)
+        passed_over = HEAD_OF_RUN.match  # nearly all of most documents, and none of it tells where it stands
+        for _ in range(reader.count(item_bytes_min=3)):
+            count, client, _ = reader.var_uint(), reader.var_uint(), reader.var_uint()
+            for _ in range(count):
+                match = passed_over(update, reader.position)
+                if match is None:
+                    self._note(read_struct(reader, client, 0))
+                elif update[reader.position] & 0x1F == _STRING:
+                    self.has_text = True
+                    reader.position = match.start(1)
+                    length = reader.var_uint()
+                    reader.position += length
+                else:
+                    reader.position = match.end()
+        if reader.remaining < 0:
+            raise Malformed("a length reaches past the end of the input")
+
+    def _note(self, struct: Struct) -> None:
+        is_type = isinstance(struct.content, TypeContent)
+        self.has_inner = self.has_inner or is_type or isinstance(struct.parent, tuple)
+        if not isinstance(struct.parent, str):
+            self.has_text = self.has_text or struct.kind in _OF_TEXTS
+        elif struct.parent_key is not None:
+            self.keyed.add(struct.parent)
+        else:
+            told = self.sequences.setdefault(struct.parent, set())
+            if struct.kind is not Kind.DELETED:
+                told.add(_told_by(struct))
+
+    def kinds(self) -> dict[str, RootKind] | None:
+        kinds = dict.fromkeys(self.keyed, RootKind.MAP)
+        for name, told in self.sequences.items():
+            kind, *others = told or {self._told_by_others()}
+            if kind is None or others:
+                return None
+            kinds[name] = kind
+        return dict(sorted(kinds.items()))
+
+    def _told_by_others(self) -> RootKind | None:
+        """Where there is one sequence alone, what stands behind others stands in it: text, in most documents."""
+        is_alone = len(self.sequences) == 1 and not self.has_inner
+        return RootKind.TEXT if is_alone and self.has_text else None
 
 
 def _told_by(struct: Struct) -> RootKind | None:
-    if struct.parent_key is not None:
-        return RootKind.MAP
     if isinstance(struct.content, TypeContent):
         return RootKind.XML if struct.content.ref in _XML_TYPES else None
     return _TOLD_BY.get(struct.kind)
-
-
-def _without_origins(update: bytes) -> Iterator[Struct]:
-    """Yield the structs that name their parent, and some others; their clocks are not told. Raises: Malformed."""
-    reader = Reader(update)
-    passed_over = HEAD_OF_RUN.match  # nearly all of most documents, and none of it tells anything
-    for _ in range(reader.count(item_bytes_min=3)):
-        count, client, _ = reader.var_uint(), reader.var_uint(), reader.var_uint()
-        for _ in range(count):
-            match = passed_over(update, reader.position)
-            if match is None:
-                yield read_struct(reader, client, 0)
-            elif update[reader.position] & 0x1F == _STRING:
-                reader.position = match.start(1)
-                length = reader.var_uint()
-                reader.position += length
-            else:
-                reader.position = match.end()
-    if reader.remaining < 0:
-        raise Malformed("a length reaches past the end of the input")

@@ -61,6 +61,29 @@ def test_a_state_that_is_cut_short_is_refused() -> None:
             root_kinds(state[:length])
 
 
+def test_a_text_whose_first_character_is_gone_is_told_without_the_guard() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    text = doc.get("r", type=Text)
+    text.insert(0, "word")
+    del text[0:1]
+    assert roots._seen_at_a_glance((doc.get_update(),)) == {"r": RootKind.TEXT}
+
+
+@pytest.mark.parametrize("is_inner", [False, True])
+def test_text_that_may_stand_elsewhere_tells_nothing_of_a_root_whose_first_content_is_gone(is_inner: bool) -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    array = doc.get("r", type=Array)
+    array.extend([[1], 2])
+    if is_inner:
+        array.append(Text())
+    text: Any = array[2] if is_inner else doc.get("o", type=Text)
+    text.insert(0, "ac")
+    text.insert(1, "b")
+    del array[0]
+    assert roots._seen_at_a_glance((doc.get_update(),)) is None
+    assert root_kinds(doc.get_update())["r"] is RootKind.ARRAY
+
+
 def test_updates_that_do_not_agree_are_left_to_the_guard() -> None:
     doc, other = Doc[Any](client_id=1), Doc[Any](client_id=2)
     doc.get("r", type=Text).insert(0, "word")
