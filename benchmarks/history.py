@@ -6,12 +6,9 @@ same editing kept by a Yjs document with `gc: false` and by pycrdt-store. Prints
 import random
 import statistics
 import time
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from django.db import connection
@@ -21,27 +18,24 @@ from django.utils import timezone
 
 from benchmarks.editing_trace import relation_bytes, updates_of
 from benchmarks.keeping_everything import Kept, in_pycrdt_store, in_yjs, some
-from benchmarks.typists import typed_and_deleted
+from benchmarks.past_loading import load
+from benchmarks.typists import Typed, typed_and_deleted
 from documents.models import Document
-from history.append import append
 from history.blaming import blame_of
-from history.crdt.chain import GENESIS, row_hash
-from history.fates import PendingUpdate
 from history.folds import document_at, make_ydoc
 from history.ladder import build_ladder
 from history.log import consistent_read, read_log
-from history.models import Head, Segment, Session, Snapshot, Update, Via
+from history.models import Segment, Snapshot, Update
 from history.reading import difference
-from history.sessions import WriteSession
 from history.squash import squash_document
-from history.timeline import moment_of
-from history.times import microseconds
+from history.timeline import moment_of, run_page
 from history.undoing import Plan, Whose, plan_restore, plan_undo
 
-ROWS_PER_APPEND = 1000
 ROWS_PER_SESSION = 2000
+"""Of the trace, which does not tell sessions."""
 PEER_MOMENTS = 20
-"""Moments that are opened by the others, which take seconds for each of a long document."""
+PEER_UPDATES_MAX = 4_000_000
+"""Moments that are opened by the others, and updates in all of these: they take seconds for each of a long document."""
 CHARACTERS = 20_000
 
 Opener = Callable[[Document, int], object]
@@ -52,6 +46,8 @@ MEASURES: dict[str, Opener] = {
     "the difference of 1,000 updates": lambda document, seq: difference(
         document, from_seq=max(seq - 1000, 0), to_seq=seq
     ),
+    "a page of the list of edits": lambda document, seq: run_page(document, before=seq),
+    "all that was ever deleted besides": lambda document, seq: document_at(document.pk, seq=seq, full=True),
     "who wrote each character, warm": lambda document, seq: blame_of(document, seq=seq),
     "a restore, planned": lambda document, seq: plan_restore(document.pk, seq),
     "an undo of 1,000 updates, planned": lambda document, seq: _undone(document, seq),
@@ -61,10 +57,22 @@ which is all of them but the gate and the append."""
 
 UNDONE_UPDATES = 1000
 
+PACKED_TABLES = ("history_segment", "history_run", "history_session")
+LINE_POINTER_BYTES = 4
+INDEX_ENTRY_BYTES = 32
+"""Two numbers of 8 bytes, a header and a line pointer, in pages that are nine tenths full."""
+OUT_OF_LINE_PERCENT = 3
+"""60 bytes of header, line pointer and index for each 1,996 of a segment's payload."""
+
 MOMENTS_OF_SLOW = 20
 """Moments that are enough for what reads a document several times."""
 
-SLOW = ("who wrote each character, warm", "a restore, planned", "an undo of 1,000 updates, planned")
+SLOW = {
+    "all that was ever deleted besides",
+    "who wrote each character, warm",
+    "a restore, planned",
+    "an undo of 1,000 updates, planned",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +90,25 @@ class Times:
 def run(trace: Path | None, *, sizes: Sequence[int], moments: int, seed: int, peers: bool) -> None:
     """Measure the trace (None: leave it out) and generated documents of `sizes` updates, each by itself."""
     if trace is not None:
-        _measure(trace.name, list(updates_of(trace)), moments=moments, seed=seed, peers=peers)
+        typed = [Typed(update, place // ROWS_PER_SESSION) for place, update in enumerate(updates_of(trace))]
+        _measure(trace.name, typed, moments=moments, seed=seed, peers=peers)
     for size in sizes:
         updates = list(typed_and_deleted(size, characters=CHARACTERS, seed=seed))
         _measure(f"{CHARACTERS:,} characters", updates, moments=moments, seed=seed, peers=peers)
 
 
-def _measure(name: str, updates: list[bytes], *, moments: int, seed: int, peers: bool) -> None:
+def _measure(name: str, updates: list[Typed], *, moments: int, seed: int, peers: bool) -> None:
     _empty_tables()
     seqs = random.Random(seed).choices(range(1, len(updates) + 1), k=moments)
     print(f"\n## {name}, {len(updates):,} updates, {moments} random moments\n")
-    document = _load(updates, seed=seed)
+    started = time.perf_counter()
+    document = load("history", updates)
+    print(f"copied into the log in {time.perf_counter() - started:.1f} s")
     make_ydoc(document.pk)
     hot = relation_bytes("history_update", "history_session")
     print(f"hot: {hot / len(updates):.1f} bytes an update; all told: payload, time, session, hash, index")
-    _age(document)
+    listed = _times(lambda seq: run_page(document, before=seq), seqs[:MOMENTS_OF_SLOW])
+    print(f"a page of the list of edits, none of them squashed: p50 | p95 | computing, ms: {listed}")
     started = time.perf_counter()
     squash_document(document.pk, older_than=timezone.now())
     squashed = time.perf_counter()
@@ -108,77 +120,14 @@ def _measure(name: str, updates: list[bytes], *, moments: int, seed: int, peers:
         asked = seqs[:MOMENTS_OF_SLOW] if what in SLOW else seqs
         print(f"| {what} | {_times(partial(opener, document), asked)} |")
     if peers:
-        _report_peers(updates, some(seqs, PEER_MOMENTS))
+        count = max(min(PEER_MOMENTS, PEER_UPDATES_MAX // len(updates)), 1)
+        _report_peers([typed.update for typed in updates], some(seqs, count))
 
 
 def _empty_tables() -> None:
     """Each workload has the tables to itself, so that their sizes are its own."""
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE documents_document, history_update CASCADE")
-
-
-def _load(updates: Sequence[bytes], *, seed: int) -> Document:
-    """Append each update as a row, three people by turns for some two thousand updates each."""
-    document = Document.objects.create(name=f"history-{uuid.uuid4().hex}", title="History", open_to_all=True)
-    started = time.perf_counter()
-    rest = iter(updates)
-    while rows := list(islice(rest, ROWS_PER_SESSION)):
-        session = WriteSession(
-            document_id=document.pk, user=None, via=Via.IMPORT, opened_at=timezone.now(), requires_role=False
-        )
-        for start in range(0, len(rows), ROWS_PER_APPEND):
-            append([PendingUpdate(session=session, payload=update) for update in rows[start : start + ROWS_PER_APPEND]])
-    print(f"appended in {time.perf_counter() - started:.1f} s")
-    return document
-
-
-def _age(document: Document) -> None:
-    """Give the rows the times of somebody who types, up to two days ago, and their hashes."""
-    head = Head.objects.get(document=document)
-    gaps = _human_gaps(head.seq)
-    at = timezone.now() - timedelta(days=2) - timedelta(microseconds=sum(gaps))
-    commitments = dict(Session.objects.filter(document=document).values_list("id", "commitment"))
-    hash_ = GENESIS
-    for start in range(1, head.seq + 1, ROWS_PER_SESSION):
-        rows = Update.objects.filter(document=document, seq__gte=start, seq__lt=start + ROWS_PER_SESSION)
-        changed: list[tuple[int, datetime, bytes]] = []
-        for seq, session_id, kind, payload in rows.order_by("seq").values_list("seq", "session_id", "kind", "payload"):
-            at += timedelta(microseconds=gaps[seq - 1])
-            hash_ = row_hash(
-                hash_,
-                document_key=document.key.bytes,
-                seq=seq,
-                kind=kind,
-                at_microseconds=microseconds(at),
-                session_commitment=bytes(commitments[session_id]),
-                payload=bytes(payload),
-            )
-            changed.append((seq, at, hash_))
-        _rewrite(document, changed)
-    Head.objects.filter(document=document).update(at=at, hash=hash_)
-
-
-def _human_gaps(count: int) -> list[int]:
-    """Microseconds between keystrokes, with a pause now and then and a night after some."""
-    rng = random.Random(count)
-    pauses = ((0.98, 60_000, 400_000), (0.9995, 1_000_000, 60_000_000), (1.0, 600_000_000, 40_000_000_000))
-    gaps = []
-    for _ in range(count):
-        chance = rng.random()
-        low, high = next((low, high) for below, low, high in pauses if chance <= below)
-        gaps.append(rng.randrange(low, high))
-    return gaps
-
-
-def _rewrite(document: Document, rows: Iterable[tuple[int, datetime, bytes]]) -> None:
-    seqs, times, hashes = (list(column) for column in zip(*rows, strict=True))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE history_update SET at = changed.at, hash = changed.hash "
-            "FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[]) AS changed (seq, at, hash) "
-            "WHERE document_id = %s AND history_update.seq = changed.seq",
-            [seqs, times, hashes, document.pk],
-        )
 
 
 def _report_bytes(document: Document, updates: int) -> None:
@@ -188,15 +137,29 @@ def _report_bytes(document: Document, updates: int) -> None:
     taken = snapshots.aggregate(bytes=Sum(Length("state")) + Sum(Length("full_state")))["bytes"] or 0
     with connection.cursor() as cursor:
         cursor.execute("VACUUM FULL history_segment, history_run, history_session")
-    told = relation_bytes("history_segment", "history_run", "history_session") / updates
+    on_disk = relation_bytes(*PACKED_TABLES) / updates
+    told = sum(map(_kept_bytes, PACKED_TABLES)) / updates
     live = Update.objects.filter(document=document).count()
     log = packed + (Update.objects.filter(document=document).aggregate(bytes=Sum(Length("payload")))["bytes"] or 0)
     print(
         f"packed: {packed / max(updates - live, 1):.2f} bytes an update, {told:.2f} all told (payload, time, session, "
-        f"runs, indexes), {live} rows still hot\n"
+        f"runs, indexes), {on_disk:.2f} with what is empty of their pages, {live} rows still hot\n"
         f"snapshots: {snapshots.count()}, {taken:,} bytes = {100 * taken / log:.0f}% of the log's {log:,}; "
         f"the newest opens with {snapshots.order_by('-seq')[0].state_bytes:,}"
     )
+
+
+def _kept_bytes(table: str) -> int:
+    """What the rows of a table and their places in its indexes take, without what is empty of pages: a short document
+    has pages nearly to itself."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*), coalesce(sum(pg_column_size(each.*)), 0),"
+            f" (SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass) FROM {table} each",
+            [table],
+        )
+        rows, bytes_, indexes = map(int, cursor.fetchone())
+    return rows * (LINE_POINTER_BYTES + indexes * INDEX_ENTRY_BYTES) + bytes_ * (100 + OUT_OF_LINE_PERCENT) // 100
 
 
 def _undone(document: Document, seq: int) -> Plan:

@@ -6,11 +6,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
+from pycrdt import Doc, Text
 
+from benchmarks.history import MEASURES
+from benchmarks.typists import PEOPLE, typed_and_deleted
 from config.stack.configuration import PROJECT, base_environment
+from history.crdt.folding import emitted_by
+from history.crdt.guard import Guard
 from tests.conftest import Ground
 
 TEN_EDITS = [*([place, 0, letter] for place, letter in enumerate("hello wor")), [5, 1, "\n"]]
@@ -112,9 +118,19 @@ def test_the_past_of_a_document_is_measured_beside_others_that_keep_it(ground: G
     assert "## 20,000 characters, 2,500 updates, 3 random moments" in said
     assert re.search(r"packed: [1-9][\d.]* bytes an update, .* 0 rows still hot", said), said
     measured = r" [\d.]+ \| [\d.]+ \|"
-    assert re.search(r"\| the document \|" + measured, said), said
-    assert re.search(r"\| content, author and time \|" + measured, said), said
-    assert re.search(r"\| the difference of 1,000 updates \|" + measured, said), said
-    assert re.search(r"\| who wrote each character, warm \|" + measured, said), said
+    for what in MEASURES:
+        assert re.search(rf"\| {what} \|{measured}", said), said
     assert re.search(r"\| Yjs, `gc: false` \| [1-9][\d.]* \|" + measured, said), said
     assert re.search(r"\| pycrdt-store, SQLite \| ([1-9][\d.]*|not installed) \|", said), said
+
+
+def test_what_people_type_in_a_benchmark_is_what_yjs_would_send() -> None:
+    """Byte for byte what pycrdt says of each update again, and nothing that the guard refuses."""
+    doc: Doc[Any] = Doc(skip_gc=True)
+    guard = Guard()
+    typed = list(typed_and_deleted(4000, characters=500, seed=1))
+    for each in typed:
+        guard.commit(guard.check(each.update))
+        assert emitted_by(doc, each.update) == each.update
+    assert 400 < len(str(doc.get("content", type=Text))) < 600
+    assert len(typed) == 4000 and {each.session for each in typed} == set(range(PEOPLE))
