@@ -148,7 +148,9 @@ def state_of(snapshot: Snapshot) -> bytes:
     """The state of a snapshot, unpacked. Raises: ValueError where it does not unpack."""
     if snapshot.base_seq is None:
         return unpack_state(bytes(snapshot.state))
-    base = Snapshot.objects.only("state").get(document_id=snapshot.document_id, seq=snapshot.base_seq)
+    base = Snapshot.objects.only("state").filter(document_id=snapshot.document_id, seq=snapshot.base_seq).first()
+    if base is None:
+        raise ValueError("the snapshot that it differs from has gone meanwhile")
     return unpack_state(bytes(snapshot.state), base=unpack_state(bytes(base.state)))
 
 

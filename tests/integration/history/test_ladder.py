@@ -4,14 +4,14 @@ import logging
 import random
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Length
 from pycrdt import Text
 from pytest_django import Settings
 
 from documents.models import Document
-from history import ladder
+from history import ladder, snapshots
 from history.crdt.roots import root_kinds
 from history.folds import compact, document_at, fold_for_rung, full_ydoc, make_ydoc
 from history.ladder import build_ladder
@@ -224,6 +224,24 @@ def test_most_snapshots_are_differences_and_go_with_what_they_differ_from() -> N
     assert _seqs(document) == [7, 14, 21, 28, 35, 42, 49, 104]
     assert build_ladder(document.pk) == 7
     assert isinstance(verify_document(document.pk), Verdict)
+
+
+def test_a_difference_whose_base_goes_while_it_is_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a caller's transaction each statement sees the database of its own moment."""
+    document = _typed_document(ALPHABET * 3)
+    build_ladder(document.pk)
+    unpack = snapshots.state_of
+
+    def unpacked_later(snapshot: Snapshot) -> bytes:
+        base = Snapshot.objects.filter(document=document, seq=snapshot.base_seq)
+        in_thread(base.delete).result(timeout=30)
+        return unpack(snapshot)
+
+    monkeypatch.setattr(snapshots, "state_of", unpacked_later)
+    difference = Snapshot.objects.filter(document=document).exclude(base_seq=None).latest("seq")
+    with transaction.atomic():
+        folded = document_at(document.pk, seq=difference.seq)
+    assert str(folded.doc.get("text", type=Text)) == (ALPHABET * 3)[: difference.seq]
 
 
 def test_a_difference_is_not_unpacked_with_another_base() -> None:
