@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from documents.models import Document
+from documents.naming import has_control_characters
 from history.authors import Author, author_of
 from history.crdt.content import RootContent, content_of
 from history.errors import NoSuchSeq
@@ -173,6 +174,8 @@ def _source_seq(detail: Any) -> int | None:
 
 def user_named(name: str) -> Any | None:
     """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
+    if has_control_characters(name):
+        return None  # the database takes neither NUL nor half a surrogate pair
     model: Any = get_user_model()
     alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
     return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)

@@ -4,7 +4,7 @@ Only documents that the asker may read appear. Names that are unknown and names 
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -57,6 +57,8 @@ class AuditFilterForm(forms.Form):
         for name, when in (("since", since), ("until", until)):
             if when is not None and not 1970 <= when.year < 9000:
                 self.add_error(name, "Enter a year from 1970 on.")
+            elif when is not None:
+                cleaned[name] = when.astimezone(UTC)  # the database takes no offset of 16 hours or more
         if since and until and since > until:
             self.add_error("until", "This is before the start.")
         return cleaned

@@ -84,6 +84,12 @@ def test_what_cannot_be_read_is_answered_in_words(shared: Shared, query: dict[st
     assert (response.status_code, response.json()["error"]["code"]) == (400, "malformed")
 
 
+def test_a_time_may_have_any_offset_that_iso_8601_has(shared: Shared) -> None:
+    times = {"since": "2001-01-01T00:00:00-23:59", "until": "8999-12-31T23:59:59-23:59"}
+    answer = signed_in(shared.owner).get(url_of(shared), times)
+    assert (answer.status_code, answer.json()["lines"] != []) == (200, True)
+
+
 def test_reading_it_is_an_opening_and_taking_it_away_an_act(shared: Shared) -> None:
     client = signed_in(shared.owner)
     file = client.get(url_of(shared), {"format": "jsonl"})

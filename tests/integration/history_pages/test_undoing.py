@@ -175,7 +175,7 @@ def test_one_session_is_undone_by_its_number_as_runs_name_it(shared: Shared) -> 
     assert text_of(shared) == "the owner said, the end"
 
 
-@pytest.mark.parametrize("user", ["nobody of that name", "viewer"])
+@pytest.mark.parametrize("user", ["nobody of that name", "viewer", "a\0b", "\ud800"])
 def test_who_wrote_nothing_has_nothing_to_be_undone(shared: Shared, user: str) -> None:
     answer = ask(signed_in(shared.owner), shared, user=user, **{"from": 1})
     assert (answer.status_code, answer.json()["changed"]) == (200, False)
