@@ -1,10 +1,12 @@
 """A document as a thing that people own: its identity, its members and the version of its rights."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
+from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 
@@ -102,3 +104,61 @@ class Membership(Transactional):
 
     def __str__(self) -> str:
         return f"{self.user} is {self.get_role_display()} of {self.document}"
+
+
+class ChoreQuerySet(models.QuerySet["Chore"]):
+    def with_state(self) -> "ChoreQuerySet":
+        """Each with `state`, by the database's clock: running, lost (its worker is gone), failed or done."""
+        is_lost = models.Q(ended_at=None, seen_at__lt=Now() - Chore.LOST_AFTER)
+        return self.annotate(
+            state=models.Case(
+                models.When(is_lost, then=models.Value("lost")),
+                models.When(ended_at=None, then=models.Value("running")),
+                default=models.F("outcome"),
+            )
+        )
+
+
+class Chore(models.Model):
+    """One turn of a Celery task that keeps house, written while it goes (see `chores`). Only the last of each task are
+    kept. No constraint on `document_id`: the document may be gone the next moment.
+
+    `seen_at` is renewed every two seconds while it lives: without an `ended_at` and with that LOST_AFTER ago, its
+    worker is gone. `error` is the class of the last error, nothing of its words."""
+
+    class Outcome(models.TextChoices):
+        NONE = "", "none yet"
+        DONE = "done", "done"
+        FAILED = "failed", "failed"
+
+    WORKER_LENGTH_MAX = 100
+    LOST_AFTER = timedelta(seconds=15)
+    TOLD = ("done", "total", "made", "document_id", "troubles", "error", "found", "findings", "about")
+
+    id = models.BigAutoField(primary_key=True)
+    task = models.CharField(max_length=100)
+    worker = models.CharField(max_length=WORKER_LENGTH_MAX)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, blank=True, default=Outcome.NONE)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(null=True)
+    made = models.BigIntegerField(default=0)
+    document_id = models.BigIntegerField(null=True)
+    troubles = models.BigIntegerField(default=0)
+    error = models.CharField(max_length=100, blank=True)
+    found = models.BigIntegerField(default=0)
+    findings = models.JSONField(default=list)
+    about = models.JSONField(default=dict)
+
+    objects = ChoreQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ()
+        verbose_name = "turn"
+        verbose_name_plural = "housekeeping"
+        indexes = [models.Index(fields=["task", "-id"], name="documents_chore_task")]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.pk}"

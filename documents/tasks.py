@@ -3,6 +3,7 @@
 from celery import shared_task
 from django.db import transaction
 
+from documents.chores import chore
 from documents.models import Document
 from documents.opening import recoverable_since
 from documents.roles import access_changed
@@ -20,7 +21,10 @@ def purge_deleted() -> int:
 
     One transaction each, so that a worker that is killed leaves no half of one; a second worker takes others."""
     due = Document.objects.filter(deleted_at__lt=recoverable_since()).order_by("deleted_at")
-    return sum(_purge(document_id) for document_id in list(due.values_list("pk", flat=True)[:PURGE_BATCH_MAX]))
+    with chore("documents.tasks.purge_deleted") as turn:
+        for document_id in turn.each(list(due.values_list("pk", flat=True)[:PURGE_BATCH_MAX])):
+            turn.made += _purge(document_id)
+        return turn.made
 
 
 def _purge(document_id: int) -> bool:

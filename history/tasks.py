@@ -2,22 +2,25 @@
 the documents stay right, only slower. Each run is bounded; the next run of the schedule takes the rest."""
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import monotonic
 
 from celery import Task, shared_task
 from django.contrib.auth import get_user_model
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.utils import timezone
 
+from documents.chores import Turn, chore
 from documents.conf import conf
 from documents.models import Document
-from history.audit.entries import AuditDifference, remove_expired_entries, verify_audit
+from history.audit.entries import AuditDifference, AuditVerdict, remove_expired_entries, verify_audit
+from history.due import cold_documents, due_tails, squash_older_than, unbuilt_ladders
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
 from history.ladder import build_ladder
 from history.models import Head
-from history.proof.verify import Difference, verify_document
+from history.one_at_a_time import alone_at_snapshots
+from history.proof.verify import Difference, Verdict, verify_document
 from history.refusals import purge_refusals
 from history.squash import squash_document
 from history.undo_everywhere import AccountUndo, carry_out
@@ -32,9 +35,6 @@ hand for a little longer than this, pushes too, so no task may have more. `manag
 SWEEP_DOCUMENTS_MAX = 200
 """Snapshots of one run; 300 ms each at worst."""
 
-SWEEP_LOOKBACK = timedelta(days=1)
-"""A tail becomes due by an edit: older ones were swept, or are compacted when their document is next opened."""
-
 LADDER_DOCUMENTS_MAX = 500
 LADDER_SNAPSHOTS_MAX = 500
 """Snapshots of one run; each within 100 ms for 4,000 rows."""
@@ -47,6 +47,9 @@ VERIFY_DOCUMENTS_MAX = 50
 VERIFY_ROWS_MAX = 2_000_000
 """A run proves random documents until it has proven this many rows; a document is never cut short."""
 
+VERIFY_DOCUMENT_ROWS_MAX = 2_000_000
+"""A longer one is for `manage.py verify_history`: with the others before it, it could take all of RUN_SECONDS_MAX."""
+
 VERSION_DOCUMENTS_MAX = 1000
 """Versions that one run makes by itself; each takes a few milliseconds."""
 
@@ -58,121 +61,85 @@ UNDO_SECONDS = 45.0
 UNDO_RETRIES_MAX = 12
 """With pauses of 1, 2, 4, … up to 60 seconds, some minutes without a database."""
 
-# Documents whose tail is due for a snapshot (see snapshots.is_due), the longest first.
-DUE_TAILS = """
-SELECT head.document_id
-FROM history_head head
-LEFT JOIN LATERAL (
-    SELECT seq, state_bytes AS bytes FROM history_snapshot
-    WHERE document_id = head.document_id ORDER BY seq DESC LIMIT 1
-) snapshot ON true
-CROSS JOIN LATERAL (
-    SELECT COALESCE(SUM(octet_length(payload)), 0) AS bytes FROM history_update
-    WHERE document_id = head.document_id AND seq > COALESCE(snapshot.seq, 0)
-      AND head.seq - COALESCE(snapshot.seq, 0) <= %(rows)s
-) tail
-WHERE head.at > %(since)s AND head.seq > COALESCE(snapshot.seq, 0)
-  AND (head.seq - COALESCE(snapshot.seq, 0) > %(rows)s
-       OR tail.bytes > GREATEST(%(bytes_min)s, COALESCE(snapshot.bytes, 0)::bigint * %(percent)s / 100))
-ORDER BY head.seq - COALESCE(snapshot.seq, 0) DESC LIMIT %(limit)s
-"""
-
-# Documents long enough for more than one snapshot, of which a new one was stored, or whose log was squashed, since the
-# older ones were put in their places. In random order: one that cannot be built must not stand before others for ever.
-UNBUILT_LADDERS = """
-SELECT head.document_id
-FROM history_head head
-LEFT JOIN LATERAL (
-    SELECT ladder_built FROM history_snapshot
-    WHERE document_id = head.document_id ORDER BY seq DESC LIMIT 1
-) newest ON true
-WHERE head.seq > %(rows)s AND newest.ladder_built IS NOT TRUE
-ORDER BY random() LIMIT %(limit)s
-"""
-
-# Documents whose next segment would be full enough: its SEGMENT_ROWS_MIN-th row is cold.
-COLD_DOCUMENTS = """
-SELECT head.document_id
-FROM history_head head
-CROSS JOIN LATERAL (
-    SELECT COALESCE(MAX(last_seq), 0) AS seq FROM history_segment WHERE document_id = head.document_id
-) squashed
-JOIN history_update cold ON cold.document_id = head.document_id AND cold.seq = squashed.seq + %(rows)s
-WHERE head.seq >= squashed.seq + %(rows)s AND cold.at < %(older_than)s
-ORDER BY head.seq - squashed.seq DESC LIMIT %(limit)s
-"""
-
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def sweep_snapshots() -> int:
     """Store a snapshot of each document whose tail is due; return how many were found."""
-    limits = conf()
-    due = _document_ids(
-        DUE_TAILS,
-        rows=limits.snapshot_rows,
-        bytes_min=limits.snapshot_bytes_min,
-        percent=limits.snapshot_tail_percent,
-        since=timezone.now() - SWEEP_LOOKBACK,
-        limit=SWEEP_DOCUMENTS_MAX,
-    )
-    for document_id in due:
-        try:
-            compact(document_id)
-        except Exception:  # one document's trouble is no other's
-            logger.exception("snapshot failed: document=%s", document_id)
-    return len(due)
+    with chore("history.tasks.sweep_snapshots") as turn:
+        for document_id in turn.each(due_tails(limit=SWEEP_DOCUMENTS_MAX)):
+            try:
+                with alone_at_snapshots(document_id) as alone:
+                    if alone:
+                        compact(document_id)
+                        turn.made += 1
+            except Exception as error:  # one document's trouble is no other's
+                turn.trouble(error)
+                logger.exception("snapshot failed: document=%s", document_id)
+        return turn.done
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def build_ladders() -> int:
     """Put the older snapshots of documents in their places; return how many were made."""
-    unbuilt = _document_ids(UNBUILT_LADDERS, rows=conf().snapshot_distance_rows, limit=LADDER_DOCUMENTS_MAX)
-    made = 0
-    for document_id in unbuilt:
-        if made >= LADDER_SNAPSHOTS_MAX:
-            break
-        try:
-            made += build_ladder(document_id, rungs_max=LADDER_SNAPSHOTS_MAX - made)
-        except Exception:  # one document's trouble is no other's
-            logger.exception("no ladder: document=%s", document_id)
-    return made
+    with chore("history.tasks.build_ladders") as turn:
+        for document_id in turn.each(unbuilt_ladders(limit=LADDER_DOCUMENTS_MAX)):
+            if turn.made >= LADDER_SNAPSHOTS_MAX:
+                break
+            try:
+                with alone_at_snapshots(document_id) as alone:
+                    if alone:
+                        turn.made += build_ladder(document_id, rungs_max=LADDER_SNAPSHOTS_MAX - turn.made)
+            except Exception as error:  # one document's trouble is no other's
+                turn.trouble(error)
+                logger.exception("no ladder: document=%s", document_id)
+        return turn.made
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def squash_cold_rows() -> int:
     """Pack rows older than SQUASH_AFTER_SECONDS into segments; return how many rows."""
-    limits = conf()
-    older_than = timezone.now() - timedelta(seconds=limits.squash_after_seconds)
-    cold = _document_ids(
-        COLD_DOCUMENTS, rows=limits.segment_rows_min, older_than=older_than, limit=SQUASH_DOCUMENTS_MAX
-    )
-    rows = segments = 0
+    older_than = squash_older_than()
+    segments = 0
 
     def count(_: int) -> None:
         nonlocal segments
         segments += 1
 
-    for document_id in cold:
-        try:
-            rows += squash_document(
-                document_id, older_than=older_than, segments_max=SQUASH_SEGMENTS_MAX - segments, progress=count
-            )
-        except (HistoryError, DatabaseError, ValueError):
-            logger.exception("squash refused: document=%s", document_id)
-    return rows
+    with chore("history.tasks.squash_cold_rows") as turn:
+        for document_id in turn.each(cold_documents(older_than=older_than, limit=SQUASH_DOCUMENTS_MAX)):
+            if segments >= SQUASH_SEGMENTS_MAX:
+                break
+            try:
+                turn.made += squash_document(
+                    document_id, older_than=older_than, segments_max=SQUASH_SEGMENTS_MAX - segments, progress=count
+                )
+            except (HistoryError, DatabaseError, ValueError) as error:
+                turn.trouble(error)
+                logger.exception("squash refused: document=%s", document_id)
+        return turn.made
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def verify_sample() -> int:
-    """Prove some random documents; log each difference as an error; return how many differ."""
-    heads = Head.objects.filter(seq__gt=0).order_by("?").values_list("document_id", "seq")[:VERIFY_DOCUMENTS_MAX]
-    rows = differ = 0
-    for document_id, seq in list(heads):
-        if rows > VERIFY_ROWS_MAX:
-            break
-        rows += seq
-        differ += _differs(document_id)
-    return differ
+    """Prove some random documents; log each difference as an error; return how many documents differ.
+
+    What was proven, up to which seq, and what differs is kept with the turn."""
+    sample = Head.objects.filter(seq__gt=0, seq__lte=VERIFY_DOCUMENT_ROWS_MAX).order_by("?")
+    seqs = dict(sample.values_list("document_id", "seq")[:VERIFY_DOCUMENTS_MAX])
+    differ = 0
+    with chore("history.tasks.verify_sample") as turn:
+        proven: list[tuple[int, int]] = []
+        turn.about = {"proven": proven}
+        for document_id in turn.each(list(seqs)):
+            if turn.made > VERIFY_ROWS_MAX:
+                break
+            outcomes = _verify(document_id, turn)
+            differ += any(isinstance(each, Difference | AuditDifference) for each in outcomes)
+            for outcome in outcomes:
+                if isinstance(outcome, Verdict):
+                    proven.append((document_id, outcome.head_seq))
+            turn.made += seqs[document_id]
+        return differ
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
@@ -182,33 +149,40 @@ def sign_manifest() -> bool:
         return False
     from history.proof.publishing import publish_manifest  # who signs nothing need not load the library that signs
 
-    try:
-        published = publish_manifest(now=timezone.now())
-    except (HistoryError, DatabaseError, OSError):
-        logger.exception("manifest not published; the next turn tries again")
-        return False
-    if published is not None:
-        logger.info("manifest published: day=%s documents=%s", published.day, published.documents)
-    return published is not None
+    with chore("history.tasks.sign_manifest") as turn:
+        try:
+            published = publish_manifest(now=timezone.now())
+        except (HistoryError, DatabaseError, OSError) as error:
+            turn.trouble(error)
+            logger.exception("manifest not published; the next turn tries again")
+            return False
+        if published is not None:
+            turn.made = 1
+            turn.about = {"day": published.day.isoformat(), "documents": published.documents}
+            logger.info("manifest published: day=%s documents=%s", published.day, published.documents)
+        return published is not None
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def keep_versions() -> int:
     """Make a version of each document that has been worked on for AUTOMATIC_VERSION_HOURS; return how many."""
     now = timezone.now()
-    kept = 0
-    for document_id in documents_due_for_a_version(now=now, limit=VERSION_DOCUMENTS_MAX):
-        try:
-            kept += keep_version(document_id, now=now)
-        except DatabaseError:  # purged meanwhile, say: one document's trouble is no other's
-            logger.exception("no version: document=%s", document_id)
-    return kept
+    with chore("history.tasks.keep_versions") as turn:
+        for document_id in turn.each(documents_due_for_a_version(now=now, limit=VERSION_DOCUMENTS_MAX)):
+            try:
+                turn.made += keep_version(document_id, now=now)
+            except DatabaseError as error:  # purged meanwhile, say: one document's trouble is no other's
+                turn.trouble(error)
+                logger.exception("no version: document=%s", document_id)
+        return turn.made
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def purge_refused() -> int:
     """Delete refused updates older than REFUSED_DAYS; return how many rows."""
-    return purge_refusals(limit=PURGE_ROWS_MAX)
+    with chore("history.tasks.purge_refused") as turn:
+        turn.made = purge_refusals(limit=PURGE_ROWS_MAX)
+        return turn.made
 
 
 @shared_task(
@@ -244,41 +218,48 @@ def undo_everywhere(
         actor=actor,
         request_key=request_key,
     )
-    undone = 0
     stop_at = monotonic() + UNDO_SECONDS
-    for line in carry_out(wanted, after=after):
-        undone += line.seq is not None
-        after = line.document.pk
-        if monotonic() > stop_at:
-            kwargs = {"request_key": request_key, "actor_pk": actor_pk, "after": after}
-            self.apply_async(args=[user_pk, since, until], kwargs=kwargs)
-            break
-    return undone
+    with chore("history.tasks.undo_everywhere") as turn:
+        turn.about = {
+            "user": user_pk,
+            "since": since,
+            "until": until,
+            "actor": actor_pk,
+            "request_key": request_key,
+        }
+        for line in carry_out(wanted, after=after):
+            turn.done += 1
+            turn.made += line.seq is not None
+            after = turn.document_id = line.document.pk
+            if monotonic() > stop_at:
+                kwargs = {"request_key": request_key, "actor_pk": actor_pk, "after": after}
+                self.apply_async(args=[user_pk, since, until], kwargs=kwargs)
+                break
+        return turn.made
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=RUN_SECONDS_MAX)
 def purge_audit() -> int:
     """Remove entries of the audit older than AUDIT_DAYS; return how many."""
-    return remove_expired_entries(now=timezone.now())
+    with chore("history.tasks.purge_audit") as turn:
+        turn.made = remove_expired_entries(now=timezone.now())
+        return turn.made
 
 
-def _differs(document_id: int) -> bool:
+def _verify(document_id: int, turn: Turn) -> list[Verdict | Difference | AuditVerdict | AuditDifference]:
+    """Prove the document and its audit, log and write down what differs; nothing where it is gone by now."""
     try:
-        outcome = verify_document(document_id)
-        audit = verify_audit(document_id)
-    except DatabaseError:
+        outcome, audit = verify_document(document_id), verify_audit(document_id)
+    except DatabaseError as error:
+        turn.trouble(error)
         logger.exception("verify failed: document=%s", document_id)
-        return False
+        return []
     except Document.DoesNotExist:
-        return False  # purged since the list was read
+        return []  # purged since the list was read
     if isinstance(outcome, Difference):
+        turn.find(document=document_id, table=outcome.table, seq=outcome.seq, what=outcome.what)
         logger.error("history differs: document=%s seq=%s what=%s", document_id, outcome.seq, outcome.what)
     if isinstance(audit, AuditDifference):
+        turn.find(document=document_id, table="auditentry", seq=audit.n, what=audit.what)
         logger.error("audit differs: document=%s entry=%s what=%s", document_id, audit.n, audit.what)
-    return isinstance(outcome, Difference) or isinstance(audit, AuditDifference)
-
-
-def _document_ids(query: str, **params: int | datetime) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, params)
-        return [row[0] for row in cursor.fetchall()]
+    return [outcome, audit]
