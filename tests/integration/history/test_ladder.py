@@ -233,6 +233,7 @@ def test_a_difference_whose_base_goes_while_it_is_read_is_passed_over(monkeypatc
     unpack = snapshots.state_of
 
     def unpacked_later(snapshot: Snapshot) -> bytes:
+        assert snapshot.base_seq is not None
         base = Snapshot.objects.filter(document=document, seq=snapshot.base_seq)
         in_thread(base.delete).result(timeout=30)
         return unpack(snapshot)
