@@ -14,7 +14,7 @@ from tests.fuzz.yjs import Yjs, comparable
 from tests.histories import random_history, replay
 
 HISTORIES = int(os.environ.get("CHANGES_HISTORIES", "200"))
-"""`CHANGES_HISTORIES=5000 make test ARGS="tests/clients/test_differences.py -o timeout=0"` compares moments of so many."""
+"""`CHANGES_HISTORIES=5000 make test ARGS="tests/clients/test_differences.py -o timeout=0"` compares so many."""
 
 BATCH = 100
 

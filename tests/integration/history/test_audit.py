@@ -1,5 +1,6 @@
 """The audit: every act has its entry in the same transaction, the chain is provable, and nothing waits for it."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from threading import Event
