@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from django.utils import timezone
 
 from documents.opening import NoSuchDocument, document_named
 from history.audit.entries import AuditDifference, audits_of_no_document, verify_audit
@@ -105,7 +106,7 @@ verified."""
         claims = (claim for claim in audit_claims(manifests) if not keys or claim.audit.key in keys)
         differing = -1  # claims of one document follow each other, and the first that does not hold is named
         differ = 0
-        for claim, what in contradictions(claims):
+        for claim, what in contradictions(claims, now=timezone.now()):
             if claim.audit.document_id != differing:
                 self._say_difference(f"audit of {claim.audit.key}: {what} [history_audithead]")
                 differing = claim.audit.document_id

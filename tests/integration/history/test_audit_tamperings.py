@@ -64,11 +64,16 @@ def ground(settings: Settings) -> Ground:
         if n % 10 == 0:
             claims.append(_claim(document, day=n // 10))
     settings.PALIMPSEST = {"AUDIT_DAYS": 1}
-    assert remove_expired_entries(now=timezone.now() + timedelta(days=2), limit=REMOVED) == REMOVED
+    assert remove_expired_entries(now=_in_two_days(), limit=REMOVED) == REMOVED
     ground = Ground(document, users, tuple(claims))
     assert verify_audit(document.pk) == AuditVerdict(document.pk, LAST - REMOVED, REMOVED, 0)
-    assert list(contradictions(ground.claims)) == []
+    assert list(contradictions(ground.claims, now=_in_two_days())) == []
     return ground
+
+
+def _in_two_days() -> datetime:
+    """When retention has taken what is gone."""
+    return timezone.now() + timedelta(days=2)
 
 
 def _claim(document: Document, *, day: int) -> AuditClaim:
@@ -309,7 +314,7 @@ def test_what_was_hashed_anew_is_found_by_the_first_manifest_behind_it(
         with transaction.atomic():
             n = tamper(ground, rng)
             alone = verify_audit(ground.document.pk)
-            held = [claim.audit.n for claim, _ in contradictions(ground.claims)]
+            held = [claim.audit.n for claim, _ in contradictions(ground.claims, now=_in_two_days())]
             transaction.set_rollback(True)
         assert isinstance(alone, AuditVerdict), "a forgery that does not agree with itself shows nothing"
         published = [claim.audit.n for claim in ground.claims if claim.audit.n >= n]

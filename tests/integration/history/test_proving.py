@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
+from pytest_django import Settings
 
 from config.stack.configuration import PROJECT, base_environment
 from documents.models import Document
@@ -342,12 +344,22 @@ def test_an_audit_that_was_cut_off_or_made_away_with_is_missed(document: Documen
     assert f"the audit is missing; manifest-2026-11-01.jsonl published entry {n}" in _run(*published.arguments)[1]
 
 
+def _aged(document: Document) -> None:
+    """What was done today was done a hundred days ago."""
+    today = AuditEntry.objects.filter(document_id=document.pk, at__gt=timezone.now() - timedelta(days=1))
+    today.update(at=F("at") - timedelta(days=100))
+    _hash_audit_anew(document)
+
+
 def test_entries_that_retention_took_are_not_missed_and_the_last_of_them_still_holds(
-    document: Document, published: Published
+    document: Document, published: Published, settings: Settings
 ) -> None:
+    settings.PALIMPSEST = {"AUDIT_DAYS": 90}
     _renamed(document, "one")
+    _aged(document)
     published.publish()
     _renamed(document, "two")
+    _aged(document)
     published.publish()
     _renamed(document, "three")
     entries = list(AuditEntry.objects.filter(document_id=document.pk).order_by("n"))
@@ -358,6 +370,26 @@ def test_entries_that_retention_took_are_not_missed_and_the_last_of_them_still_h
     AuditHead.objects.filter(document_id=document.pk).update(removed_hash=bytes(32))
     _hash_audit_anew(document)
     assert "published another hash of" in _run(*published.arguments)[1]
+
+
+def test_entries_that_retention_would_have_kept_are_missed(
+    document: Document, published: Published, settings: Settings
+) -> None:
+    """Who can write to the database can also write that the oldest entries went by retention."""
+    _renamed(document, "one", "two")
+    published.publish()
+    _renamed(document, "three")
+    for days in (0, 90):
+        settings.PALIMPSEST = {"AUDIT_DAYS": days}
+        assert _run(*published.arguments)[0] == 0
+    last = AuditEntry.objects.filter(document_id=document.pk).order_by("n")[2]
+    AuditHead.objects.filter(document_id=document.pk).update(removed_n=last.n, removed_hash=last.hash)
+    AuditEntry.objects.filter(document_id=document.pk, n__lte=last.n).delete()
+    assert _run()[0] == 0, "it agrees with itself"
+    for days in (0, 90):
+        settings.PALIMPSEST = {"AUDIT_DAYS": days}
+        code, said = _run(*published.arguments)
+        assert (code, "the entries up to 3 are gone, though AUDIT_DAYS keeps" in said) == (1, True), said
 
 
 def test_documents_come_page_by_page_in_the_order_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
