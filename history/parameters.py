@@ -11,12 +11,19 @@ from typing import Any, TypeGuard
 from django.http import HttpRequest
 
 from documents.json_doors import REQUEST_BYTES_MAX
+from history.crdt.places import Piece
+from history.crdt.ranges import Span
 from history.problems import BadMoment
 
 SEQ_DIGITS_MAX = 18
 """A bigint holds every number of this many digits."""
 
+SEQ_MAX = 10**SEQ_DIGITS_MAX - 1
+
 REQUEST_KEY_LENGTH_MAX = 100
+
+PATH_KEYS_MAX = 100
+"""Keys of a path; shared types are nested no deeper."""
 
 YEARS = range(1970, 9000)
 """Years outside leave no room for arithmetic and are a slip of the pen."""
@@ -119,7 +126,7 @@ def json_in(request: HttpRequest, *, example: str, bytes_max: int = REQUEST_BYTE
 
 def is_seq(value: object) -> TypeGuard[int]:
     """Whether a JSON value is a seq that a bigint holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**SEQ_DIGITS_MAX
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEQ_MAX
 
 
 def request_key_in(body: Mapping[str, Any], *, act: str) -> str | None:
@@ -132,3 +139,23 @@ def request_key_in(body: Mapping[str, Any], *, act: str) -> str | None:
     if not (isinstance(key, str) and 0 < len(key) <= REQUEST_KEY_LENGTH_MAX and key.isprintable()):
         raise BadMoment(f"request_key is a text of 1 to {REQUEST_KEY_LENGTH_MAX} printable characters.")
     return f"{act}:{key}"
+
+
+def piece_in(body: Mapping[str, Any]) -> tuple[Piece | None, Span | None]:
+    """Read `root`, `path` and `range`, a part of a document: a root, what is under a key of it, or a range of its text
+    in UTF-16 units; None for all of it. Raises: BadMoment."""
+    root, path, units = body.get("root"), body.get("path", []), body.get("range")
+    if root is None and not path and units is None:
+        return None, None
+    if not isinstance(root, str) or not _is_path(path):
+        raise BadMoment("root is the name of a root, path a list of keys in it.")
+    if units is None:
+        return Piece(root, tuple(path)), None
+    is_range = isinstance(units, list) and len(units) == 2 and all(map(is_seq, units)) and units[0] < units[1]
+    if not is_range or path:
+        raise BadMoment("range is [from, to] of a root that is a text, in UTF-16 units, to not included.")
+    return Piece(root), Span(*units)
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, list) and len(path) <= PATH_KEYS_MAX and all(isinstance(key, str) for key in path)

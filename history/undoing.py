@@ -9,6 +9,7 @@ from secrets import randbits
 from typing import Any
 
 from documents.conf import conf
+from history.crdt.changes import Changes, changes_by
 from history.crdt.content import RootContent, content_of
 from history.crdt.places import Piece
 from history.crdt.ranges import Span, Stretch
@@ -129,6 +130,27 @@ def plan_undo(document_id: int, whose: Whose, *, first_seq: int, last_seq: int) 
             rows_max=conf().undo_rows_max,
         )
     return Plan(head_seq=head_seq, updates=updates, detail=detail, taken_back=taken)
+
+
+def what_changes(plan: Plan) -> Changes:
+    """What a plan would change, by node. Raises: ContentTooDeep."""
+    if plan.taken_back is None or plan.update is None:
+        return {}
+    return changes_by(plan.taken_back.before(), plan.update, kinds=plan.taken_back.kinds)
+
+
+def seqs_between(document_id: int, begin: int | datetime, end: int | datetime | None) -> tuple[int, int]:
+    """The first and the last seq of a span of seqs or times, both included, to the head without an end. The first is
+    behind the last where nothing was written then. Raises: NoSuchSeq."""
+    with consistent_read():
+        head_seq = head_of(document_id).seq
+        end = head_seq if end is None else end
+        first_seq = begin if isinstance(begin, int) else first_seq_since(document_id, begin)
+        last_seq = end if isinstance(end, int) else last_seq_until(document_id, end)
+    for asked in (begin, end):
+        if isinstance(asked, int) and not 1 <= asked <= max(head_seq, 1):
+            raise NoSuchSeq(document_id, asked, head_seq)
+    return first_seq, last_seq
 
 
 def first_seq_since(document_id: int, since: datetime) -> int:

@@ -129,6 +129,12 @@ def version_page(
     return VersionPage(lines=[_line(version, head_seq) for version in shown], next_cursor=rest)
 
 
+def version_line(document: Document, version_id: int) -> VersionLine:
+    """One version. Raises: NoSuchVersion. The caller has passed the gate."""
+    with consistent_read():
+        return _line(_version(document.pk, version_id), head_of(document.pk).seq)
+
+
 def name_version(
     document: Document, *, name: str, note: str = "", seq: int | None = None, actor: Any | None
 ) -> VersionLine:

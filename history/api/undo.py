@@ -10,21 +10,14 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from documents.acts import address_of
 from documents.models import Document, Role
 from history.api.doors import door
-from history.crdt.places import Piece
-from history.crdt.ranges import Span
-from history.errors import NoSuchSeq
 from history.fates import Stored
-from history.log import head_of
 from history.models import Via
-from history.parameters import is_seq, json_in, request_key_in, time_in
+from history.parameters import is_seq, json_in, piece_in, request_key_in, time_in
 from history.problems import BadMoment
 from history.sessions import WriteSession
 from history.timeline import user_named
-from history.undoing import Plan, Whose, content_after, first_seq_since, last_seq_until, plan_restore, plan_undo
+from history.undoing import Plan, Whose, content_after, plan_restore, plan_undo, seqs_between
 from history.writes import restore, undo, write_session
-
-PATH_KEYS_MAX = 100
-"""Keys of a path; shared types are nested no deeper."""
 
 RESTORE_EXAMPLE = '{"seq": <whole number from 0>, "root": <name>, "path": [<key>, …], "range": [<from>, <to>]}'
 UNDO_EXAMPLE = '{"user": <name> or "session": <number>, "from": <seq or time>, "to": <seq or time>}'
@@ -43,7 +36,7 @@ def restore_moment(request: HttpRequest, document: Document) -> HttpResponseBase
     seq = body.get("seq")
     if not is_seq(seq):
         raise BadMoment(f"Send {RESTORE_EXAMPLE}; root, path and range may be left out.")
-    piece, span = _piece_in(body)
+    piece, span = piece_in(body)
     request_key = request_key_in(body, act="restore")
     answer = {"document": str(document.key), "source_seq": seq}
     if _is_preview(body):
@@ -123,24 +116,6 @@ def _is_preview(body: Mapping[str, Any]) -> bool:
     return preview
 
 
-def _piece_in(body: Mapping[str, Any]) -> tuple[Piece | None, Span | None]:
-    root, path, units = body.get("root"), body.get("path", []), body.get("range")
-    if root is None and not path and units is None:
-        return None, None
-    if not isinstance(root, str) or not _is_path(path):
-        raise BadMoment("root is the name of a root, path a list of keys in it.")
-    if units is None:
-        return Piece(root, tuple(path)), None
-    is_range = isinstance(units, list) and len(units) == 2 and all(map(is_seq, units)) and units[0] < units[1]
-    if not is_range or path:
-        raise BadMoment("range is [from, to] of a root that is a text, in UTF-16 units, to not included.")
-    return Piece(root), Span(*units)
-
-
-def _is_path(path: object) -> bool:
-    return isinstance(path, list) and len(path) <= PATH_KEYS_MAX and all(isinstance(key, str) for key in path)
-
-
 def _whose_in(body: Mapping[str, Any]) -> Whose:
     user, session = body.get("user"), body.get("session")
     if isinstance(user, str) and session is None:
@@ -153,19 +128,15 @@ def _whose_in(body: Mapping[str, Any]) -> Whose:
 
 def _seqs_in(body: Mapping[str, Any], document: Document) -> tuple[int, int]:
     """Raises: BadMoment, NoSuchSeq."""
-    begin, end = body.get("from"), body.get("to")
-    head_seq = head_of(document.pk).seq
-    end = head_seq if end is None else end
-    first_seq = begin if is_seq(begin) else first_seq_since(document.pk, _time_in(body, "from"))
-    last_seq = end if is_seq(end) else last_seq_until(document.pk, _time_in(body, "to"))
-    for asked, seq in ((begin, first_seq), (end, last_seq)):
-        if is_seq(asked) and not 1 <= seq <= max(head_seq, 1):
-            raise NoSuchSeq(document.pk, seq, head_seq)
-    return first_seq, last_seq
+    begin = _seq_or_time(body, "from")
+    end = None if body.get("to") is None else _seq_or_time(body, "to")
+    return seqs_between(document.pk, begin, end)
 
 
-def _time_in(body: Mapping[str, Any], name: str) -> datetime:
+def _seq_or_time(body: Mapping[str, Any], name: str) -> int | datetime:
     value = body.get(name)
+    if is_seq(value):
+        return value
     moment = time_in({name: value}, name) if isinstance(value, str) else None
     if moment is None:
         raise BadMoment(f"{name} is a seq from 1, or a time such as 2025-01-31T14:00:00Z.")

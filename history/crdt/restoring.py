@@ -46,6 +46,10 @@ class TakenBack:
     stretch: Stretch | None = None
     """Of a range: its first and last unit."""
 
+    def before(self) -> Doc[Any]:
+        """A document of the caller's own without the update."""
+        return _doc_of(self.head_state)
+
     def after(self) -> Doc[Any]:
         """A document of the caller's own with the update."""
         return _doc_of(self.head_state, *([self.update] if self.update else []))

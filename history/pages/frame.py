@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
+from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
@@ -65,3 +67,14 @@ def show_page(
     problem: Problem | None = context.get("problem")
     whole = {**frame.context, "document": document, "frame": frame, "title": title, **context}
     return render(request, template, whole, status=problem.status if problem else None)
+
+
+def show_form(
+    request: HttpRequest, document: Document, frame: Frame, template: str, title: str, context: Mapping[str, Any]
+) -> HttpResponse:
+    """As `show_page`, with what was typed still in the `form` of the context: 400 where that is wrong."""
+    shown = show_page(request, document, frame, template, title, context)
+    form: BaseForm | None = context.get("form")
+    if form is not None and form.errors:
+        shown.status_code = HTTPStatus.BAD_REQUEST
+    return shown

@@ -1,7 +1,9 @@
 """A document with people in every role and a log that several of them wrote, for the tests of the pages."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import unescape
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -64,6 +66,20 @@ class Shared:
         }
 
 
+def page_url(shared: Shared, page: str, door: str) -> str:
+    """The address of a history page by its name, on the site (`page`) or in the admin."""
+    if door == "admin":
+        return reverse(f"admin:history_documenthistory_{page}", args=[shared.document.pk])
+    return reverse(f"document-history-{page}", args=[shared.document.key])
+
+
+def hidden_in(page: str) -> dict[str, str]:
+    """The values of the hidden fields of the form that acts (POST), without its CSRF token: what a button sends."""
+    (form,) = re.findall(r'<form class="(?:question|sheet)" method="post".*?</form>', page, re.DOTALL)
+    found = re.findall(r'<input type="hidden" name="([\w-]+)"(?: value="([^"]*)")?', form)
+    return {name: unescape(value) for name, value in found if name != "csrfmiddlewaretoken"}
+
+
 def a_shared_document(title: str = "Minutes", prefix: str = "") -> Shared:
     owner, editor, viewer = (a_user(f"{prefix}{name}") for name in ("owner", "editor", "viewer"))
     document = a_document(owner, title, editor=(editor, Role.EDITOR), viewer=(viewer, Role.VIEWER))
@@ -78,4 +94,4 @@ def post_restore(client: Client, shared: Shared, door: str, seq: Any, **options:
     return client.post(url, {"seq": seq}, **options)
 
 
-__all__ = ["Shared", "a_document", "a_shared_document", "a_user", "post_restore", "signed_in"]
+__all__ = ["Shared", "a_document", "a_shared_document", "a_user", "hidden_in", "page_url", "post_restore", "signed_in"]
