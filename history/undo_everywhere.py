@@ -25,7 +25,15 @@ logger = logging.getLogger(__name__)
 
 REQUEST_KEY_LENGTH_MAX = 150
 
-NOT_UNDONE = (ContentTooDeep, HistoryError, Malformed, MissingDependency, RestoreFailed, TooManyRows)
+NOT_UNDONE = (
+    ContentTooDeep,
+    Head.DoesNotExist,
+    HistoryError,
+    Malformed,
+    MissingDependency,
+    RestoreFailed,
+    TooManyRows,
+)
 """What keeps one document from being undone, and no other one."""
 
 
@@ -77,7 +85,8 @@ def documents_of(wanted: AccountUndo, *, after: int = 0) -> Iterator[Document]:
     """The documents with edits since `since` in which the account has ever written, by rising id from behind `after`.
 
     Deleted ones are left out. One query for each 100."""
-    written = Session.objects.filter(user=wanted.user_key, opened_at__lte=wanted.until)
+    # Not by when sessions were opened: that is another clock's time than that of rows.
+    written = Session.objects.filter(user=wanted.user_key)
     heads = Head.objects.filter(document_id__in=written.values("document_id"), at__gte=wanted.since)
     found = Document.objects.present().filter(pk__in=heads.values("document_id"), pk__gt=after)
     return found.order_by("pk").iterator(chunk_size=100)
@@ -166,6 +175,8 @@ def _said(error: Exception) -> str:
     match error:
         case TooManyRows():
             return str(error)
+        case Head.DoesNotExist():
+            return "it is gone"
         case HistoryError():
             return "its log does not take or give it now"
         case _:

@@ -1,5 +1,6 @@
 """What one account did since a moment, undone in all documents: rights, names of acts, kills in between."""
 
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.utils import timezone
 from pycrdt import Text
 
 from documents.models import Document, Role
-from history import tasks, undo_everywhere
+from history import tasks, undo_everywhere, undoing
 from history.errors import LogUnavailable
 from history.folds import document_at
 from history.models import Head, Kind, Session, Update
@@ -107,6 +108,27 @@ def test_one_document_with_a_hole_does_not_stop_the_others(office: Office) -> No
     lines = list(carry_out(office.wanted()))
     assert [(line.seq, bool(line.problem)) for line in lines] == [(8, False), (None, True), (8, False)]
     assert [bool(line.problem) for line in preview(office.wanted(key="again"))] == [False, True, False]
+
+
+@pytest.mark.parametrize("act", [carry_out, preview])
+def test_a_document_that_is_erased_meanwhile_does_not_stop_the_others(
+    office: Office, act: Callable[[AccountUndo], Iterator[undo_everywhere.Line]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erased_behind_it(document_id: int, until: datetime) -> int:
+        last_seq = undoing.last_seq_until(document_id, until)
+        if document_id == gone:
+            Document.objects.filter(pk=gone).delete()
+        return last_seq
+
+    gone = office.documents[1].pk
+    monkeypatch.setattr(undo_everywhere, "last_seq_until", erased_behind_it)
+    assert [line.problem for line in act(office.wanted())] == ["", "it is gone", ""]
+
+
+def test_a_session_that_a_wrong_clock_opened_in_the_future_is_undone_too(office: Office) -> None:
+    """Rows have the database's time, sessions that of the process that opened them."""
+    Session.objects.update(opened_at=timezone.now() + timedelta(hours=1))
+    assert [line.seq for line in carry_out(office.wanted())] == [8, 8, 8]
 
 
 def test_a_log_that_is_away_is_not_passed_over(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
