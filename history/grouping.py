@@ -3,23 +3,32 @@ RUN_GAP_SECONDS; a version and a restore end what stands before them, and a rest
 
 Runs are per session and know nothing of the others: this joins them, and cuts them where something happened between."""
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from documents.conf import conf
 from documents.models import Document
 from history.authors import Author, author_of
-from history.log import LogRow, consistent_read, head_of, read_log
-from history.models import Kind, Version
+from history.errors import LogHole
+from history.log import consistent_read, head_of, read_log
+from history.models import Head, Kind, Version
 from history.runs import RunSummary, runs_reaching
 from history.timeline import PLAIN_KINDS, source_seqs
 
-LOOK_AROUND_SEQS = 64
-"""How far around a cut the next row of a run is looked for first; each further look goes 16 times as far."""
+BLOCK_SEQS = 4096
+"""Rows that are read at once where a run is cut."""
+
+BLOCKS_KEPT_MAX = 32
+"""Blocks that one page of groups keeps, some 400 KB each, without what was written."""
+
+_Place: TypeAlias = tuple[int, datetime]
+"""The seq of a row, and when it was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,31 +88,32 @@ def groups_of(
         if cuts is None:
             named = Version.objects.filter(document_id=document_id, automatic=False)
             cuts = list(named.values_list("seq", flat=True))
-        ended = (group for group in _groups(document_id, until, sorted(cuts)) if group.last_seq <= until)
+        ended = (group for group in _groups(head, until, sorted(cuts)) if group.last_seq <= until)
         return list(islice(ended, limit))
 
 
-def _groups(document_id: int, until: int, cuts: Sequence[int]) -> Iterator[Group]:
+def _groups(head: Head, until: int, cuts: Sequence[int]) -> Iterator[Group]:
+    rows = _Rows(head)
     gap = timedelta(seconds=conf().run_gap_seconds)
     together: list[RunSummary] = []
     first_at = datetime.max.replace(tzinfo=UTC)
-    for run in runs_reaching(document_id, until=until):
+    for run in runs_reaching(head.document_id, until=until):
         if together and first_at - run.last_at > gap:
-            yield from _grouped(together, cuts, gap)
+            yield from _grouped(together, cuts, gap, rows)
             together, first_at = [], run.first_at
         together.append(run)
         first_at = min(first_at, run.first_at)
-    yield from _grouped(together, cuts, gap)
+    yield from _grouped(together, cuts, gap, rows)
 
 
-def _grouped(runs: list[RunSummary], cuts: Sequence[int], gap: timedelta) -> Iterator[Group]:
+def _grouped(runs: list[RunSummary], cuts: Sequence[int], gap: timedelta, rows: "_Rows") -> Iterator[Group]:
     """The groups of all runs of a time that no common pause cuts, the one that ended last first."""
     seqs = list(cuts)
     for run in runs:
         if run.kind not in PLAIN_KINDS:
             insort(seqs, run.first_seq - 1)
             insort(seqs, run.last_seq)
-    pieces = sorted((piece for run in runs for piece in _cut(run, seqs)), key=lambda piece: piece.first_seq)
+    pieces = sorted((piece for run in runs for piece in _cut(run, seqs, rows)), key=lambda piece: piece.first_seq)
     groups: list[Group] = []
     open_groups: dict[Any, int] = {}
     for piece in pieces:
@@ -138,7 +148,7 @@ def _joined(group: Group, piece: Group) -> Group:
     )
 
 
-def _cut(run: RunSummary, cuts: Sequence[int]) -> Iterator[Group]:
+def _cut(run: RunSummary, cuts: Sequence[int], rows: "_Rows") -> Iterator[Group]:
     """A run in pieces, none of which a cut goes through."""
     piece = Group(
         user=run.user,
@@ -153,28 +163,39 @@ def _cut(run: RunSummary, cuts: Sequence[int]) -> Iterator[Group]:
         for cut in _between(cuts, run.first_seq, run.last_seq):
             if cut < piece.first_seq:
                 continue  # nothing of the run stands between it and the cut before
-            end, start = _row_before(run, cut), _row_behind(run, cut)
-            yield replace(piece, last_seq=end.seq, last_at=end.at)
-            piece = replace(piece, first_seq=start.seq, first_at=start.at)
+            (last_seq, last_at), (first_seq, first_at) = rows.around(run.session_id, cut)
+            yield replace(piece, last_seq=last_seq, last_at=last_at)
+            piece = replace(piece, first_seq=first_seq, first_at=first_at)
     yield piece
 
 
-def _row_before(run: RunSummary, cut: int) -> LogRow:
-    """The last row of a run that begins at or before `cut` and ends behind it: at most `cut`."""
-    return _own(run, lambda far: (max(cut - far, run.first_seq - 1), cut))[-1]
+class _Rows:
+    """Which rows are of which session, by blocks that are kept: what many cuts part is read once."""
 
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._block = lru_cache(BLOCKS_KEPT_MAX)(self._read)
 
-def _row_behind(run: RunSummary, cut: int) -> LogRow:
-    return _own(run, lambda far: (cut, min(cut + far, run.last_seq)))[0]
+    def around(self, session_id: int, cut: int) -> tuple[_Place, _Place]:
+        """The session's last row up to `cut` and its first one behind it. Raises: LogHole where there is none."""
+        number = (cut - 1) // BLOCK_SEQS
+        own = self._block(number).get(session_id, [])
+        place = bisect_right(own, cut, key=itemgetter(0))
+        before = own[place - 1] if place else self._beside(session_id, number, -1)[-1]
+        behind = own[place] if place < len(own) else self._beside(session_id, number, 1)[0]
+        return before, behind
 
+    def _beside(self, session_id: int, number: int, step: int) -> list[_Place]:
+        """The session's rows in the next block on that side which has some."""
+        while 0 <= (number := number + step) <= (self._head.seq - 1) // BLOCK_SEQS:
+            if own := self._block(number).get(session_id):
+                return own
+        raise LogHole(self._head.document_id, self._head.seq)  # a run tells of rows that are not there
 
-def _own(run: RunSummary, span: Callable[[int], tuple[int, int]]) -> list[LogRow]:
-    """The run's rows in the first span that has some, ever wider; the run's ends bound it."""
-    far = LOOK_AROUND_SEQS
-    while True:
-        after, until = span(far)
-        rows = read_log(run.document_id, after=after, until=until)
-        own = [row for row in rows if row.session_id == run.session_id]
-        if own:
-            return own
-        far *= 16
+    def _read(self, number: int) -> Mapping[int, list[_Place]]:
+        """By session, of the seqs behind number * BLOCK_SEQS, as many as a block has."""
+        after = number * BLOCK_SEQS
+        found: dict[int, list[_Place]] = {}
+        for row in read_log(self._head.document_id, after=after, until=min(after + BLOCK_SEQS, self._head.seq)):
+            found.setdefault(row.session_id, []).append((row.seq, row.at))
+        return found

@@ -1,18 +1,20 @@
 """Groups are what people think of as one edit: an author's, through all tabs, up to a pause, a version or a restore."""
 
 import random
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from documents.models import Document
-from history import grouping
+from history import grouping, log
 from history.append import append
+from history.errors import LogHole
 from history.fates import PendingUpdate
 from history.grouping import Group, groups_of
-from history.log import head_of
-from history.models import Kind, Session
+from history.log import LogRow, head_of
+from history.models import Kind, Run, Session
 from history.runs import runs_of
 from history.squash import squash_document
 from history.timeline import PLAIN_KINDS
@@ -34,8 +36,9 @@ GAP = timedelta(seconds=300)
 
 
 @pytest.fixture(autouse=True)
-def _narrow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping, "LOOK_AROUND_SEQS", 1)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "BLOCK_SEQS", 4)
+    monkeypatch.setattr(grouping, "BLOCKS_KEPT_MAX", 2)
 
 
 def random_document(seed: int, *, rows: int = 90) -> Document:
@@ -139,3 +142,37 @@ def test_a_restore_is_a_group_of_its_own_and_parts_what_others_did() -> None:
         (Kind.SYNC, 1, 2),
     ]
     assert head_of(document.pk).seq == 5
+
+
+def test_however_many_restores_part_it_a_time_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    document, people = make_document(), [make_user() for _ in range(3)]
+    sessions = [make_session(document, person) for person in people]
+    for _ in range(20):
+        for session in sessions:
+            append_rows(session, [b"\0\0"])
+        append_rows(make_session(document, people[0]), [b"\0\0"], kind=Kind.RESTORE)
+    squash_document(document.pk, older_than=NEVER_WARM)
+    seen: list[int] = []
+
+    def read_log(document_id: int, *, after: int = 0, until: int) -> Iterator[LogRow]:
+        for row in log.read_log(document_id, after=after, until=until):
+            seen.append(row.seq)
+            yield row
+
+    monkeypatch.setattr(grouping, "read_log", read_log)
+    assert len(groups_of(document.pk, limit=1000)) == 80
+    assert sorted(seen) == list(range(1, 81))
+
+
+def test_a_run_that_tells_of_rows_that_are_not_there_is_a_hole() -> None:
+    document = make_document()
+    session = make_session(document, make_user())
+    for kind in (Kind.SYNC, Kind.RESTORE, Kind.SYNC, Kind.SYNC):
+        append_rows(make_session(document) if kind == Kind.RESTORE else session, [b"\0\0"], kind=kind)
+    squash_document(document.pk, older_than=NEVER_WARM)
+    append_rows(make_session(document), [b"\0\0"])
+    other = Session.objects.filter(document=document).exclude(id=session.id).latest("opened_at").id
+    Run.objects.filter(document=document, session_id=session.id).update(session_id=other)
+    with pytest.raises(LogHole):
+        groups_of(document.pk)
