@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, BinaryIO
 from uuid import UUID
 
-import django
-
 from documents.models import Document
 from history.audit.entries import AuditDifference, verify_audit
 from history.errors import HistoryError
 from history.proof.claims import Claim
 from history.proof.verify import Difference, Progress, Verdict, verify_document
+from history.proof.workers import begin
 
 DOCUMENTS_PER_FETCH = 500
 
@@ -117,7 +116,7 @@ def prove_all(
         return
     under_way: deque[tuple[Subject, Future[Outcome]]] = deque()
     # Not forked: a child would share the parent's connection to the database.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=django.setup) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
         try:
             for subject in subjects:
                 under_way.append((subject, pool.submit(prove, subject)))
