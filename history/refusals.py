@@ -123,7 +123,6 @@ def _keep(session: WriteSession, reason: Reason, refused: Sequence[RefusedUpdate
         cursor.execute(THIN, [ROW_COST, session.document_id, user_id, conf().refused_bytes_max])
         # The foreign key is looked at when the transaction ends, which is too late to know whose it was.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
 
 
 def refusals_for(user: User, document: Document) -> QuerySet[Refusal]:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from psycopg import IsolationLevel
 from pytest_django import Settings
 
@@ -17,7 +19,7 @@ from documents.models import Document, Membership, Role
 from documents.roles import Admission, access_changed, admit_again, membership_role
 from history.append import append
 from history.errors import WrongIsolation
-from history.fates import PendingUpdate, Reason, Refused, Stored
+from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.models import Head, Request, Session, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.sessions import WriteSession
@@ -89,6 +91,36 @@ def test_racing_writers_leave_no_gap_and_no_duplicate() -> None:
     seqs = Counter(place for future in futures for place in future.result(timeout=60))
     assert seqs == {(document.pk, seq): 1 for document in documents for seq in range(1, writers * rounds + 1)}
     assert all(_proven(document) for document in documents)
+
+
+def test_heads_are_locked_in_the_order_of_their_documents_wherever_they_lie_in_the_table() -> None:
+    """Else two batches of the same documents wait for each other, should Postgres find them in another order."""
+    first, second = make_document(), make_document()
+    sessions = [make_session(document) for document in (first, second)]
+    Head.objects.filter(document=first).delete()
+    Head.objects.create(document=first, at=timezone.now())  # behind the second's
+
+    def append_to_both() -> list[Fate]:
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
+            cursor.execute("SELECT document_id FROM history_head WHERE document_id = ANY(%s)", [[first.pk, second.pk]])
+            assert cursor.fetchall() == [(second.pk,), (first.pk,)]
+        return append([_pending(session) for session in sessions])
+
+    with transaction.atomic():
+        Head.objects.select_for_update().get(document=first)
+        appending = in_thread(append_to_both)
+        backend_waiting_for_a_lock()
+        Head.objects.select_for_update(nowait=True).get(document=second)
+    assert all(isinstance(fate, Stored) for fate in appending.result(timeout=30))
+
+
+def test_an_account_is_looked_for_once_however_much_its_new_session_brings() -> None:
+    document = make_document()
+    session = make_session(document, make_user())
+    with CaptureQueriesContext(connection) as captured:
+        append_rows(session, typed("many edits"))
+    assert sum("FOR KEY SHARE" in query["sql"] for query in captured) == 1
 
 
 def test_times_never_fall() -> None:

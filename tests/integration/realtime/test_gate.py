@@ -10,6 +10,7 @@ from documents.models import Role
 from history.crdt.folding import emitted_by
 from history.crdt.guard import TYPE_DEPTH_MAX, Guard
 from history.crdt.lib0 import var_string, var_uint
+from history.crdt.splits import EMPTY_UPDATE, NO_SPLITS
 from history.crdt.updates import decode_update
 from history.errors import UpdateRefused
 from history.fates import Base
@@ -109,17 +110,40 @@ async def test_rows_that_another_process_told_of_are_followed_as_few_structs(
     assert [structs_in(update) for update in applied] == [1]
 
 
-async def test_a_large_document_is_not_even_encoded_to_find_that_reading_it_anew_takes_long() -> None:
+def gate_of_an_emoji() -> tuple[Gate, WriteSession]:
     session = WriteSession(document_id=1, user=None, via=Via.API, opened_at=timezone.now(), requires_role=False)
-    large = Gate(
-        Doc(skip_gc=True), Guard(), owners={}, epoch=1, seq=0, base=Base(1, 0), state_bytes=0, measured_bytes=0
-    )
-    large.take(update_that_types("a\U0001f600", client_id=1), session)
+    gate = Gate(Doc(skip_gc=True), Guard(), owners={}, epoch=1, seq=0, base=Base(1, 0), state_bytes=0, measured_bytes=0)
+    gate.take(update_that_types("a\U0001f600", client_id=1), session)
+    return gate, session
+
+
+BETWEEN_THE_HALVES = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
+SPLIT = frozenset({(1, 2)})
+
+
+def test_a_large_document_is_not_even_encoded_to_find_that_reading_it_anew_takes_long() -> None:
+    large, session = gate_of_an_emoji()
     large.state_bytes = 100_000  # says it, and is not: who encodes it finds it small
-    between_the_halves = b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01x\x00"
     with pytest.raises(TakesLong):
-        large.take(between_the_halves, session, reads_bytes_max=99_999)
-    assert large.take(between_the_halves, session, reads_bytes_max=100_000) is not None
+        large.take(BETWEEN_THE_HALVES, session, reads_bytes_max=99_999)
+    assert large.take(BETWEEN_THE_HALVES, session, reads_bytes_max=100_000) is not None
+
+
+def test_a_character_that_the_log_has_as_split_is_not_split_again() -> None:
+    gate, session = gate_of_an_emoji()
+    gate.follow(2, EMPTY_UPDATE, known=False, splits=SPLIT)
+    taken = gate.take(BETWEEN_THE_HALVES, session)
+    assert taken is not None
+    assert taken.splits == NO_SPLITS
+
+
+def test_a_document_that_reads_a_character_as_split_is_not_read_anew_for_another_ones_split() -> None:
+    gate, session = gate_of_an_emoji()
+    taken = gate.take(BETWEEN_THE_HALVES, session)
+    assert taken is not None and taken.splits == SPLIT
+    intake = gate.intake
+    gate.follow(2, EMPTY_UPDATE, known=False, splits=SPLIT)
+    assert gate.intake is intake
 
 
 def nested_types(depth: int) -> bytes:
