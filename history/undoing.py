@@ -2,9 +2,10 @@
 
 `history.writes` carries plans out. Whoever calls has passed the gate (`documents.roles`) before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from secrets import randbits
 from typing import Any
 
@@ -169,11 +170,12 @@ def _acts(document_id: int, rows: Sequence[tuple[int, int]]) -> list[Act]:
     """The restores and undos at these (seq, session); one whose session does not say what it did took back nothing."""
     sessions = Session.objects.filter(document_id=document_id, id__in={session_id for _, session_id in rows})
     details = dict(sessions.values_list("id", "detail"))
-    found = (_act(document_id, seq, session_id, details.get(session_id)) for seq, session_id in rows)
+    sessions_of = cache(lambda whose: whose.sessions(document_id))
+    found = (_act(seq, session_id, details.get(session_id), sessions_of) for seq, session_id in rows)
     return [act for act in found if act is not None]
 
 
-def _act(document_id: int, seq: int, session_id: int, detail: Any) -> Act | None:
+def _act(seq: int, session_id: int, detail: Any, sessions_of: Callable[[Whose], frozenset[int]]) -> Act | None:
     match detail:
         case {"undone": {"first_seq": int(first_seq), "last_seq": int(last_seq), **whose}}:
             session = whose.get("session")
@@ -183,7 +185,7 @@ def _act(document_id: int, seq: int, session_id: int, detail: Any) -> Act | None
                 session_id=session_id,
                 first_seq=first_seq,
                 last_seq=last_seq,
-                sessions=named.sessions(document_id),
+                sessions=sessions_of(named),
             )
         case {"source_seq": int(source)}:
             ends = detail.get("stretch")

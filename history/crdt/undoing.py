@@ -11,7 +11,7 @@ from pycrdt import Doc
 
 from history.crdt.idsets import IdSet, delete_set_of, id_set, intersect, subtract, union
 from history.crdt.places import Piece, Places
-from history.crdt.ranges import Stretch, order_of, units_of
+from history.crdt.ranges import Order, Stretch, order_of, units_of
 from history.crdt.restoring import Bench, TakenBack
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import DeletedRange, advance, decode_update
@@ -102,26 +102,71 @@ class Deeds:
     def _given_back(self, acts: Sequence[Act], places: Places) -> IdSet:
         """Of what they deleted, that which is there again, as copies under ids of those who gave it back."""
         given: IdSet = {}
-        before: list[tuple[Act, IdSet, IdSet]] = []
+        parts = _Parts(places)
+        earlier: list[_Done] = []
         for act in acts:
-            part = _part_of(act, places)
-            now = given
-            for earlier, gave, took in reversed(before):
-                if act.took_back(earlier.seq, earlier.session_id):
-                    now = union(subtract(now, part(gave)), part(took))
+            part = parts.of(act)
+            now = _taken_back(act, given, earlier, part)
             covered = (each for seq, session, each in self._deleted if act.took_back(seq, session))
             now = union(now, part(id_set(each for deletes in covered for each in deletes)))
-            before.append((act, subtract(now, given), subtract(given, now)))
+            earlier.append(_Done(act, given, subtract(now, given), subtract(given, now)))
             given = now
         return given
 
 
-def _part_of(act: Act, places: Places) -> "_Part":
-    if act.piece is None:
-        return _Part(None)
-    if act.stretch is not None:
-        return _Part(units_of(order_of(places, act.piece.root), act.stretch))
-    return _Part(places.within(act.piece))
+class _Done(NamedTuple):
+    """An act: what was given back before it, and what it gave back and took again."""
+
+    act: Act
+    given: IdSet
+    gave: IdSet
+    took: IdSet
+
+
+def _taken_back(act: Act, given: IdSet, earlier: Sequence[_Done], part: "_Part") -> IdSet:
+    """What is given back once the act has taken back the earlier ones that it is about, the last one first.
+
+    Of the last ones, as long as it is about them all, what was given back before them tells: a restore takes back all
+    acts since, and one after the other costs as many set operations for each of many restores."""
+    place = len(earlier)
+    while place and _is_about(act, earlier[place - 1]):
+        place -= 1
+    if place < len(earlier):
+        given = union(subtract(given, part(given)), part(earlier[place].given))
+    for done in reversed(earlier[:place]):
+        if (done.gave or done.took) and act.took_back(done.act.seq, done.act.session_id):
+            given = union(subtract(given, part(done.gave)), part(done.took))
+    return given
+
+
+def _is_about(act: Act, done: _Done) -> bool:
+    """Whether an act takes back another one, or that one changed nothing."""
+    return act.took_back(done.act.seq, done.act.session_id) or not (done.gave or done.took)
+
+
+class _Parts:
+    """The parts of a document that acts are about; the order of a text, which takes long to read, is read once."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._orders: dict[str, Order] = {}
+        self._parts: dict[tuple[Piece | None, Stretch | None], _Part] = {}
+
+    def of(self, act: Act) -> "_Part":
+        key = act.piece, act.stretch
+        if key not in self._parts:
+            self._parts[key] = self._read(act)
+        return self._parts[key]
+
+    def _read(self, act: Act) -> "_Part":
+        if act.piece is None:
+            return _Part(None)
+        if act.stretch is None:
+            return _Part(self._places.within(act.piece))
+        root = act.piece.root
+        if root not in self._orders:
+            self._orders[root] = order_of(self._places, root)
+        return _Part(units_of(self._orders[root], act.stretch))
 
 
 class _Part(NamedTuple):

@@ -18,7 +18,7 @@ from history.folds import document_at
 from history.models import Kind, Session, Update, Via
 from history.signals import log_appended
 from history.squash import squash_document
-from history.undoing import Whose
+from history.undoing import Whose, plan_undo
 from history.writes import LOCK, UNLOCK, append_update, undo, write_session
 from tests.builders import NEVER_WARM, in_thread, make_session, rechain, seconds_apart, typed
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
@@ -94,6 +94,15 @@ def test_an_undo_of_an_undo_gives_back_what_it_took(shared: Shared) -> None:
     ask(client, shared, user="editor", **{"from": 1})
     assert ask(client, shared, user="owner", **{"from": 6, "to": 6}).status_code == 201
     assert canonical(document_at(shared.document.pk).doc) == before
+
+
+def test_earlier_undos_of_one_person_are_looked_up_together(shared: Shared, django_assert_max_num_queries: Any) -> None:
+    whose = Whose(user_key=shared.editor.pk)
+    for _ in range(20):
+        seq = shared.type(shared.editor, "x")
+        undo(make_session(shared.document), whose, first_seq=seq, last_seq=seq)
+    with django_assert_max_num_queries(20):
+        plan_undo(shared.document.pk, whose, first_seq=1, last_seq=shared.head_seq)
 
 
 def test_what_an_undo_gave_back_is_not_given_back_twice(shared: Shared) -> None:

@@ -1,5 +1,6 @@
 """The undo of one person: what they wrote goes, what they deleted comes back, and what lives of others stays."""
 
+import random
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from history.crdt import undoing
 from history.crdt.content import canonical_json, trees_of
 from history.crdt.guard import Guard
-from history.crdt.idsets import IdSet, id_set, intersect, subtract
+from history.crdt.idsets import IdSet, id_set, intersect, subtract, union
 from history.crdt.places import Piece, Places
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.undoing import Act, Deeds, TooManyRows
@@ -202,6 +203,70 @@ def test_an_undo_of_an_undo_of_an_undo_gave_it_back() -> None:
         acts.append(Act(seq=seq, session_id=OWNER, first_seq=undone, last_seq=undone, sessions=frozenset({who})))
     assert page.text() == "one two three"
     assert undo_rows(page.rows, 2, gone, gone, acts=acts).update is None
+
+
+def random_deeds(seed: int, *, acts: int) -> tuple[Deeds, list[Act], Places]:
+    """Twelve deletions by person 1 in a text that they typed, then restores and undos of all kinds behind them."""
+    rng = random.Random(seed)
+    doc: Doc[Any] = Doc(client_id=1)
+    updates_of(doc, lambda: doc.get("text", type=Text).insert(0, "x" * 24))
+    deeds = Deeds(sessions=frozenset({1}), first_seq=1, last_seq=12, rows_max=12, known={})
+    for seq in range(1, 13):
+        deletes = b"\x01\x01\x01" + bytes([2 * seq - 2, 1])
+        deeds.take(Logged(seq, 1, b"\x00" + deletes))
+    done: list[Act] = []
+    for seq in range(13, 13 + acts):
+        first, who = rng.randrange(1, seq), rng.randrange(100, 103)
+        is_restore = rng.random() < 0.5
+        done.append(
+            Act(
+                seq=seq,
+                session_id=who,
+                first_seq=first,
+                last_seq=seq - 1 if is_restore else rng.randrange(first, seq),
+                sessions=None if is_restore else frozenset(rng.sample([1, 100, 101, 102], rng.randrange(1, 4))),
+                piece=rng.choice([None, None, Piece("text")]),
+            )
+        )
+    return deeds, done, Places(doc.get_update())
+
+
+def given_back_one_by_one(deeds: Deeds, acts: list[Act], parts: undoing._Parts) -> IdSet:
+    given: IdSet = {}
+    done: list[tuple[Act, IdSet, IdSet]] = []
+    for act in acts:
+        part, now = parts.of(act), given
+        for earlier, gave, took in reversed(done):
+            if act.took_back(earlier.seq, earlier.session_id):
+                now = union(subtract(now, part(gave)), part(took))
+        for seq, session, deletes in deeds._deleted:
+            if act.took_back(seq, session):
+                now = union(now, part(id_set(deletes)))
+        done.append((act, subtract(now, given), subtract(given, now)))
+        given = now
+    return given
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_given_back_is_what_each_act_did_in_its_turn(seed: int) -> None:
+    deeds, acts, places = random_deeds(seed, acts=seed)
+    assert deeds._given_back(acts, places) == given_back_one_by_one(deeds, acts, undoing._Parts(places))
+
+
+def test_many_restores_cost_no_more_for_each_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    unions = 0
+
+    def counted(*sets: IdSet) -> IdSet:
+        nonlocal unions
+        unions += 1
+        return union(*sets)
+
+    monkeypatch.setattr(undoing, "union", counted)
+    deeds, _, places = random_deeds(1, acts=0)
+    seqs = range(13, 213)
+    acts = [Act(seq=seq, session_id=100, first_seq=1 + seq % 12, last_seq=seq - 1) for seq in seqs]
+    deeds._given_back(acts, places)
+    assert unions <= 2 * len(acts)
 
 
 def test_an_act_on_another_piece_gave_back_nothing_here() -> None:
