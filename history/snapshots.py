@@ -171,6 +171,17 @@ def newest_state(document_id: int, *, until: int, full: bool) -> tuple[int, byte
     return 0, b""
 
 
+def full_state_behind(document_id: int, seq: int, *, until: int) -> tuple[int, bytes] | None:
+    """The seq and the full state of the first snapshot after `seq`, up to `until`, that has one and unpacks."""
+    snapshots = Snapshot.objects.filter(document_id=document_id, seq__gt=seq, seq__lte=until).exclude(full_state=b"")
+    for snapshot in snapshots.order_by("seq").only("full_state"):
+        try:
+            return snapshot.seq, unpack_state(bytes(snapshot.full_state))
+        except ValueError:
+            logger.exception("snapshot passed over: document=%s seq=%s", document_id, snapshot.seq)
+    return None
+
+
 def snapshot_plan(document_id: int) -> Plan:
     """What snapshots the document is to have. Reads sizes alone; the cost grows with its live rows, 6 ms for 50,000."""
     snapshots = Snapshot.objects.filter(document_id=document_id).order_by("seq")

@@ -124,6 +124,12 @@ def encoded_snapshot(doc: Doc[Any]) -> bytes:
     return Snapshot.from_doc(doc).encode()
 
 
+def encoded_delete_set_of(doc: Doc[Any]) -> bytes:
+    """As `delete_set_of`, as updates end with it: nothing of it is read."""
+    # The state vector stands behind it, whose clients come in any order, but which is always as long.
+    return encoded_snapshot(doc)[: -len(doc.get_state())]
+
+
 def delete_set_in(encoded: bytes) -> IdSet:
     """Read the delete set of `encoded_snapshot`, which the state vector follows."""
     return id_set(read_deleted_ranges(Reader(encoded)))

@@ -2,6 +2,7 @@
 and segments; a seq that is missing is a hole, never a lie."""
 
 import random
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +18,10 @@ from history.crdt.roots import root_kinds
 from history.crdt.state_vectors import decode_state_vector
 from history.errors import LogHole, NoSuchSeq
 from history.folds import compact, document_at, full_ydoc, make_ydoc
+from history.ladder import build_ladder
 from history.log import consistent_read, read_log
 from history.models import Head, Segment, Snapshot, Update
+from history.snapshots import pack_state
 from history.squash import squash_document
 from tests.builders import (
     NEVER_WARM,
@@ -59,6 +62,50 @@ def test_snapshot_and_tail_equal_full_replay_at_every_seq(seed: int) -> None:
         for full in (False, True):
             assert says(document_at(document.pk, seq=seq, full=full).doc, kinds) == expected, (seq, full)
     assert says(make_ydoc(document.pk).doc, kinds) == says(full_ydoc(document.pk).doc, kinds) == expected
+
+
+@pytest.fixture
+def cut_wherever_it_can_be(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "SNAPSHOT_DISTANCE_ROWS": 1}
+    monkeypatch.setattr("history.folds.STATE_BYTES_A_ROW", sys.maxsize)
+
+
+@pytest.mark.usefixtures("cut_wherever_it_can_be")
+@pytest.mark.parametrize("seed", range(6))
+def test_all_that_was_deleted_by_a_moment_is_cut_out_of_a_later_state(seed: int) -> None:
+    rows = random_history(200 + seed, edits=40, skip_gc=True)
+    document = make_document()
+    append_history(document, rows[:-5])
+    compact(document.pk)
+    append_history(document, rows[-5:])
+    for seq in range(len(rows) + 1):
+        cut = document_at(document.pk, seq=seq, full=True)
+        assert cut.doc.get_update() == replay(rows[:seq], skip_gc=True).get_update(), seq
+        assert (cut.seq, cut.row and cut.row.seq) == (seq, seq or None)
+
+
+@pytest.mark.usefixtures("cut_wherever_it_can_be")
+def test_all_that_was_deleted_by_a_moment_is_told_without_reading_the_log_before_it() -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abcdefghijkl"))
+    append_rows(make_session(document), [b"\x00\x01\x01\x01\x02\x02"])
+    compact(document.pk)
+    build_ladder(document.pk)
+    before = document_at(document.pk, seq=12, full=True).doc.get_update()
+    Update.objects.filter(document=document, seq__lt=11).delete()
+    assert document_at(document.pk, seq=12, full=True).doc.get_update() == before
+    assert "abcdefghijkl" in before.decode("latin-1")
+
+
+@pytest.mark.usefixtures("cut_wherever_it_can_be")
+@pytest.mark.parametrize("damage", [b"not a state", b"\x00\x00"])
+def test_a_later_state_that_is_none_or_another_is_passed_over(damage: bytes) -> None:
+    document = make_history(3)
+    compact(document.pk)
+    head = Head.objects.get(document=document).seq
+    before = [document_at(document.pk, seq=seq, full=True).doc.get_update() for seq in range(head)]
+    Snapshot.objects.filter(document=document).update(full_state=pack_state(damage))
+    assert [document_at(document.pk, seq=seq, full=True).doc.get_update() for seq in range(head)] == before
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,6 +1,7 @@
 """Emoji that are cut in two: at every seq the log folds to what Yjs says, by whatever way it is read."""
 
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -37,8 +38,10 @@ def histories() -> dict[int, list[EmojiRow]]:
 
 
 @pytest.fixture
-def small_segments(settings: Settings) -> None:
-    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2, "SEGMENT_ROWS_MAX": 16}
+def small_segments(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And short ways between snapshots, so that all that was deleted is cut out of a later state wherever it can be."""
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2, "SEGMENT_ROWS_MAX": 16, "SNAPSHOT_DISTANCE_ROWS": 1}
+    monkeypatch.setattr("history.folds.STATE_BYTES_A_ROW", sys.maxsize)
 
 
 class TwoProcesses:
