@@ -2,7 +2,6 @@
 
 A ticket is in the answer's body and in no log."""
 
-import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response
+from documents.json_doors import REQUEST_BYTES_MAX, csrf_refusal, error_response, json_of
 from documents.models import Document
 from documents.naming import socket_path
 from documents.opening import NoSuchDocument, NotSignedIn, open_document
@@ -52,11 +51,9 @@ def ticket_create(request: HttpRequest) -> HttpResponse:
 
 
 def _document_asked_for(request: HttpRequest) -> str | None:
-    if int(request.META.get("CONTENT_LENGTH") or 0) > REQUEST_BYTES_MAX:
-        return None
     try:
-        body = json.loads(request.body)
-    except (ValueError, RecursionError):
+        body = json_of(request)
+    except ValueError:
         return None
     asked_for = body.get("document") if isinstance(body, dict) else None
     return asked_for if isinstance(asked_for, str) else None

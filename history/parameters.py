@@ -2,7 +2,6 @@
 
 Every refusal is a `BadMoment` whose message tells how to write it; blank counts as not given."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -10,7 +9,7 @@ from typing import Any, TypeGuard
 
 from django.http import HttpRequest
 
-from documents.json_doors import REQUEST_BYTES_MAX
+from documents.json_doors import REQUEST_BYTES_MAX, json_of
 from history.crdt.places import Piece
 from history.crdt.ranges import Span
 from history.problems import BadMoment
@@ -113,11 +112,9 @@ def through_its_second(moment: datetime) -> datetime:
 def json_in(request: HttpRequest, *, example: str, bytes_max: int = REQUEST_BYTES_MAX) -> dict[str, Any]:
     """The object in a request's body, of at most `bytes_max`. Raises: BadMoment, whose words hold the example."""
     wrong = BadMoment(f"Send at most {bytes_max} bytes of JSON: {example}.")
-    if int(request.META.get("CONTENT_LENGTH") or 0) > bytes_max:
-        raise wrong
     try:
-        body = json.loads(request.body)
-    except (ValueError, RecursionError):
+        body = json_of(request, bytes_max=bytes_max)
+    except ValueError:
         raise wrong from None
     if not isinstance(body, dict):
         raise wrong

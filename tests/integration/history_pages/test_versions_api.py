@@ -124,6 +124,14 @@ def test_a_page_that_cannot_be_read_is_a_400(shared: Shared, query: dict[str, st
     assert signed_in(shared.viewer).get(url(shared), query).status_code == 400
 
 
+def test_a_form_in_place_of_json_is_malformed(shared: Shared) -> None:
+    client = signed_in(shared.owner, enforce_csrf_checks=True)
+    client.get(shared.urls()["page"])
+    token = client.cookies["csrftoken"].value
+    answer = client.post(reverse("document-copies", args=[shared.document.key]), {"csrfmiddlewaretoken": token})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed")
+
+
 def test_no_act_on_versions_goes_without_a_csrf_token(shared: Shared) -> None:
     version = named(signed_in(shared.owner), shared, name="Draft").json()["id"]
     client = signed_in(shared.owner, enforce_csrf_checks=True)
