@@ -75,14 +75,21 @@ class _Attribution:
         """Take in the log up to its head. Call inside `consistent_read()`. Raises: LogHole, Malformed."""
         if self.base.seq and not has_base(head, self.base):
             self._forget()
-        for row in read_log(head.document_id, after=self.base.seq, until=head.seq):
-            if row.kind == Kind.SPLIT:
-                continue  # its payload is no update, and it changes no unit
-            update = decode_update(row.payload)
-            number = self._number(row)
-            self.written.add(update.structs, number)
-            self.deletions.add(update.deletes, number)
+        try:
+            for row in read_log(head.document_id, after=self.base.seq, until=head.seq):
+                self._take(row)
+        except BaseException:
+            self._forget()  # it may have taken in half of something
+            raise
         self.base = Base(head.epoch, head.seq, bytes(head.hash))
+
+    def _take(self, row: LogRow) -> None:
+        if row.kind == Kind.SPLIT:
+            return  # its payload is no update, and it changes no unit
+        update = decode_update(row.payload)
+        number = self._number(row)
+        self.written.add(update.structs, number)
+        self.deletions.add(update.deletes, number)
 
     def _number(self, row: LogRow) -> int:
         number = self.open.get((row.session_id, row.kind))
@@ -110,17 +117,11 @@ class _Warm:
         with self._lock:
             attribution = self._of.setdefault(document_id, _Attribution())
             self._of.move_to_end(document_id)
-        with attribution.lock:
-            try:
+        try:
+            with attribution.lock:
                 yield attribution
-            except BaseException:
-                self.drop(document_id)  # it may have taken in half of something
-                raise
-        self._shrink()
-
-    def drop(self, document_id: int) -> None:
-        with self._lock:
-            self._of.pop(document_id, None)
+        finally:
+            self._shrink()
 
     def _shrink(self) -> None:
         """Drop what was asked for longest ago, and the last one too where it alone is too large."""

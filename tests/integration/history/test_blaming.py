@@ -109,6 +109,8 @@ def test_what_comes_later_is_read_on_from_where_it_was_warm(written: Document, m
         return read_log(document_id, after=after, until=until)
 
     monkeypatch.setattr(blaming, "read_log", reading)
+    with pytest.raises(NoSuchSeq):
+        blame_of(written, seq=6)
     assert told(blame_of(written))[0] == ("!", "cy", 5, None)
     assert asked == [4]
 
@@ -174,7 +176,7 @@ def test_a_damaged_log_leaves_nothing_half_read_behind(written: Document) -> Non
     Update.objects.filter(document=written, seq=3).update(payload=b"\xff")
     with pytest.raises(Malformed):
         blame_of(written)
-    assert not blaming._warm._of
+    assert [each.size for each in blaming._warm._of.values()] == [0]
     Update.objects.filter(document=written, seq=3).update(payload=payload)
     assert len(told(blame_of(written))) == 3
 
