@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pytest_django import DjangoDbBlocker
 
@@ -13,7 +14,8 @@ from config.stack.services import Postgres, Valkey, scratch_services
 from tests.clients.driver import NodeClients
 from tests.clients.stack import Database, Stack, migrated_database, redis_url_apart
 
-hypothesis_settings.register_profile("untimed", deadline=None)  # how long an example takes is no result of a test
+# How long an example takes, to make or to try, is no result of a test.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("untimed")
 
 

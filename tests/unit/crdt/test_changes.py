@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from history.crdt import changes as changes_module
@@ -18,6 +19,7 @@ from history.crdt.roots import RootKind, root_kinds
 from history.crdt.wording import WORDS_LENGTH_MAX, Counts, counts_of, in_words
 from tests.builders import typed
 from tests.histories import Row, random_history, replay, updates_of, with_roots
+from tests.unit.crdt.trees import EMPTY_ROOTS, ROOTS
 
 BATCH = 20
 BATCHES = int(os.environ.get("CHANGES_HISTORIES", "100")) // BATCH
@@ -42,6 +44,21 @@ def test_a_difference_put_on_the_content_before_gives_the_content_after(batch: i
         assert json.loads(json.dumps(changed)) == changed
         by_content = compared(content_before, content_after)
         assert canonical_json(applied(content_before, by_content)) == canonical_json(content_after), f"history {seed}"
+
+
+def with_key(value: Any) -> dict[str, Any]:
+    return {**EMPTY_ROOTS, "map": {"type": "map", "entries": {"k": value}}}
+
+
+@settings(max_examples=50)  # of many parts each
+@given(ROOTS, ROOTS)
+@example(with_key(1), with_key(True))  # which are equal to Python
+def test_any_two_contents_are_told_apart_by_content(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = compared(before, after)
+    assert canonical_json(applied(before, changed)) == canonical_json(after)
+    assert canonical_json(applied(after, compared(after, before))) == canonical_json(before)
+    assert compared(after, after) == {}
+    assert len(in_words(changed)) <= WORDS_LENGTH_MAX
 
 
 def edited(*edits: Any) -> Changes:

@@ -6,6 +6,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from history.crdt import restoring
@@ -151,13 +153,14 @@ def test_a_restore_that_does_not_verify_is_refused() -> None:
         restoring_update([Row(row, 1) for row in rows], 5)
 
 
-def test_changes_turn_one_sequence_into_the_other() -> None:
-    rng = random.Random(1)
-    for _ in range(200):
-        have, want = ([rng.choice("abcd") * 3 for _ in range(rng.randrange(12))] for _ in range(2))
-        result: list[str] = []
-        last = 0
-        for change in changes(have, want):
-            result += have[last : change.have_start] + want[change.want_start : change.want_stop]
-            last = change.have_stop
-        assert result + have[last:] == want
+_SEQUENCES = st.lists(st.sampled_from(["", "a", "aaa", "b", "😀"]), max_size=12)
+
+
+@given(_SEQUENCES, _SEQUENCES)
+def test_changes_turn_one_sequence_into_the_other(have: list[str], want: list[str]) -> None:
+    result: list[str] = []
+    last = 0
+    for change in changes(have, want):
+        result += have[last : change.have_start] + want[change.want_start : change.want_stop]
+        last = change.have_stop
+    assert result + have[last:] == want
