@@ -1,7 +1,7 @@
 """What changed, who wrote what, and how it came about, for programs; viewers and up."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -91,7 +91,7 @@ def _span_in(request: HttpRequest, document: Document, *, from_start: bool = Fal
     return from_seq, to
 
 
-def _lines(steps: Iterator[Step]) -> Iterator[bytes]:
+def _lines(steps: Iterator[Step]) -> Generator[bytes]:
     try:
         for step in steps:
             yield _with_bounded(_step(step), "changes", step.changes).content + b"\n"

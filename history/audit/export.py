@@ -5,7 +5,7 @@ A million lines take no more memory than a thousand: some hundred lines at a tim
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC
 from itertools import islice
 from typing import Any
@@ -52,7 +52,7 @@ def export_response(request: HttpRequest, wanted: TrailFilter, *, form: str, nam
     return response
 
 
-def csv_chunks(lines: Iterator[TrailLine]) -> Iterator[bytes]:
+def csv_chunks(lines: Iterator[TrailLine]) -> Generator[bytes]:
     """RFC 4180, UTF-8, with a row of names. No cell begins as a formula does: those are put behind an apostrophe."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
@@ -67,7 +67,7 @@ def csv_chunks(lines: Iterator[TrailLine]) -> Iterator[bytes]:
         yield _emptied(buffer)
 
 
-def jsonl_chunks(lines: Iterator[TrailLine]) -> Iterator[bytes]:
+def jsonl_chunks(lines: Iterator[TrailLine]) -> Generator[bytes]:
     """One JSON object on each line, UTF-8, with the columns as names and null where there is nothing."""
     while page := list(islice(lines, LINES_PER_CHUNK)):
         yield "".join(json.dumps(record_of(line), ensure_ascii=False) + "\n" for line in page).encode()
@@ -107,7 +107,7 @@ def _emptied(buffer: io.StringIO) -> bytes:
     return text.encode()
 
 
-FORMS: dict[str, tuple[str, Callable[[Iterator[TrailLine]], Iterator[bytes]]]] = {
+FORMS: dict[str, tuple[str, Callable[[Iterator[TrailLine]], Generator[bytes]]]] = {
     "csv": ("text/csv; charset=utf-8", csv_chunks),
     "jsonl": ("application/jsonl", jsonl_chunks),
 }

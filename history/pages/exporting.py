@@ -1,6 +1,6 @@
 """A document's whole history as a file, for its owners: to keep, to move, or to prove elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
@@ -38,7 +38,7 @@ def show_export(request: HttpRequest, document: Document, frame: Frame) -> HttpR
     return response
 
 
-def _chunks(document_id: int, *, pseudonymous: bool) -> Iterator[bytes]:
+def _chunks(document_id: int, *, pseudonymous: bool) -> Generator[bytes]:
     """An export that fails on the way breaks the download off: without its last line it is known not to be whole."""
     with consistent_read():
         with connection.cursor() as cursor:
