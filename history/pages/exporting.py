@@ -30,7 +30,7 @@ def show_export(request: HttpRequest, document: Document, frame: Frame) -> HttpR
         return show_page(request, document, frame, "history/export.html", f"Export “{document.title}”", {})
     pseudonymous = "pseudonymous" in request.POST
     record(Action.EXPORTED, document=document, detail={"of": "history", "pseudonymous": pseudonymous})
-    chunks = _chunks(document.pk, pseudonymous=pseudonymous)
+    chunks = chunks_of(document.pk, pseudonymous=pseudonymous)
     response = streamed(request, chunks, content_type="application/jsonl")
     name = slugify(document.title)[:FILE_NAME_LENGTH_MAX] or "document"
     response["Content-Disposition"] = f'attachment; filename="{name}-{timezone.now():%Y-%m-%d}.jsonl"'
@@ -38,7 +38,7 @@ def show_export(request: HttpRequest, document: Document, frame: Frame) -> HttpR
     return response
 
 
-def _chunks(document_id: int, *, pseudonymous: bool) -> Generator[bytes]:
+def chunks_of(document_id: int, *, pseudonymous: bool) -> Generator[bytes]:
     """An export that fails on the way breaks the download off: without its last line it is known not to be whole."""
     with consistent_read():
         with connection.cursor() as cursor:

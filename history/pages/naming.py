@@ -16,6 +16,7 @@ from history.parameters import pair_in, seq_in
 from history.problems import PROBLEMS, BadMoment, Problem, problem_of
 from history.timeline import place_of
 from history.versions import (
+    VERSIONS_PER_PAGE,
     VersionCursor,
     VersionLine,
     VersionNameTaken,
@@ -59,7 +60,8 @@ def _list(request: HttpRequest, document: Document, frame: Frame, *, problem: Pr
     context: dict[str, Any] = {"problem": problem, "head_seq": place_of(document).head_seq}
     try:
         before = pair_in(request.GET, "before")
-        context["page"] = version_page(document, cursor=None if before is None else VersionCursor(*before))
+        cursor = None if before is None else VersionCursor(*before)
+        context["page"] = version_page(document, cursor=cursor, limit=VERSIONS_PER_PAGE)
         context["is_first_page"] = before is None
     except PROBLEMS as error:
         context["problem"] = problem or problem_of(error)

@@ -16,7 +16,14 @@ from history.folds import document_at
 from history.models import Kind, Session, Update, Via
 from history.signals import log_appended
 from history.writes import write_session
-from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, post_restore, signed_in
+from tests.integration.history_pages.builders import (
+    Shared,
+    a_shared_document,
+    a_user,
+    hidden_in,
+    post_restore,
+    signed_in,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -189,3 +196,104 @@ def test_a_log_that_cannot_be_written_is_a_503_in_words(
         response = post_restore(signed_in(staff), shared, door, 4)
         assert response.status_code == 503
         assert "log" in response.content.decode()
+
+
+def part(root: str, **fields: Any) -> dict[str, Any]:
+    return {"seq": 4, "root": f"root:{root}", **fields}
+
+
+@pytest.mark.parametrize("door", ["page", "admin"])
+def test_a_preview_shows_what_would_come_of_a_restore(shared: Shared, staff: User, door: str) -> None:
+    seen = signed_in(staff).get(shared.restore_urls()[door], {"seq": 4})
+    page = seen.content.decode()
+    assert "The document becomes what it was at" in page
+    assert "inserted 4 words: “leaf what was said”" in page
+    assert "+17 characters" in page  # of the text and of the leaf
+    assert "what was said</div>" in page
+    assert shared.head_seq == 8
+
+
+def test_a_restore_that_would_change_nothing_offers_no_button(shared: Shared) -> None:
+    seen = signed_in(shared.owner).get(shared.restore_urls()["page"], {"seq": 8})
+    assert "There is nothing to restore." in seen.content.decode()
+    assert "request_key" not in seen.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "keys", "todo", "words"),
+    [
+        (part("text"), "what was said", {"language": "fr", "day": 3}, ["b"], "Restored “text” to seq 4"),
+        (part("settings", path="language"), "", {"language": "en", "day": 3}, ["b"], "“settings › language”"),
+        (part("text", **{"from": 0, "to": 5}), "what ", {"language": "fr", "day": 3}, ["b"], "from character 0 to 5"),
+        (part("todo"), "", {"language": "fr", "day": 3}, ["a", "b"], "Restored “todo” to seq 4"),
+    ],
+)
+def test_a_part_is_previewed_and_restored_alone(
+    shared: Shared, asked: dict[str, Any], text: str, keys: dict[str, Any], todo: list[str], words: str
+) -> None:
+    client, url = signed_in(shared.owner), shared.restore_urls()["page"]
+    seen = client.get(url, asked)
+    assert f"“{asked['root'].removeprefix('root:')}" in seen.content.decode()
+    done = client.post(url, hidden_in(seen.content.decode()), follow=True)
+    assert words in done.content.decode()
+    doc = document_at(shared.document.pk).doc
+    assert str(doc.get("text", type=Text)) == text
+    assert doc.get("settings", type=Map).to_py() == keys
+    assert doc.get("todo", type=Array).to_py() == todo
+
+
+def test_a_key_in_a_map_in_a_map_is_named_line_by_line_and_a_root_without_a_name_is_not_the_whole() -> None:
+    shared = a_shared_document()
+    outer = shared.doc.get("", type=Map)
+    shared.edit(shared.owner, lambda: outer.update({"inner": Map({"k": 1, "l": 1})}))
+    shared.edit(shared.owner, lambda: outer["inner"].update({"k": 2, "l": 2}))
+    shared.type(shared.owner, "beside it")
+    client, url = signed_in(shared.owner), shared.restore_urls()["page"]
+    seen = client.get(url, {"seq": "1", "root": "root:", "path": "inner\r\nk"})
+    client.post(url, hidden_in(seen.content.decode()))
+    assert document_at(shared.document.pk).doc.get("", type=Map).to_py() == {"inner": {"k": 1, "l": 2}}
+    seen = client.get(url, {"seq": "1", "root": "root:"})
+    client.post(url, hidden_in(seen.content.decode()))
+    doc = document_at(shared.document.pk).doc
+    assert doc.get("", type=Map).to_py() == {"inner": {"k": 1, "l": 1}}
+    assert str(doc.get("text", type=Text)) == "beside it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        (part("none"), 404, "root"),
+        (part("settings", path="none\nk"), 404, "none"),
+        (part("text", **{"from": 0}), 400, "range is"),
+        (part("text", **{"from": 5, "to": 2}), 400, "range is"),
+        (part("text", **{"from": "x"}), 400, "whole number"),
+        (part("text", **{"from": 0, "to": 99}), 404, "99"),
+        (part("text", path="\x00"), 400, "Null characters"),
+    ],
+)
+def test_a_part_that_is_not_there_is_said_in_words_and_the_form_keeps_what_was_typed(
+    shared: Shared, asked: dict[str, Any], status: int, words: str
+) -> None:
+    client, url = signed_in(shared.owner), shared.restore_urls()["page"]
+    for seen in (client.get(url, asked), client.post(url, asked)):
+        page = seen.content.decode()
+        assert (seen.status_code, words in page) == (status, True), page
+        assert '<details class="more" open>' in page
+        assert shared.head_seq == 8
+
+
+def test_a_log_that_is_away_keeps_the_question_and_the_same_button_tries_again_once(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise LogUnavailable("away")
+
+    client, url = signed_in(shared.owner), shared.restore_urls()["page"]
+    asked = hidden_in(client.get(url, part("text")).content.decode())
+    with monkeypatch.context() as patch:
+        patch.setattr("history.writes.append", away)
+        failed = client.post(url, asked)
+    assert (failed.status_code, hidden_in(failed.content.decode())) == (503, asked)
+    client.post(url, asked)
+    client.post(url, asked)
+    assert shared.head_seq == 9
