@@ -19,6 +19,7 @@ from documents.models import Document
 from history.audit.entries import AuditDifference, verify_audit
 from history.errors import HistoryError
 from history.proof.claims import Claim
+from history.proof.named_versions import differing_version
 from history.proof.verify import Difference, Progress, Verdict, verify_document
 from history.proof.workers import begin
 
@@ -91,12 +92,15 @@ def _documents(keys: Collection[UUID], after: UUID | None) -> Iterator[tuple[int
 
 
 def prove(subject: Subject, progress: Progress | None = None) -> Outcome:
-    """Verify one document, its log first and then its audit, in this process."""
+    """Verify one document, its log first, then its audit and the versions that it tells of, in this process."""
     if subject.document_id is not None:
         try:
             outcome = verify_document(subject.document_id, claims=subject.claims, progress=progress)
+            if not isinstance(outcome, Verdict):
+                return outcome
             audit = verify_audit(subject.document_id)
-            return audit if isinstance(outcome, Verdict) and isinstance(audit, AuditDifference) else outcome
+            differing = audit if isinstance(audit, AuditDifference) else differing_version(subject.document_id)
+            return outcome if differing is None else differing
         except Document.DoesNotExist:
             pass  # purged since the list was read
     last = max(subject.claims, key=lambda claim: claim.created_at, default=None)

@@ -19,16 +19,18 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from config.stack.configuration import PROJECT, base_environment
-from documents.models import Document
+from documents.models import Document, Membership, Role
 from documents.opening import rename_document
+from history.copies import copy_history
 from history.crdt.chain import entry_hash
-from history.models import AuditEntry, AuditHead, Head, Segment, Session, Update
+from history.models import AuditEntry, AuditHead, Head, Segment, Session, Update, Version
 from history.proof import proving
 from history.proof.manifests import audits_of_all_documents, heads_of_all_documents, open_manifest, write_manifest
 from history.proof.signing import load_key, make_key, public_pem
 from history.proof.verify import verify_document
 from history.squash import squash_document
 from history.times import microseconds
+from history.versions import change_version, delete_version, name_version
 from tests.builders import (
     NEVER_WARM,
     append_rows,
@@ -390,6 +392,61 @@ def test_entries_that_retention_would_have_kept_are_missed(
         settings.PALIMPSEST = {"AUDIT_DAYS": days}
         code, said = _run(*published.arguments)
         assert (code, "the entries up to 3 are gone, though AUDIT_DAYS keeps" in said) == (1, True), said
+
+
+def _raw(query: str, value: int) -> None:
+    """As one who can write to all of the database: no trigger holds him."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(query, [value])
+        cursor.execute("SET LOCAL session_replication_role = origin")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE history_version SET seq = seq - 1 WHERE id = %s",
+        "UPDATE history_version SET name = 'other' WHERE id = %s",
+        "UPDATE history_version SET locked = false WHERE id = %s",
+        "DELETE FROM history_version WHERE id = %s",
+    ],
+)
+def test_a_locked_version_that_was_altered_is_told_by_the_audit(document: Document, change: str) -> None:
+    kept, changed, gone = (
+        name_version(document, name=name, seq=seq, actor=None).version.id
+        for seq, name in enumerate(("kept", "changed", "gone"), 10)
+    )
+    change_version(document, kept, locked=True, actor=None)
+    change_version(document, changed, locked=True, name="signed", actor=None)
+    change_version(document, changed, locked=False, actor=None)
+    delete_version(document, gone, actor=None)
+    Version.objects.create(document=document, id=1, seq=5, created_at=timezone.now(), automatic=True)
+    assert _run()[0] == 0
+    _raw(change, kept)
+    code, said = _run()
+    assert (code, f"version {kept} of seq 10 is not what it says: history_version was altered" in said) == (1, True)
+
+
+def test_versions_of_a_copy_and_those_that_were_named_later_hold(document: Document) -> None:
+    owner = make_user("owner")
+    Membership.objects.create(document=document, user=owner, role=Role.OWNER)
+    change_version(
+        document, name_version(document, name="one", seq=5, actor=owner).version.id, locked=True, actor=owner
+    )
+    copied = copy_history(document, actor=owner).document
+    (version,) = Version.objects.filter(document=copied)
+    change_version(copied, version.id, locked=False, actor=owner)
+    change_version(copied, version.id, name="two", note="again", actor=owner)
+    for number in (1, 2, 3):
+        Version.objects.create(document=copied, id=number, seq=number, created_at=timezone.now(), automatic=True)
+    change_version(copied, 1, name="three", locked=True, actor=owner)
+    for number in (2, 3):
+        change_version(copied, number, locked=True, actor=owner)
+    change_version(copied, 3, locked=False, actor=owner)
+    Version.objects.filter(document=copied, id=3).delete()  # thinned
+    assert _run()[0] == 0
+    _raw("DELETE FROM history_version WHERE id = %s", 2)
+    assert _run()[0] == 1
 
 
 def test_documents_come_page_by_page_in_the_order_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
