@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 from django.contrib import admin
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import (
     Http404,
@@ -77,7 +78,9 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
         pages = [
             path(
                 f"<int:document_id>/{name}/",
-                self.admin_site.admin_view(never_cache(partial(self.page_view, page=name))),
+                transaction.non_atomic_requests(
+                    self.admin_site.admin_view(never_cache(partial(self.page_view, page=name)))
+                ),
                 name=_route_name(name),
             )
             for name in PAGES
@@ -85,6 +88,7 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
         ]
         return [*pages, *super().get_urls()]
 
+    @transaction.non_atomic_requests  # pages make their own
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from django.contrib.auth.views import redirect_to_login
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.cache import never_cache
@@ -14,6 +15,7 @@ from history.pages.frame import HISTORY, Frame, answer
 from history.pages.table import PAGES
 
 
+@transaction.non_atomic_requests  # they make their own, for reading in one snapshot and for each act
 @never_cache
 def history_page(request: HttpRequest, key: UUID, page: str) -> HttpResponseBase:
     wanted = PAGES[page]

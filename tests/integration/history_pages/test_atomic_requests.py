@@ -11,12 +11,24 @@ from history import log
 from history.models import Segment
 from history.squash import squash_document
 from tests.builders import NEVER_WARM, append_rows, in_thread, make_session, typed
-from tests.integration.history_pages.builders import a_shared_document, signed_in
+from tests.integration.history_pages.builders import a_shared_document, a_user, signed_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.mark.parametrize("door", ["document-content", "document-changes", "document-blame", "document-runs"])
+@pytest.mark.parametrize(
+    "door",
+    [
+        "document-content",
+        "document-changes",
+        "document-blame",
+        "document-runs",
+        "document-history",
+        "document-history-restore",
+        "admin:history_documenthistory_change",
+        "admin:history_documenthistory_restore",
+    ],
+)
 def test_a_squash_in_the_middle_of_a_read_is_not_seen(
     door: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +44,8 @@ def test_a_squash_in_the_middle_of_a_read_is_not_seen(
         return read_live_rows(*page)
 
     monkeypatch.setattr(log, "_live_block", after_a_squash)
-    client = signed_in(shared.owner)
-    answer = client.get(reverse(door, args=[shared.document.key]))
+    client = signed_in(a_user("root", is_staff=True, is_superuser=True))
+    at = shared.document.pk if door.startswith("admin:") else shared.document.key
+    answer = client.get(reverse(door, args=[at]), {"seq": 5} if door.endswith("restore") else {})
     assert answer.status_code == 200, answer.content
     assert Segment.objects.filter(document=shared.document).exists()
