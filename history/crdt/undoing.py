@@ -55,7 +55,8 @@ class TooManyRows(Exception):
 class Deeds:
     """What the rows first_seq..last_seq of some sessions wrote and deleted, gathered row by row in the log's order.
 
-    `known` is the state vector before first_seq. Memory grows with what is undone, not with the log."""
+    `known` is the state vector before first_seq. Memory grows with what is undone and with what others deleted since,
+    not with what they wrote."""
 
     sessions: frozenset[int]
     first_seq: int

@@ -263,6 +263,13 @@ def test_a_state_is_only_unpacked_from_what_was_packed() -> None:
             unpack_state(packed[:cut])
 
 
+def test_a_state_that_claims_to_be_too_large_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack_state(bytes(1000))
+    monkeypatch.setattr(snapshots, "STATE_BYTES_MAX", 999)
+    with pytest.raises(ValueError, match="STATE_BYTES_MAX"):
+        unpack_state(packed)
+
+
 def test_the_task_builds_what_a_snapshot_or_a_squash_has_changed_and_then_nothing(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

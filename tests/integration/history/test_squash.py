@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -137,6 +138,21 @@ def test_what_does_not_read_back_is_taken_back_before_a_row_goes(monkeypatch: py
         squash_document(document.pk, older_than=NEVER_WARM)
     assert log_of(document) == before
     assert not Segment.objects.exists()
+
+
+def test_a_row_that_goes_while_it_is_packed_is_not_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = _typed_document()
+    compare = squash._compare_what_was_stored
+
+    def compared_later(*packed: Any) -> None:
+        in_thread(Update.objects.filter(document=document, seq=3).delete).result(timeout=30)
+        compare(*packed)
+
+    monkeypatch.setattr(squash, "_compare_what_was_stored", compared_later)
+    with pytest.raises(SquashRefused, match="9 rows went"):
+        squash_document(document.pk, older_than=NEVER_WARM)
+    assert not Segment.objects.exists()
+    assert Update.objects.filter(document=document).count() == len(ALPHABET) - 1
 
 
 GARBLE_SEGMENTS = """
