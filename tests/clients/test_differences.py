@@ -13,10 +13,10 @@ from tests.clients.test_taken_back import cuts_emoji
 from tests.fuzz.yjs import Yjs, comparable
 from tests.histories import random_history, replay
 
-HISTORIES = int(os.environ.get("CHANGES_HISTORIES", "200"))
+HISTORIES = int(os.environ.get("CHANGES_HISTORIES", "120"))
 """`CHANGES_HISTORIES=5000 make test ARGS="tests/clients/test_differences.py -o timeout=0"` compares so many."""
 
-BATCH = 100
+BATCH = 60
 
 
 def a_difference(seed: int, rows: Sequence[bytes]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 TAMPERINGS = 100
 REMOVED = 5
-LAST = 32
+LAST = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def ground(settings: Settings) -> Ground:
                 rename_document(document, title=f"Title {n}")
             else:
                 record(Action.EXPORTED, document=document, detail={"seq": n, "manifest": rng.choice([True, None])})
-        if n % 10 == 0:
-            claims.append(_claim(document, day=n // 10))
+        if n % 8 == 0:
+            claims.append(_claim(document, day=n // 8))
     settings.PALIMPSEST = {"AUDIT_DAYS": 1}
     assert remove_expired_entries(now=_in_two_days(), limit=REMOVED) == REMOVED
     ground = Ground(document, users, tuple(claims))

@@ -129,7 +129,7 @@ def test_with_words_a_page_is_short_without_being_asked(shared: Shared, client: 
 def test_a_page_costs_the_same_however_long_the_document_is(settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "SEGMENT_ROWS_MIN": 5, "SEGMENT_ROWS_MAX": 5}
     queries = []
-    for rows in (250, 500):
+    for rows in (150, 300):
         shared = a_shared_document(prefix=f"{rows}-")
         append_rows(make_session(shared.document, shared.owner), [b"\x00\x00"] * rows)
         rechain(shared.document, at=seconds_apart(*[400] * (rows - 1)))
