@@ -4,6 +4,7 @@ A manifest that is published is never replaced. Whatever goes wrong, the next tu
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -103,13 +104,20 @@ def _hand_over(path: Path, name: str) -> None:
     seconds = conf().manifest_command_seconds
     with path.open("rb") as manifest:
         try:
-            ended = subprocess.run(command, stdin=manifest, stdout=subprocess.DEVNULL, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            raise NotDelivered(f"MANIFEST_COMMAND did not end within {seconds} s") from None
+            # A group of its own: what the command has started ends with it, and holds no output of ours open.
+            child = subprocess.Popen(command, stdin=manifest, stdout=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
             raise NotDelivered(f"MANIFEST_COMMAND could not be run: {error.strerror}") from None
-    if ended.returncode != 0:
-        raise NotDelivered(f"MANIFEST_COMMAND ended with exit code {ended.returncode}")
+    try:
+        exit_code = child.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise NotDelivered(f"MANIFEST_COMMAND did not end within {seconds} s") from None
+    finally:
+        if child.returncode is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if exit_code != 0:
+        raise NotDelivered(f"MANIFEST_COMMAND ended with exit code {exit_code}")
 
 
 def _put(part: Path, published: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import stat
 import tracemalloc
 from collections.abc import Callable
@@ -250,6 +251,23 @@ def test_a_command_that_fails_is_tried_again_at_the_next_turn(
     assert not Manifest.objects.exists()
     settings.PALIMPSEST = {**ours, "MANIFEST_COMMAND": "true", "MANIFEST_COMMAND_SECONDS": 30}
     assert _publish() is not None
+
+
+def test_what_a_command_started_ends_with_it(tmp_path: Path, key: Ed25519PrivateKey, settings: Settings) -> None:
+    """Each turn would leave another one behind."""
+    os.mkfifo(tmp_path / "held")
+    held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    settings.PALIMPSEST = {
+        "MANIFEST_KEY": str(tmp_path / "manifest.pem"),
+        "MANIFEST_COMMAND": f"sh -c 'sleep 60 > {tmp_path}/held & sleep 60'",
+        "MANIFEST_COMMAND_SECONDS": 2,
+    }
+    with pytest.raises(NotDelivered, match="did not end"):
+        _publish()
+    ended, _, _ = select.select([held], [], [], 20)
+    assert ended == [held]
+    assert os.read(held, 1) == b""
+    os.close(held)
 
 
 def test_the_task_publishes_once_and_logs_what_goes_wrong(
