@@ -17,7 +17,7 @@ from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, PackedRow, pack, unpack
 from history.errors import HistoryError, LogHole
 from history.log import LogRow
-from history.models import Segment, Session, Snapshot, Update
+from history.models import Kind, Segment, Session, Snapshot, Update
 from history.runs import INSERT_RUNS, query_parameters
 from history.times import microseconds
 
@@ -94,22 +94,23 @@ def _squash_one(document_id: int, *, older_than: datetime) -> Segment | None:
 
 
 def _last_seq_to_pack(document_id: int, *, after: int, older_than: datetime) -> int | None:
-    """Where the next segment ends: at SEGMENT_ROWS_MAX, SEGMENT_BYTES_MAX or the first row that is still warm.
+    """Where the next segment ends: at SEGMENT_ROWS_MAX, SEGMENT_BYTES_MAX or the first row that is still warm; not
+    between a `split` row and its edit, which are of one run.
 
     None when what there is would make a segment of fewer rows than SEGMENT_ROWS_MIN, unless its bytes fill one."""
     rows = Update.objects.filter(document_id=document_id, seq__gt=after).order_by("seq")
-    sizes = rows.values_list("seq", "at", Length("payload"))[: conf().segment_rows_max]
-    bytes_ = count = 0
+    sizes = rows.values_list("seq", "at", "kind", Length("payload"))[: conf().segment_rows_max]
+    bytes_ = 0
     until = after
-    for seq, at, size in sizes:
+    for seq, at, kind, size in sizes:
         if at >= older_than:
             break
-        if count and bytes_ + size > conf().segment_bytes_max:
+        if until > after and bytes_ + size > conf().segment_bytes_max:
             return until
         bytes_ += size
-        count += 1
-        until = seq
-    return until if count >= conf().segment_rows_min else None
+        if kind != Kind.SPLIT:
+            until = seq
+    return until if until - after >= max(conf().segment_rows_min, 1) else None
 
 
 def _cold_rows(document_id: int, *, after: int, until: int) -> list[_ColdRow]:

@@ -14,12 +14,13 @@ from history.crdt.splits import NO_SPLITS, decode_splits
 from history.fates import PendingUpdate, Stored
 from history.folds import compact, document_at, make_ydoc
 from history.gate import Gate
-from history.models import Kind, Snapshot, Split, Update
+from history.models import Kind, Segment, Snapshot, Split, Update
 from history.proof.verify import Difference, Verdict, verify_document
+from history.runs import runs_of
 from history.sessions import WriteSession
 from history.squash import squash_document
 from history.writes import restore
-from tests.builders import NEVER_WARM, make_document, make_session, rechain
+from tests.builders import NEVER_WARM, append_rows, make_document, make_session, rechain
 from tests.emoji_histories import NOTHING, EmojiRow, Said, emoji_histories, said_by
 from tests.histories import replay
 from tests.unit.crdt.test_splits import HALVES, text_update
@@ -247,3 +248,17 @@ def test_verify_finds_a_split_row_that_cannot_be_read() -> None:
     rechain(document)
     found = verify_document(document.pk)
     assert isinstance(found, Difference) and found.seq == 2
+
+
+def test_a_segment_ends_behind_the_edit_that_cut_an_emoji_and_not_before_it(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2, "SEGMENT_ROWS_MAX": 4}
+    document = make_document()
+    ada, bob = make_session(document), make_session(document)
+    append_rows(ada, [EMOJI, b"\0\0", b"\0\0"], kind=Kind.EDIT)
+    append([PendingUpdate(session=bob, payload=BETWEEN, splits=frozenset({(1, 2)}), kind=Kind.EDIT)])
+    append_rows(bob, [b"\0\0"] * 3, kind=Kind.EDIT)
+    before = runs_of(document.pk)
+    assert [(run.first_seq, run.last_seq, run.kind) for run in before] == [(4, 8, Kind.EDIT), (1, 3, Kind.EDIT)]
+    assert squash_document(document.pk, older_than=NEVER_WARM) == 7
+    assert list(Segment.objects.order_by("first_seq").values_list("first_seq", "last_seq")) == [(1, 3), (4, 7)]
+    assert runs_of(document.pk) == before
