@@ -154,7 +154,7 @@ def test_an_undo_is_undone_by_its_own_run(shared: Shared, client: Client) -> Non
 
 
 def test_a_span_of_times_takes_the_whole_of_its_seconds(shared: Shared, client: Client) -> None:
-    rechain(shared.document, at=seconds_apart(10, 10, 10, 10))
+    rechain(shared.document, at=seconds_apart(10, 10.4, 10, 10))
     times = {row.seq: row.at for row in Update.objects.filter(document=shared.document)}
     local = {seq: f"{at.astimezone(timezone.get_current_timezone()):%Y-%m-%dT%H:%M:%S}" for seq, at in times.items()}
     seen = previewed(client, shared, user="editor", since=local[3], until=local[3])
