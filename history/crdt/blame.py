@@ -52,14 +52,20 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
-class KeyBlame(TypedDict, total=False):
-    """Who set a key's value, and who deleted it, where deleted content was asked for and it is."""
+class _By(TypedDict, total=False):
+    """Who wrote something, and who deleted it, where deleted content was asked for and it is."""
 
     by: int
     deleted_by: int
 
 
-class Run(KeyBlame, total=False):
+class KeyBlame(_By, total=False):
+    """Who set a key's value; `value` where it is a plain one: a shared type is a node of its own."""
+
+    value: Json
+
+
+class Run(_By, total=False):
     """Neighbours in a sequence of one author. `insert` is a text, one embed, or a list of an array's values; for a
     shared type `node` is its type instead, `tag` an element's: what is in it is a node of its own."""
 
@@ -524,9 +530,15 @@ def _keys(pairs: list[tuple[str, Any]], twins: list[_Twin], inner: _Inner) -> di
     keys: dict[str, KeyBlame] = {}
     for key, value in pairs:
         unit = [twin.at_key(key) for twin in twins]
-        keys[key] = _blamed(unit, twins)
+        blamed = _blamed(unit, twins)
+        told: KeyBlame = {"by": blamed["by"]}
+        if "deleted_by" in blamed:
+            told["deleted_by"] = blamed["deleted_by"]
         if type(value) in _TYPE_NAMES:
-            inner.append((value, _enter(unit, keys[key]), key))
+            inner.append((value, _enter(unit, blamed), key))
+        else:
+            told["value"] = tree_of(value)
+        keys[key] = told
     return keys
 
 
@@ -541,7 +553,7 @@ def _blamed(unit: Sequence[Any], twins: list[_Twin]) -> Run:
     return {"by": by} if deleted_by == _ALIVE else {"by": by, "deleted_by": deleted_by}
 
 
-def _enter(unit: Sequence[Any], blamed: KeyBlame) -> list[_Twin]:
+def _enter(unit: Sequence[Any], blamed: Run) -> list[_Twin]:
     """The twins of a type, which know who deleted it."""
     if "deleted_by" in blamed:
         unit[1].outer = blamed["deleted_by"]

@@ -293,7 +293,7 @@ def test_keys_items_and_nodes_have_their_author() -> None:
             "type": "array",
             "runs": [{"insert": [1], "by": 1}, {"node": "map", "by": 2}, {"insert": [2], "by": 1}],
         },
-        {"path": [1], "type": "map", "keys": {"k": {"by": 3}}},
+        {"path": [1], "type": "map", "keys": {"k": {"by": 3, "value": 2}}},
     ]
     assert found["map"] == [
         {"path": [], "type": "map", "keys": {"list": {"by": 4}}},
@@ -306,7 +306,7 @@ def test_keys_items_and_nodes_have_their_author() -> None:
             "path": [0],
             "type": "element",
             "runs": [{"node": "xmltext", "by": 5}],
-            "keys": {"a": {"by": 5}, "b": {"by": 6}},
+            "keys": {"a": {"by": 5, "value": "1"}, "b": {"by": 6, "value": "2"}},
         },
         {"path": [0, 0], "type": "xmltext", "runs": [{"insert": "one", "by": 5}]},
     ]
