@@ -33,6 +33,10 @@ class Kind(models.IntegerChoices):
     SPLIT = 7, "split"
 
 
+ACT_KINDS = (Kind.RESTORE, Kind.UNDO)
+"""What gives back or takes back, and can be given back and taken back itself."""
+
+
 class Action(models.IntegerChoices):
     """What was done with a document besides editing it. Restores and undoings are rows of the log, not of these."""
 
@@ -107,6 +111,12 @@ class Update(models.Model):
     at = models.DateTimeField()
     payload = models.BinaryField()
     hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        indexes = [
+            # Acts are few: the index costs an edit nothing, and spares looking for them among a million.
+            models.Index(fields=["document", "seq"], condition=models.Q(kind__in=ACT_KINDS), name="history_update_act")
+        ]
 
     def __str__(self) -> str:
         return f"{self.document_id}@{self.seq}"
@@ -224,7 +234,12 @@ class Run(models.Model):
     deleted = models.BigIntegerField()
 
     class Meta:
-        indexes = [models.Index(fields=["last_at"], name="history_run_last_at")]
+        indexes = [
+            models.Index(fields=["last_at"], name="history_run_last_at"),
+            models.Index(
+                fields=["document", "last_seq"], condition=models.Q(kind__in=ACT_KINDS), name="history_run_act"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.document_id}@{self.first_seq}..{self.last_seq}"

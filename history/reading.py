@@ -27,13 +27,15 @@ from history.models import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What changed from right after `from_seq` to right after `to_seq`, net."""
+    """What changed from right after `from_seq` to right after `to_seq`, net; `after` is the document then, the
+    caller's own."""
 
     from_seq: int
     to_seq: int
     head_seq: int
     epoch: int
     changes: Changes
+    after: "Doc[Any]"
 
     @property
     def words(self) -> str:
@@ -77,7 +79,7 @@ def difference(document: Document, *, from_seq: int, to_seq: int) -> Difference:
         found = compared(root_trees(before, kinds), root_trees(after, kinds))
     else:
         found = changes_by(before, update, kinds=kinds)
-    return Difference(from_seq=from_seq, to_seq=to_seq, head_seq=head.seq, epoch=head.epoch, changes=found)
+    return Difference(from_seq=from_seq, to_seq=to_seq, head_seq=head.seq, epoch=head.epoch, changes=found, after=after)
 
 
 def _later(document_id: int, before: "Doc[Any]", *, from_seq: int, to_seq: int, splits: Splits) -> "Doc[Any]":

@@ -3,7 +3,7 @@
 Read models only: nothing here writes or asks for rights. Callers have passed the gate (`documents.roles`) before."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from history.authors import Author, author_of
 from history.crdt.content import RootContent, content_of
 from history.errors import NoSuchSeq
 from history.folds import document_at
-from history.log import consistent_read, head_of, read_log, seq_at
+from history.log import LogRow, consistent_read, head_of, read_log, seq_at
 from history.models import Kind, Session, Via
 from history.runs import RunSummary, runs_of
 
@@ -38,8 +38,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """A document as it was right after `seq`; who wrote that seq, when and through what. All None and empty at 0."""
+class Facts:
+    """Who wrote a seq, when and through what. All None at 0."""
 
     seq: int
     head_seq: int
@@ -48,11 +48,17 @@ class Moment:
     via: Via | None
     kind: Kind | None
     source_seq: int | None
-    content: dict[str, RootContent]
 
     @property
     def act(self) -> str:
         return act_of(self.kind, self.source_seq) if self.kind else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment(Facts):
+    """A document as it was right after `seq`; empty at 0."""
+
+    content: dict[str, RootContent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,21 +108,31 @@ def moment_of(document: Document, seq: int) -> Moment:
     Raises: NoSuchSeq, LogHole, ContentTooDeep; Malformed, MissingDependency where the log is damaged."""
     with consistent_read():
         folded = document_at(document.pk, seq=seq)
-        head_seq = head_of(document.pk).seq
-        row = folded.row
-        if row is None and seq:
-            row = next(read_log(document.pk, after=seq - 1, until=seq))
-        sessions = Session.objects.select_related("user").filter(document=document)
-        session = sessions.filter(id=row.session_id).first() if row else None
-    return Moment(
+        facts = _facts(document, seq, folded.row)
+    told = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    return Moment(**told, content=content_of(folded.doc))
+
+
+def facts_of(document: Document, seq: int) -> Facts:
+    """Who wrote a seq; folds nothing. Raises: NoSuchSeq, LogHole; Malformed where the log is damaged."""
+    with consistent_read():
+        place_of(document, seq=seq)
+        return _facts(document, seq, None)
+
+
+def _facts(document: Document, seq: int, row: LogRow | None) -> Facts:
+    if row is None and seq:
+        row = next(read_log(document.pk, after=seq - 1, until=seq))
+    sessions = Session.objects.select_related("user").filter(document=document)
+    session = sessions.filter(id=row.session_id).first() if row else None
+    return Facts(
         seq=seq,
-        head_seq=head_seq,
+        head_seq=head_of(document.pk).seq,
         at=row.at if row else None,
         author=author_of(session.user if session else None) if row else None,
         via=Via(session.via) if session else None,
         kind=Kind(row.kind) if row else None,
         source_seq=_source_seq(session.detail) if session and row and row.kind == Kind.RESTORE else None,
-        content=content_of(folded.doc),
     )
 
 

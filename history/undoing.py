@@ -20,9 +20,7 @@ from history.crdt.undoing import Act, Row, undone
 from history.errors import NoSuchSeq
 from history.folds import document_at, full_ydoc
 from history.log import consistent_read, head_of, read_updates, seq_at
-from history.models import Kind, Session
-
-ACT_KINDS = (Kind.RESTORE, Kind.UNDO)
+from history.models import ACT_KINDS, Session
 
 
 @dataclass(frozen=True, slots=True)

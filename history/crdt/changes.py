@@ -86,7 +86,7 @@ def applied(trees: Mapping[str, Tree], changed: Changes) -> dict[str, Tree]:
     for name, nodes in changed.items():
         for node in nodes:
             try:
-                _apply(_walk(result[name], node["path"]), node)
+                _apply(node_at(result[name], node["path"]), node)
             except (_Unfit, LookupError) as error:
                 raise ValueError(f"the difference does not fit root {name!r}") from error
     return result
@@ -142,7 +142,7 @@ def _depth(event: _Event) -> int:
 
 def _told(root: Any, event: _Event) -> NodeChange:
     """Put an event into words of the content before it, which is changed in place."""
-    node = _walk(root, event.path)
+    node = node_at(root, event.path)
     change: NodeChange = {"path": list(event.path), "type": node["type"]}
     if event.delta:
         is_text = "delta" in node
@@ -156,7 +156,8 @@ def _told(root: Any, event: _Event) -> NodeChange:
     return change
 
 
-def _walk(node: Any, path: Sequence[Any]) -> Any:
+def node_at(node: Any, path: Sequence[Any]) -> Any:
+    """The shared type that a path leads to in a tree. Raises: LookupError and the like where it leads nowhere."""
     for step in path:
         match node:
             case {"type": "map", "entries": entries}:
@@ -177,16 +178,16 @@ def _items(node: Any) -> list[Any]:
 
 
 def _embed_at(delta: list[Any], offset: int) -> Any:
-    taking = _Taking(delta, "utf-16-le", 2)
+    taking = Taking(delta)
     taking.take(offset)
     [run] = taking.take(1)
     return run["insert"]
 
 
-class _Taking:
+class Taking:
     """Takes units off a delta from its start: UTF-8 bytes or UTF-16 units of text; an embed is one."""
 
-    def __init__(self, delta: list[Any], encoding: str, width: int) -> None:
+    def __init__(self, delta: list[Any], encoding: str = "utf-16-le", width: int = 2) -> None:
         self.delta, self.encoding, self.width = delta, encoding, width
         self.place = self.offset = 0
         self.encoded: bytes | None = None
@@ -222,7 +223,7 @@ class _Taking:
 
 
 def _text_spans(delta: list[Any], steps: list[dict[str, Any]]) -> list[Span]:
-    taking = _Taking(delta, "utf-8", 1)
+    taking = Taking(delta, "utf-8", 1)
     spans: list[Span] = []
     for step in steps:
         formats = {key: plain_json(value) for key, value in sorted((step.get("attributes") or {}).items())}
@@ -338,7 +339,7 @@ def _apply(node: Any, change: NodeChange) -> None:
 
 
 def _applied_to_text(delta: list[Any], spans: list[Span]) -> list[Any]:
-    taking = _Taking(delta, "utf-16-le", 2)
+    taking = Taking(delta)
     runs: list[Any] = []
     for span in spans:
         if "insert" in span:

@@ -153,13 +153,13 @@ def _readable_root(tree: Any) -> RootContent:
             return {"type": "text", "text": _plain_text(tree["delta"]), "delta": _readable_delta(tree["delta"])}
         case "fragment":
             lines = [line for child in tree["children"] for line in _lines(child, 0)]
-            children: list[Json] = [_readable(child) for child in tree["children"]]
+            children: list[Json] = [readable(child) for child in tree["children"]]
             return {"type": "xml", "children": children, "text": "\n".join(lines)}
         case kind:
-            return {"type": kind, "value": _readable(tree)}
+            return {"type": kind, "value": readable(tree)}
 
 
-def _readable(tree: Any) -> Any:
+def readable(tree: Any) -> Any:
     """Turn a canonical tree into the JSON that Yjs's `toJSON` would give, XML and formatted text as objects."""
     if not isinstance(tree, dict) or "type" not in tree:
         return tree
@@ -167,17 +167,17 @@ def _readable(tree: Any) -> Any:
         case "json":
             return tree["value"]
         case "array":
-            return [_readable(item) for item in tree["items"]]
+            return [readable(item) for item in tree["items"]]
         case "map":
-            return {key: _readable(item) for key, item in tree["entries"].items()}
+            return {key: readable(item) for key, item in tree["entries"].items()}
         case "text":
             return _readable_text(tree["delta"])
         case "xmltext":
             return {"type": "text", "delta": _readable_delta(tree["delta"]), "attributes": tree["attributes"]}
         case "fragment":
-            return {"type": "fragment", "children": [_readable(child) for child in tree["children"]]}
+            return {"type": "fragment", "children": [readable(child) for child in tree["children"]]}
         case _:
-            return {**tree, "children": [_readable(child) for child in tree["children"]]}
+            return {**tree, "children": [readable(child) for child in tree["children"]]}
 
 
 def _readable_text(delta: list[Any]) -> Json:
@@ -191,10 +191,10 @@ def _readable_delta(delta: list[Any]) -> list[Json]:
     """Write a delta as Quill does: attributes only where there are some."""
     runs: list[Json] = []
     for run in delta:
-        readable: dict[str, Json] = {"insert": _readable(run["insert"])}
+        told: dict[str, Json] = {"insert": readable(run["insert"])}
         if run["attributes"]:
-            readable["attributes"] = run["attributes"]
-        runs.append(readable)
+            told["attributes"] = run["attributes"]
+        runs.append(told)
     return runs
 
 

@@ -30,6 +30,9 @@ _FORMAT_TAGS = {
 _NAME_CHARACTERS_MAX = 200
 """Longer tags, keys and attribute values are cut for display."""
 
+PIECE_CHARACTERS = 20
+"""What an element counts for, as its markup costs a browser too: many small pieces are cut as one long text is."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShownRoot:
@@ -38,6 +41,11 @@ class ShownRoot:
     name: str
     kind: str
     html: SafeString
+
+
+def root_kind(node_type: str) -> str:
+    """What a root of that type is called where its content is shown."""
+    return "xml" if node_type == "fragment" else node_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,15 @@ class ContentHtml:
                     self._parts.append("</pre>")
         return mark_safe("".join(self._parts))
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether nothing more is to be shown; then it says so from now on."""
+        self.is_cut = self.is_cut or self._left <= 0
+        return self._left <= 0
+
     def _text(self, text: str) -> None:
         if len(text) > self._left:
-            text = text[: self._left]
+            text = text[: max(self._left, 0)]
             self.is_cut = True
         self._left -= len(text)
         self._parts.append(escape(text))
@@ -105,13 +119,12 @@ class ContentHtml:
 
     def _nodes(self, nodes: Iterable[Any]) -> None:
         for node in nodes:
-            if self._left <= 0:
-                self.is_cut = True
+            if self._is_full:
                 return
             self._node(node)
 
     def _node(self, node: Any) -> None:
-        if node["type"] == "text":
+        if node["type"] in ("text", "xmltext"):
             if node["delta"]:
                 self._tagged("span", "words", node["delta"], self._delta)
             return
@@ -119,10 +132,14 @@ class ContentHtml:
         if tag in ("hardBreak", "hard_break", "br") and not node["children"]:
             self._parts.append("<br>")
             return
+        self._block(tag, node.get("attributes") or {}, node["children"], self._nodes)
+
+    def _block(self, tag: str, attributes: Mapping[str, Any], inner: Any, write: Any) -> None:
+        self._left -= PIECE_CHARACTERS
         self._parts.append(f'<div class="block {_block_class(tag)}"><span class="tag">{self._name(tag)}')
-        self._attributes(node.get("attributes") or {})
+        self._attributes(attributes)
         self._parts.append("</span>")
-        self._tagged("div", "inside", node["children"], self._nodes)
+        self._tagged("div", "inside", inner, write)
         self._parts.append("</div>")
 
     def _attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -131,8 +148,7 @@ class ContentHtml:
 
     def _delta(self, delta: Iterable[Any]) -> None:
         for run in delta:
-            if self._left <= 0:
-                self.is_cut = True
+            if self._is_full:
                 return
             self._run(run["insert"], run.get("attributes") or {})
 
@@ -140,6 +156,7 @@ class ContentHtml:
         on = {key: value for key, value in attributes.items() if value is not False}
         tags = list(dict.fromkeys(_FORMAT_TAGS[key] for key in on if key in _FORMAT_TAGS))
         others = {key: value for key, value in on.items() if key not in _FORMAT_TAGS}
+        self._left -= PIECE_CHARACTERS * (len(tags) + bool(others))
         if others:
             said = ", ".join(f"{self._name(key)}: {self._name(value)}" for key, value in others.items())
             self._parts.append(f'<span class="format" title="{said}">')

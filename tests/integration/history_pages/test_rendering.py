@@ -10,6 +10,7 @@ from pycrdt import Array, Map, Text, XmlElement, XmlFragment, XmlText
 from documents.models import Membership, Role
 from history.models import Via
 from history.pages.rendering import ContentHtml
+from history.versions import name_version
 from tests.integration.history_pages.builders import Shared, a_document, a_shared_document, a_user, signed_in
 
 ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -36,6 +37,11 @@ def assert_harmless(html: str) -> None:
         address = (attributes.get("href") or attributes.get("src") or attributes.get("action") or "").lower()
         assert not address.startswith(("javascript:", "data:"))
     assert "alert(1)" not in html.replace("&lt;script&gt;alert(1)", "")
+
+
+def without_harmless(html: str) -> str:
+    """Without what stands in the document as text and is no attack where it stands."""
+    return html.replace("alert(1)&lt;br&gt;", "").replace("javascript:alert(1)", "")
 
 
 @pytest.fixture
@@ -67,11 +73,31 @@ def test_nothing_of_a_document_or_a_name_becomes_markup(attacked: Shared) -> Non
     for seq in range(attacked.head_seq + 1):
         for url in (*(attacked.urls()[name] for name in ("page", "admin")), *pages_that_ask):
             html = root.get(url, {"seq": seq}).content.decode()
-            assert_harmless(html.replace("alert(1)&lt;br&gt;", "").replace("javascript:alert(1)", ""))
+            assert_harmless(without_harmless(html))
     for name in ("admin:history_edit_changelist", "admin:history_documenthistory_changelist"):
         assert_harmless(root.get(reverse(name)).content.decode())
     echo = root.get(reverse("admin:history_edit_changelist"), {"document": ATTACK, "user": ATTACK, "since": ATTACK})
     assert_harmless(echo.content.decode())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("show", ["changes", "now", "compare", "authors"])
+def test_nothing_becomes_markup_in_any_view_of_a_moment(attacked: Shared, show: str) -> None:
+    root = signed_in(a_user("root", is_staff=True, is_superuser=True))
+    text = attacked.doc.get(f"text{ATTACK}", type=Text)
+    values = attacked.doc.get("map", type=Map)
+    attacked.edit(attacked.editor, lambda: text.format(1, 4, {"color": ATTACK}))
+    attacked.edit(attacked.editor, lambda: values.update({ATTACK: Array([ATTACK]), "text": ATTACK}))
+    attacked.edit(attacked.editor, lambda: text.__delitem__(slice(0, 4)))
+    name_version(attacked.document, name=ATTACK, note=ATTACK, seq=3, actor=attacked.owner)
+    for url in (attacked.urls()["page"], attacked.urls()["admin"]):
+        query: dict[str, Any]
+        for seq in range(attacked.head_seq + 1):
+            query = {"seq": seq, "show": show, "from": 2, "deleted": 1}
+            assert_harmless(without_harmless(root.get(url, query).content.decode()))
+        for name in ("show", "from", "before", "deleted"):
+            query = {"seq": 3, "show": show, name: ATTACK}
+            assert_harmless(without_harmless(root.get(url, query).content.decode()))
 
 
 @pytest.mark.django_db
@@ -126,10 +152,10 @@ def test_a_root_that_holds_nothing_shows_nothing(empty: dict[str, Any]) -> None:
 def test_what_is_shown_is_bounded_and_what_is_open_is_closed() -> None:
     node: dict[str, Any] = {"type": "element", "tag": "p", "attributes": {}, "children": []}
     node["children"] = [{"type": "text", "delta": [{"insert": "x" * 50, "attributes": {"bold": True}}]}] * 9
-    html = ContentHtml(characters_max=60)
+    html = ContentHtml(characters_max=121)  # the p takes 21, the strong of each text 20
     shown = html.root({"type": "xml", "children": [node], "text": ""})
     assert html.is_cut
-    assert shown.count("x") == 59  # and the p of its tag
+    assert shown.count("x") == 60
     assert shown.count("<div") == shown.count("</div>")
     assert shown.count("<strong>") == shown.count("</strong>")
 
