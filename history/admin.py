@@ -1,4 +1,4 @@
-"""History in the admin: each document's history pages, and the audit.
+"""History in the admin: each document's history pages, the audit, and how housekeeping goes.
 
 Staff see the history of exactly those documents that they may read (`documents.roles`); model permissions play no
 part, and nothing can be added, changed or deleted here: a restore appends."""
@@ -23,11 +23,20 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
 from documents.acts import actor_of
-from documents.models import Document, Role
-from documents.roles import User, document_for, readable_by, role_for
+from documents.models import Chore, Document, Role
+from documents.roles import User, document_for, is_superuser, readable_by, role_for
 from history.audit.entries import record
 from history.audit.export import FORMS, export_response
 from history.audit.filters import AuditFilterForm, audit_list_context, trail_filter, visible_to
+from history.housekeeping import (
+    TASKS,
+    found_lines,
+    last_verification,
+    running,
+    task_lines,
+    undoings,
+    waiting,
+)
 from history.models import Action, DocumentHistory, Edit, Via
 from history.pages.frame import HISTORY, Frame, answer
 from history.pages.table import PAGES
@@ -164,3 +173,88 @@ class AuditAdmin(ReadOnlyAdmin):
         record(Action.EXPORTED, document=None, actor=actor, detail={"of": "audit", "format": form, "filters": query})
         wanted = trail_filter(filters, visible_to(request.user))
         return export_response(request, wanted, form=form, name=f"audit-{timezone.now():%Y-%m-%d}")
+
+
+class TaskFilter(admin.SimpleListFilter):
+    title = "task"
+    parameter_name = "task"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(TASKS.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(task=self.value()) if self.value() else queryset
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in ("running", "lost", "failed", "done")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(Chore)
+class HousekeepingAdmin(ReadOnlyAdmin):
+    """What runs, what waits, how each task last went, and the turns that are kept. Documents are named to who may read
+    them, undoings of accounts to superusers."""
+
+    change_list_template = "admin/history/housekeeping.html"
+    list_display = ["what", "state", "started_at", "took", "progress", "made", "troubles", "error", "found"]
+    list_display_links = ["what"]
+    list_filter = [TaskFilter, StateFilter]
+    list_per_page = 50
+    ordering = ["-id"]
+    actions = None
+    fields = (
+        *("what", "state", "started_at", "seen_at", "ended_at", "took", "worker"),
+        *("progress", "made", "document_id", "troubles", "error", "found", "differences"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        turns: QuerySet[Any] = Chore.objects.with_state()
+        return turns
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        verified = last_verification()
+        context = {
+            "title": "Housekeeping",
+            "running": running(),
+            "labels": TASKS,
+            "waiting": waiting(),
+            "tasks": task_lines(),
+            "verified": verified,
+            "differences": [] if verified is None else found_lines(verified, cast(User, request.user)),
+            "undoings": undoings() if is_superuser(cast(User, request.user)) else [],
+        }
+        return super().changelist_view(request, context)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return (*self.fields, "about") if is_superuser(cast(User, request.user)) else self.fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.get_fields(request, obj)
+
+    @admin.display(description="task", ordering="task")
+    def what(self, turn: Any) -> str:
+        return TASKS.get(str(turn.task), str(turn.task))
+
+    @admin.display(ordering="state")
+    def state(self, turn: Any) -> str:
+        return "lost: its worker is gone" if turn.state == "lost" else str(turn.state)
+
+    @admin.display(description="took (s)")
+    def took(self, turn: Any) -> str:
+        return f"{((turn.ended_at or turn.seen_at) - turn.started_at).total_seconds():.1f}"
+
+    @admin.display(description="documents")
+    def progress(self, turn: Any) -> str:
+        return f"{turn.done}" if turn.total is None else f"{turn.done} of {turn.total}"
+
+    @admin.display
+    def differences(self, turn: Any) -> str:
+        told = "document {document} at {seq}: {what} [history_{table}]"
+        return "\n".join(told.format(**finding) for finding in turn.findings) or "none"

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from config.stack.children import Child
@@ -16,13 +16,20 @@ COMMAND = (
 
 
 class CeleryWorker:
-    """As the stack runs it: one process that takes tasks from the broker, and one child that works (Linux)."""
+    """As the stack runs it: one process that takes tasks from the broker, and one child that works (Linux).
 
-    def __init__(self, stack: Stack, log: Path) -> None:
+    From all queues, unless `queues` are given; `options` are Celery's, `environment` stands above the stack's."""
+
+    def __init__(self, stack: Stack, log: Path, *options: str, queues: Sequence[str] = (), **environment: str) -> None:
         self._log = log
+        taken = ("--queues", ",".join(queues)) if queues else ()
         with log.open("ab") as output:
             self._main = Child(
-                "Celery worker", COMMAND, env={**stack.env, "LOG_LEVEL": "INFO"}, cwd=PROJECT, output=output
+                "Celery worker",
+                (*COMMAND, *taken, *options),
+                env={**stack.env, "LOG_LEVEL": "INFO", **environment},
+                cwd=PROJECT,
+                output=output,
             )
 
     @property

@@ -103,3 +103,19 @@ async def test_a_message_that_comes_twice_is_stored_once_and_answered_twice(
     assert answered.findall(worker.log) == ["1", "1"]  # the second was known by its id: it names the first one's seq
     await ann.watch("pushed")
     assert [row.via for row in open_stack.database.rows(room)] == [Via.TASK]
+
+
+async def test_a_turn_of_the_schedule_that_nobody_began_in_time_is_dropped(
+    open_stack: Stack, worker: CeleryWorker
+) -> None:
+    late, in_time = a_task_id(), a_task_id()
+    code = (
+        "from history.tasks import sweep_snapshots\n"
+        f"sweep_snapshots.apply_async(task_id={late!r}, expires=-1)\n"
+        f"sweep_snapshots.apply_async(task_id={in_time!r}, expires=600)"
+    )
+    await asyncio.to_thread(open_stack.manage, "shell", "--no-imports", "-c", code)
+    ended = re.compile(r"\[(task-\w+)\] succeeded")
+    await until("the later one ran", lambda: in_time in ended.findall(worker.log), timeout_seconds=START_SECONDS)
+    assert late not in ended.findall(worker.log)
+    assert f"Discarding revoked task: history.tasks.sweep_snapshots[{late}]" in worker.log

@@ -281,7 +281,12 @@ async def test_the_admin_opens_with_people_that_have_no_user_name(host: Host, ar
     office = "/back-office/documents/document/"
     pages = [office, f"{office}?q=article", f"{office}{pk}/change/", f"{office}add/", f"{office}{pk}/delete/"]
     past = "/back-office/history/"
-    pages += [f"{past}documenthistory/", f"{past}documenthistory/{pk}/change/", f"{past}edit/?user={quote(IDA)}"]
+    pages += [
+        "/back-office/documents/chore/",
+        f"{past}documenthistory/",
+        f"{past}documenthistory/{pk}/change/",
+        f"{past}edit/?user={quote(IDA)}",
+    ]
     assert {path: chief.get(path)[0] for path in pages} == dict.fromkeys(pages, 200), host.log("web0")
 
 
