@@ -19,7 +19,7 @@ from history.models import ACT_KINDS, Kind, Segment
 
 COLUMNS_MAX = 200
 
-RUNS_PER_COLUMN_MAX = 200
+RUNS_PER_COLUMN_MAX = 50
 """Of a column of squashed rows in which more runs begin, the first ones speak for all."""
 
 ROWS_PER_COLUMN_MAX = 16
