@@ -51,6 +51,7 @@ class LogBlock:
     one alone."""
 
     first_seq: int
+    session_ids: Sequence[int]
     kinds: Sequence[int]
     payloads: Sequence[bytes]
     row_at: Callable[[int], LogRow]
@@ -199,8 +200,8 @@ def _live_block(document_id: int, first: int, last: int) -> LogBlock:
             raise LogHole(document_id, expected)
     if not page:
         raise LogHole(document_id, first)
-    _, _, kinds, _, payloads = zip(*page, strict=True)
-    return LogBlock(first, kinds, payloads, lambda place: LogRow(*page[place]))
+    _, session_ids, kinds, _, payloads = zip(*page, strict=True)
+    return LogBlock(first, session_ids, kinds, payloads, lambda place: LogRow(*page[place]))
 
 
 def _blocks_of_segments(document_id: int, *, after: int, until: int) -> Iterator[LogBlock]:
@@ -227,4 +228,4 @@ def _block_of(segment: Segment, *, after: int, until: int) -> LogBlock:
     def row_at(place: int) -> LogRow:
         return LogRow(first_seq + place, session_ids[place], kinds[place], moment(times[place]), payloads[place])
 
-    return LogBlock(first_seq, kinds, payloads, row_at)
+    return LogBlock(first_seq, session_ids, kinds, payloads, row_at)

@@ -19,7 +19,7 @@ from history.crdt.splits import NO_SPLITS
 from history.crdt.undoing import Act, Row, undone
 from history.errors import NoSuchSeq
 from history.folds import document_at, full_ydoc
-from history.log import consistent_read, head_of, read_updates, seq_at
+from history.log import consistent_read, head_of, read_blocks, seq_at
 from history.models import ACT_KINDS, Session
 
 
@@ -112,10 +112,12 @@ def plan_undo(document_id: int, whose: Whose, *, first_seq: int, last_seq: int) 
         acts: list[tuple[int, int]] = []
 
         def rows() -> Iterator[Row]:
-            for row in read_updates(document_id, after=first_seq - 1, until=head_seq, splits=NO_SPLITS):
-                if row.kind in ACT_KINDS:
-                    acts.append((row.seq, row.session_id))
-                yield Row(row.seq, row.session_id, row.payload)
+            for block in read_blocks(document_id, after=first_seq - 1, until=head_seq):
+                columns = block.session_ids, block.kinds, block.folded_payloads(NO_SPLITS)
+                for seq, (session_id, kind, payload) in enumerate(zip(*columns, strict=True), block.first_seq):
+                    if kind in ACT_KINDS:
+                        acts.append((seq, session_id))
+                    yield Row(seq, session_id, payload)
 
         taken, updates = undone(
             state_before=before.doc.get_update(),

@@ -182,9 +182,14 @@ class Guard:
 
         These are the server's own: they are not judged, and where a root mixes kinds of content, text wins, then
         values, as when it is read. Raises: Malformed, MissingDependency when the bytes are no full state."""
+        return cls.of_decoded(*map(decode_runs, (state_update, *later)), limits=limits)
+
+    @classmethod
+    def of_decoded(cls, *updates: Update, limits: Limits = USUAL_LIMITS) -> "Guard":
+        """As `of`, of updates that `decode_runs` has read."""
         guard = cls(limits)
-        for update in (state_update, *later):
-            guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(decode_runs(update)))
+        for update in updates:
+            guard._facts.absorb(_Pass(guard._facts, limits, judging=False).run(update))
         return guard
 
     @property

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from history.crdt.guard import Guard, Parent, Place
 from history.crdt.idsets import IdSet, contains, id_set, intersect, triples
 from history.crdt.roots import RootKind, kinds_in
-from history.crdt.updates import Id, Kind, Struct, TypeContent, TypeRef, decode_update
+from history.crdt.updates import Id, Kind, Struct, TypeContent, TypeRef, decode_runs, decode_update, singles
 
 
 class Piece(NamedTuple):
@@ -25,9 +25,12 @@ class Places:
     __slots__ = ("_by_client", "kinds", "structs")
 
     def __init__(self, full_state: bytes) -> None:
-        guard = Guard.of(full_state)
+        decoded = decode_runs(full_state)
+        guard = Guard.of_decoded(decoded)
         self.kinds: Mapping[str, RootKind] = kinds_in(guard)
-        self.structs: list[Struct] = decode_update(full_state).structs
+        self.structs: list[Struct] = [
+            each for struct in decoded.structs for each in (singles(struct) if struct.times > 1 else (struct,))
+        ]
         self._by_client: dict[int, tuple[list[int], list[Place | None], list[int]]] = {}
         for client, start, stop, place in guard.places():
             starts, places, stops = self._by_client.setdefault(client, ([], [], []))

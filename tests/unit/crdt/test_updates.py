@@ -20,6 +20,8 @@ from history.crdt.updates import (
     Update,
     advance,
     decode_update,
+    extent,
+    extent_in,
     missing_dependency,
 )
 from tests.histories import random_history, replay, updates_of
@@ -143,6 +145,26 @@ def test_the_short_cut_for_keystrokes_refuses_what_the_general_reader_refuses() 
     for broken in (typed.replace(b"\x01v", b"\x02v"), typed.replace(b"\xd6\x07", b"\xd6\xff\xff\xff\x0f")):
         with pytest.raises(Malformed):
             decode_update(broken)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_how_much_an_update_says_is_told_without_reading_all_of_it(seed: int) -> None:
+    typed = bytes.fromhex("0101cdcc83da0bd607c4cdcc83da0bd507cdcc83da0bcf04017600")
+    for update in [typed, *(row.update for row in random_history(seed))]:
+        assert extent_in(update) == extent(decode_update(update))
+    assert extent_in(typed) == (1, 0)
+    for broken in (typed.replace(b"\x01v", b"\x02v"), typed.replace(b"\xd6\x07", b"\xd6\xff\xff\xff\x0f")):
+        with pytest.raises(Malformed):
+            extent_in(broken)
+
+
+def test_the_short_cut_for_deletions_refuses_what_the_general_reader_refuses() -> None:
+    deleted = bytes.fromhex("0001cdcc83da0b01d6070a")
+    assert decode_update(deleted).deletes == [(3141592653, 982, 10)]
+    empty, behind_all, not_shortest = "00", "ffffffff07", "8a00"
+    for length in (empty, behind_all, not_shortest):
+        with pytest.raises(Malformed):
+            decode_update(deleted[:-1] + bytes.fromhex(length))
 
 
 @pytest.mark.parametrize("seed", range(20))
