@@ -19,7 +19,7 @@ from django.db.models import QuerySet
 from documents.conf import conf
 from documents.models import Document
 from history.crdt.lib0 import Malformed
-from history.crdt.updates import decode_update, extent
+from history.crdt.updates import extent_in
 from history.log import LogRow, consistent_read, head_of, read_log, seq_at
 from history.models import Head, Kind, Run, Segment, Session, Via
 
@@ -108,7 +108,7 @@ def query_parameters(
     document_id: int, rows: Iterable[LogRow], *, first_seq: int, last_seq: int, session_ids: list[int] | None = None
 ) -> dict[str, Any]:
     """What RUNS_OF_ROWS and INSERT_RUNS ask for. `rows` are the live ones from first_seq to last_seq: SQL cannot count
-    what they hold, so that each is decoded here, which takes 4 µs for a keystroke."""
+    what they hold, so that each is read here, which takes 2 µs for a keystroke."""
     counted = [
         (row.seq, *extent_of(row))
         for row in rows
@@ -120,17 +120,22 @@ def query_parameters(
         "last_seq": last_seq,
         "session_ids": session_ids,
         "gap_seconds": conf().run_gap_seconds,
-        "seqs": [seq for seq, _, _ in counted],
-        "inserted": [inserted for _, inserted, _ in counted],
-        "deleted": [deleted for _, _, deleted in counted],
+        "seqs": _array(seq for seq, _, _ in counted),
+        "inserted": _array(inserted for _, inserted, _ in counted),
+        "deleted": _array(deleted for _, _, deleted in counted),
     }
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array as SQL writes it: psycopg takes ten times as long, as it looks at what each number is."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def extent_of(row: LogRow) -> tuple[int, int]:
     """What a row inserts and deletes (`updates.extent`). What cannot be read counts as nothing: a run tells people how
     much, the log itself is proven elsewhere."""
     try:
-        return extent(decode_update(row.payload))
+        return extent_in(row.payload)
     except Malformed:
         return 0, 0
 
