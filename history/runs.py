@@ -5,13 +5,14 @@ Squashed rows have their runs in `history_run`, cut at the edges of segments; th
 same query that squash writes with. Readers join them again at every edge, so that squash changes nothing."""
 
 import heapq
-from collections import deque
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db import connection
 from django.db.models import QuerySet
@@ -21,10 +22,14 @@ from documents.models import Document
 from history.crdt.lib0 import Malformed
 from history.crdt.updates import extent_in
 from history.log import LogRow, consistent_read, head_of, read_log, seq_at
-from history.models import Head, Kind, Run, Segment, Session, Via
+from history.models import Head, Kind, Run, Segment, Session, Update, Via
 
-TAIL_BLOCK_ROWS = 5000
+TAIL_BLOCK_ROWS = 2000
 """Live rows that one query groups: a page of the newest runs never reads a whole tail."""
+
+FRAGMENTS_WARM_MAX = 100_000
+"""Runs of whole blocks of live rows that a process keeps, some 300 bytes each: counting what rows hold takes 5 µs each,
+and a page may be of a hundred thousand."""
 
 SUMMARIES_PER_QUERY = 100
 """Runs whose sessions one query reads."""
@@ -326,7 +331,7 @@ def _live_blocks(
     document_id: int, squashed: int, last_seq: int, *, session_ids: list[int] | None
 ) -> Iterator[_Fragment]:
     while last_seq > squashed:
-        first_seq = max(squashed + 1, last_seq - TAIL_BLOCK_ROWS + 1)
+        first_seq = max(squashed + 1, (last_seq - 1) // TAIL_BLOCK_ROWS * TAIL_BLOCK_ROWS + 1)
         yield from _live_runs(document_id, first_seq, last_seq, session_ids=session_ids)
         last_seq = first_seq - 1
 
@@ -341,12 +346,56 @@ def _stored_runs(document_id: int, first_seq: int, last_seq: int, *, session_ids
 
 
 def _live_runs(document_id: int, first_seq: int, last_seq: int, *, session_ids: list[int] | None) -> list[_Fragment]:
+    if last_seq - first_seq + 1 < TAIL_BLOCK_ROWS:
+        return _grouped(document_id, first_seq, last_seq, session_ids=session_ids)
+    row = Update.objects.filter(document_id=document_id, seq=last_seq)
+    hash_ = row.values_list("hash", flat=True).first()
+    # The hash covers all rows up to it: a log that was set back and has grown again has another one.
+    key = document_id, last_seq, bytes(hash_ or b""), conf().run_gap_seconds
+    found = _warm.get(key)
+    if found is None:
+        found = _grouped(document_id, first_seq, last_seq, session_ids=None)
+        _warm.put(key, found)
+    return [each for each in found if session_ids is None or each.session_id in session_ids]
+
+
+def _grouped(document_id: int, first_seq: int, last_seq: int, *, session_ids: list[int] | None) -> list[_Fragment]:
     rows = read_log(document_id, after=first_seq - 1, until=last_seq)
     parameters = query_parameters(document_id, rows, first_seq=first_seq, last_seq=last_seq, session_ids=session_ids)
     with connection.cursor() as cursor:
         cursor.execute(RUNS_OF_ROWS, parameters)
         found = [_Fragment(*row) for row in cursor.fetchall()]
     return sorted(found, key=attrgetter("last_seq"), reverse=True)
+
+
+_BlockKey: TypeAlias = tuple[int, int, bytes, float]
+"""Document, last seq, its hash, RUN_GAP_SECONDS."""
+
+
+class _Warm:
+    """The runs of the whole blocks that were asked for last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: OrderedDict[_BlockKey, list[_Fragment]] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: _BlockKey) -> list[_Fragment] | None:
+        with self._lock:
+            found = self._of.get(key)
+            if found is not None:
+                self._of.move_to_end(key)
+            return found
+
+    def put(self, key: _BlockKey, fragments: list[_Fragment]) -> None:
+        with self._lock:
+            self._size += len(fragments) - len(self._of.pop(key, ()))
+            self._of[key] = fragments
+            while self._size > FRAGMENTS_WARM_MAX:
+                self._size -= len(self._of.popitem(last=False)[1])
+
+
+_warm = _Warm()
 
 
 def _summaries(runs: Sequence[_Fragment]) -> list[RunSummary]:

@@ -137,6 +137,29 @@ def test_pages_hold_each_run_once(seed: int, squashed: bool) -> None:
     assert runs_of(document.pk, until=0) == []
 
 
+def test_runs_that_were_read_before_are_told_from_the_rows_that_are_there_now(settings: Settings) -> None:
+    """Of the same seqs in the same document: as after a backup was put back and people wrote on."""
+    document = _random_document(7)
+    first = _told(runs_of(document.pk, limit=1000))
+    assert first == _told(runs_of(document.pk, limit=1000)) == _expected(document)
+    rechain(document, at=seconds_apart(*[1000.0] * 79))
+    usual = settings.PALIMPSEST
+    settings.PALIMPSEST = {**usual, "RUN_GAP_SECONDS": 10_000}
+    assert len(runs_of(document.pk, limit=1000)) < len(_expected(document))
+    settings.PALIMPSEST = usual
+    assert _told(runs_of(document.pk, limit=1000)) == _expected(document) != first
+
+
+def test_runs_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = runs._Warm()
+    monkeypatch.setattr(runs, "_warm", warm)
+    monkeypatch.setattr(runs, "FRAGMENTS_WARM_MAX", 20)
+    document = _random_document(8)
+    for _ in range(2):
+        assert _told(runs_of(document.pk, limit=1000)) == _expected(document)
+        assert 0 < warm._size == sum(map(len, warm._of.values())) <= 20
+
+
 @pytest.mark.parametrize("squashed", [False, True])
 def test_a_split_emoji_does_not_cut_the_run_of_who_split_it(squashed: bool, settings: Settings) -> None:
     settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 2, "SEGMENT_ROWS_MAX": 100}
