@@ -1,6 +1,6 @@
 """A document's versions in the history pages: the list, and each act on a version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -61,11 +61,17 @@ def _list(request: HttpRequest, document: Document, frame: Frame, *, problem: Pr
     try:
         before = pair_in(request.GET, "before")
         cursor = None if before is None else VersionCursor(*before)
-        context["page"] = version_page(document, cursor=cursor, limit=VERSIONS_PER_PAGE)
+        page = context["page"] = version_page(document, cursor=cursor, limit=VERSIONS_PER_PAGE)
         context["is_first_page"] = before is None
+        context["compared"] = _compared([line for line in page.lines if not line.is_beyond], context["head_seq"])
     except PROBLEMS as error:
         context["problem"] = problem or problem_of(error)
     return show_page(request, document, frame, "history/versions.html", f"Versions of “{document.title}”", context)
+
+
+def _compared(lines: Sequence[VersionLine], head_seq: int) -> int | None:
+    """The version that is chosen to begin with: the last one that is not what the document says now anyway."""
+    return next((line.version.id for line in lines if line.version.seq < head_seq), None)
 
 
 def show_name(request: HttpRequest, document: Document, frame: Frame) -> HttpResponse:

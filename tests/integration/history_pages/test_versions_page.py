@@ -190,6 +190,7 @@ def test_the_list_is_paged_and_what_cannot_be_read_is_a_400(shared: Shared, monk
     client, url = signed_in(shared.viewer), page_url(shared, "versions", "page")
     first = client.get(url)
     assert [line.version.name for line in first.context["page"].lines] == ["Three", "Two"]
+    assert first.content.decode().count('name="from" value="2" checked') == 1, "what Three says is what there is now"
     cursor = first.context["page"].next_cursor
     rest = client.get(url, {"before": f"{cursor.seq}.{cursor.id}"})
     assert f"?before={cursor.seq}.{cursor.id}" in first.content.decode()
