@@ -1,6 +1,6 @@
 """`make faults ARGS="--seed 7"`: the long form. Prints what it does and a summary; exits with 1 if anything is wrong.
 
-`--short` injects each fault once."""
+`--short` injects each fault once; `--squash-kills 1000` kills workers in the middle of squash, and no more."""
 
 import argparse
 import asyncio
@@ -40,7 +40,10 @@ def main() -> int:
     parser.add_argument("--interval-ms", type=float, default=90.0, help="how often each person edits")
     parser.add_argument("--rooms", type=int, default=12, help="documents that are edited at a time")
     parser.add_argument("--log-level", default="CRITICAL", help="of the workers, which have much to complain about")
+    parser.add_argument("--squash-kills", type=int, metavar="COUNT", help="SIGKILLs in the middle of squash, alone")
     arguments = parser.parse_args()
+    if arguments.squash_kills is not None:
+        return kill_in_squash(arguments.squash_kills, seed=arguments.seed)
     counts = EACH_ONCE if arguments.short else LONG
     if arguments.fault:
         counts = {Fault[name]: int(count) for name, _, count in (given.partition("=") for given in arguments.fault)}
@@ -55,6 +58,23 @@ def main() -> int:
 
     say(f"seed {arguments.seed}")
     result = asyncio.run(run())
+    for line in result.lines():
+        say(line)
+    return 1 if result.wrong else 0
+
+
+def kill_in_squash(kills: int, *, seed: int) -> int:
+    from config.stack.accounts import scratch_folder
+    from config.stack.services import scratch_services
+    from tests.clients.stack import migrated_database
+    from tests.faults.squash_kills import SquashKills
+
+    with (
+        scratch_services(syncs=False) as services,
+        migrated_database(services.database_url, NothingBlocked()) as database,
+        scratch_folder() as folder,
+    ):
+        result = SquashKills(database, services.redis_url, folder, seed=seed).run(kills)
     for line in result.lines():
         say(line)
     return 1 if result.wrong else 0

@@ -27,3 +27,6 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,
 }
+
+# How long a worker waits for word from a child that was killed before it gives the task back.
+CELERY_WORKER_LOST_WAIT = 0.1
