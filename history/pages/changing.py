@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.safestring import SafeString, mark_safe
+from pycrdt import Doc
 
-from history.crdt.changes import NodeChange, Path, Span, Taking, node_at
+from history.crdt.changes import Changes, NodeChange, Path, Span, Taking, node_at
 from history.crdt.content import Tree, readable, root_trees
 from history.crdt.roots import root_kinds
 from history.crdt.updates import utf16_length
 from history.pages.rendering import CHARACTERS_MAX, PIECE_CHARACTERS, ContentHtml, ShownContent, ShownRoot
-from history.reading import Difference
 
 CONTEXT_CHARACTERS = 120
 """Of a text that stayed, so much is shown before and after what changed."""
 
 
-def shown_changes(difference: Difference) -> ShownContent:
-    """The roots that changed, as HTML. Reads the content of after once."""
-    kinds = root_kinds(difference.after.get_update())
-    trees = root_trees(difference.after, kinds)
+def shown_changes(changes: Changes, after: "Doc[Any]") -> ShownContent:
+    """The roots that changed, as HTML, among what stayed in the document of after, whose content is read once."""
+    kinds = root_kinds(after.get_update())
+    trees = root_trees(after, kinds)
     html = ChangesHtml(characters_max=CHARACTERS_MAX)
     roots = [
         ShownRoot(name, kinds[name].value if name in kinds else "", html.changed(nodes, trees.get(name)))
-        for name, nodes in difference.changes.items()
+        for name, nodes in changes.items()
     ]
     return ShownContent(roots, html.is_cut)
 

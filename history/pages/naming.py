@@ -53,7 +53,7 @@ def show_versions(request: HttpRequest, document: Document, frame: Frame) -> Htt
     if None in seqs:
         return _list(request, document, frame)
     first, last = sorted(seq for seq in seqs if seq is not None)
-    return redirect(f"{frame.home_url}?{urlencode({'seq': last, 'show': 'changes', 'from': first})}")
+    return redirect(f"{frame.home_url}?{urlencode({'seq': last, 'show': 'compare', 'from': first})}")
 
 
 def _list(request: HttpRequest, document: Document, frame: Frame, *, problem: Problem | None = None) -> HttpResponse:

@@ -105,7 +105,12 @@ def _compared(document: Document, facts: Facts, values: QueryDict) -> View:
 def _difference(document: Document, from_seq: int, to_seq: int) -> View:
     found = difference(document, from_seq=from_seq, to_seq=to_seq)
     whole = f"{reverse('document-changes', args=[document.key])}?{urlencode({'from': from_seq, 'to': found.to_seq})}"
-    context = {"difference": found, "counts": found.counts, "shown": shown_changes(found), "whole_url": whole}
+    context = {
+        "difference": found,
+        "counts": found.counts,
+        "shown": shown_changes(found.changes, found.after),
+        "whole_url": whole,
+    }
     return View(template="history/_changes.html", context=context)
 
 

@@ -209,7 +209,7 @@ def test_a_preview_shows_what_would_come_of_a_restore(shared: Shared, staff: Use
     assert "The document becomes what it was at" in page
     assert "inserted 4 words: “leaf what was said”" in page
     assert "+17 characters" in page  # of the text and of the leaf
-    assert "what was said</div>" in page
+    assert "<ins>what was said</ins>" in page
     assert shared.head_seq == 8
 
 

@@ -178,9 +178,10 @@ def test_a_version_that_came_by_itself_may_be_noted_without_a_name(shared: Share
 def test_any_two_are_compared_on_the_history_page_in_either_order(
     shared: Shared, root: Client, door: str, ends: tuple[int, int]
 ) -> None:
-    answer = root.get(page_url(shared, "versions", door), {"from": ends[0], "to": ends[1]})
+    answer = root.get(page_url(shared, "versions", door), {"from": ends[0], "to": ends[1]}, follow=True)
     home = shared.urls()["page" if door == "page" else "admin"]
-    assert answer["Location"] == f"{home}?seq=3&show=changes&from=1"
+    assert answer.redirect_chain == [(f"{home}?seq=3&show=compare&from=1", 302)]
+    assert "From seq 1 to 3:" in answer.content.decode()
 
 
 def test_the_list_is_paged_and_what_cannot_be_read_is_a_400(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

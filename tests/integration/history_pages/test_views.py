@@ -162,7 +162,7 @@ def test_of_random_histories_a_difference_shows_all_that_is_there_and_no_more(
     head_seq = place_of(document).head_seq
     for from_seq in range(0, head_seq, 7):
         found = difference(document, from_seq=from_seq, to_seq=head_seq)
-        roots = {root.name: root.html for root in shown_changes(found).roots}
+        roots = {root.name: root.html for root in shown_changes(found.changes, found.after).roots}
         assert roots.keys() == found.changes.keys()
         [*of_root] = [node for node in found.changes.get("text", []) if not node["path"]]
         if of_root:
@@ -238,7 +238,8 @@ def test_a_difference_of_maps_arrays_and_formats_is_told_by_key_place_and_format
     shared.edit(shared.owner, lambda: settings["deep"].update({"k": 2}))
     shared.edit(shared.owner, lambda: todo.insert(1, {"done": True}))
     shared.edit(shared.owner, lambda: shared.doc.get("text", type=Text).format(0, 3, {"bold": True}))
-    shown_roots = shown_changes(difference(shared.document, from_seq=before, to_seq=shared.head_seq)).roots
+    found = difference(shared.document, from_seq=before, to_seq=shared.head_seq)
+    shown_roots = shown_changes(found.changes, found.after).roots
     roots = {root.name: root.html for root in shown_roots}
     assert (
         '<span class="key-name">language</span> <del><code class="value">en</code></del>'
@@ -255,7 +256,8 @@ def test_a_long_text_that_stayed_is_shown_around_what_changed() -> None:
     session = make_session(document)
     [first, second] = typed(["x" * 1000, "new"])
     append_rows(session, [first, second])
-    [root] = shown_changes(difference(document, from_seq=1, to_seq=2)).roots
+    found = difference(document, from_seq=1, to_seq=2)
+    [root] = shown_changes(found.changes, found.after).roots
     assert root.html.count("x") == changing.CONTEXT_CHARACTERS
     assert '<span class="left-out">…</span>' in root.html
     assert "<ins>new</ins>" in root.html
