@@ -235,3 +235,25 @@ def test_who_fails_at_a_documents_snapshots_lets_the_next_one_at_them(settings: 
     whole.save(force_insert=True)
     in_thread(tasks.sweep_snapshots).result(DEADLINE_SECONDS)
     assert Snapshot.objects.filter(document=broken).exists()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *(tasks.sweep_snapshots, tasks.build_ladders, tasks.squash_cold_rows, tasks.verify_sample),
+        *(tasks.keep_versions, tasks.purge_refused, tasks.purge_audit, purge_deleted),
+    ],
+    ids=lambda task: task.__name__,
+)
+def test_two_workers_at_one_task_at_once_have_no_trouble_and_do_nothing_twice(task: Any, settings: Settings) -> None:
+    settings.PALIMPSEST |= {"SNAPSHOT_ROWS": 10, "SNAPSHOT_DISTANCE_ROWS": 5, "AUDIT_DAYS": 1}
+    documents = [cold_document() for _ in range(4)]
+    Document.objects.filter(pk=documents[0].pk).update(deleted_at=timezone.now() - timedelta(days=400))
+    for each in [in_thread(task), in_thread(task)]:
+        each.result(DEADLINE_SECONDS)
+    made = list(Chore.objects.values_list("outcome", "troubles", "found"))
+    assert made == [("done", 0, 0)] * 2
+    if task is tasks.squash_cold_rows:
+        assert sum(Chore.objects.values_list("made", flat=True)) == 4 * len(ALPHABET)
+    if task is purge_deleted:
+        assert sum(Chore.objects.values_list("made", flat=True)) == 1
