@@ -2,8 +2,13 @@
 `published_audits` audits."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
+
+CLOCKS_APART_MAX = timedelta(minutes=15)
+"""How long before a manifest was made what it does not have may say that it was written: as far as the clocks of the
+worker that signs and of the database may be apart, and as long as a host's transaction around an edit may take.
+`offline_verify.py` says the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,11 @@ class Claim:
     created_at: datetime
     head: PublishedHead
 
+    @property
+    def later_from(self) -> datetime:
+        """What it does not have was written from then on."""
+        return self.created_at - CLOCKS_APART_MAX
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedAudit:
@@ -45,3 +55,8 @@ class AuditClaim:
     manifest: str
     created_at: datetime
     audit: PublishedAudit
+
+    @property
+    def later_from(self) -> datetime:
+        """What it does not have was written from then on."""
+        return self.created_at - CLOCKS_APART_MAX

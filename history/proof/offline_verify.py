@@ -13,13 +13,17 @@ import struct
 import sys
 import uuid
 from collections.abc import Iterator  # Python 3.8 reads it too
-from typing import Any, BinaryIO
+from datetime import datetime, timezone
+from typing import Any, BinaryIO, NamedTuple
 
 EXPORT_FORMAT = "palimpsest-document-1"
 MANIFEST_FORMAT = "palimpsest-manifest-1"
 VERSION = b"\x01"
 ED25519_PEM_PREFIX = bytes.fromhex("302a300506032b6570032100")
 """What stands before the 32 bytes of an Ed25519 public key in PEM (RFC 8410)."""
+
+CLOCKS_APART_MICROSECONDS_MAX = 15 * 60 * 1_000_000
+"""How long before a manifest was made a row that it does not have may say that it was written: clocks differ."""
 
 STAGES = ("session", "row", "version", "end")
 """The lines behind the first, in this order."""
@@ -75,13 +79,13 @@ def verify(export: BinaryIO, manifests: list[str], keys: list[bytes]) -> int:
         key = str(uuid.UUID(document["document"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unusable("it does not say of which document it is") from error
-    claims: dict[int, list[tuple[str, str]]] = {}
+    claims: dict[int, list[Published]] = {}
     for path in manifests:
-        head = head_in_manifest(path, keys, key)
-        if head is None:
+        published = published_in_manifest(path, keys, key)
+        if published is None:
             say(f"{path} does not speak of this document")
         else:
-            claims.setdefault(head["seq"], []).append((path, head["hash"]))
+            claims.setdefault(published.seq, []).append(published)
     is_published = bool(claims)
     chain = Chain(document, claims)
     for line in lines:
@@ -92,10 +96,19 @@ def verify(export: BinaryIO, manifests: list[str], keys: list[bytes]) -> int:
     return 0
 
 
+class Published(NamedTuple):
+    """What a manifest says of the document, and when it was made."""
+
+    manifest: str
+    created_at_microseconds: int
+    seq: int
+    hash: str
+
+
 class Chain:
     """Recomputes every commitment and every hash of an export, in its order."""
 
-    def __init__(self, document: Line, claims: dict[int, list[tuple[str, str]]]) -> None:
+    def __init__(self, document: Line, claims: dict[int, list[Published]]) -> None:
         self.document = document
         self.key = uuid.UUID(document["document"])
         self.claims = claims
@@ -106,6 +119,8 @@ class Chain:
         self.at = -(1 << 63)
         self.hash = b""
         self.last_published = 0
+        self.latest: Published | None = None
+        self.note_latest(claims.get(0, []))
         self.stage = "session"
 
     def take(self, line: Line) -> None:
@@ -156,11 +171,21 @@ class Chain:
         self.seq, self.at = seq, at
         if self.hash.hex() != line["hash"]:
             raise Differs(f"seq {seq}: the row was altered: it is not what its hash says")
-        for manifest, published in self.claims.pop(seq, ()):
-            if published != self.hash.hex():
+        if self.latest and at < self.latest.created_at_microseconds - CLOCKS_APART_MICROSECONDS_MAX:
+            raise Differs(f"seq {seq}: its time is before {self.latest.manifest} was made, which does not have it")
+        here = self.claims.pop(seq, [])
+        for published in here:
+            manifest = published.manifest
+            if published.hash != self.hash.hex():
                 raise Differs(f"seq {seq}: {manifest} published another hash: the log was rewritten at or before it")
             say(f"{manifest} agrees: rows 1..{seq} are what was published")
             self.last_published = seq
+        self.note_latest(here)
+
+    def note_latest(self, claims: list[Published]) -> None:
+        """What follows is no older than the last manifest that does not have it."""
+        both = claims + ([self.latest] if self.latest else [])
+        self.latest = max(both, key=lambda each: each.created_at_microseconds, default=None)
 
     def version(self, line: Line) -> None:
         """What people named is in no hash; that it is a seq of this log can be said."""
@@ -181,7 +206,9 @@ class Chain:
             raise Differs(f"the rows lead to seq {self.seq}, and not to the head {self.document['seq']} with its hash")
         for seq, claims in sorted(self.claims.items()):
             if seq > 0:
-                raise Differs(f"the export ends at {self.seq}, but {claims[0][0]} published {seq}: cut off, or older")
+                raise Differs(
+                    f"the export ends at {self.seq}, but {claims[0].manifest} published {seq}: cut off, or older"
+                )
         say(
             f"{self.key}: rows 1..{self.seq} hold, of {len(self.commitments)} sessions, "
             f"{self.unknown_authors} of which have unknown authors"
@@ -216,7 +243,7 @@ def _said_once(pairs: list[tuple[str, Any]]) -> Line:
     return line
 
 
-def head_in_manifest(path: str, keys: list[bytes], document: str) -> Line | None:
+def published_in_manifest(path: str, keys: list[bytes], document: str) -> Published | None:
     """What a manifest says of this document, once its signature holds. Raises: Unusable."""
     digest = hashlib.sha256()
     head: Line | None = None
@@ -242,7 +269,14 @@ def head_in_manifest(path: str, keys: list[bytes], document: str) -> Line | None
     message = MANIFEST_FORMAT.encode() + b"\n" + digest.digest()
     if not any(ed25519_holds(key, signature, message) for key in keys):
         raise Unusable(f"{path} was signed by none of the keys given")
-    return head
+    if head is None:
+        return None
+    try:
+        made = datetime.fromisoformat(header["created_at"]) - datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 (3.9 has no UTC)
+        microseconds = (made.days * 86_400 + made.seconds) * 1_000_000 + made.microseconds
+        return Published(path, microseconds, int(head["seq"]), str(head["hash"]))
+    except (KeyError, TypeError, ValueError):
+        raise Unusable(f"{path} is signed, but lacks what a manifest says") from None
 
 
 def read_public_key(path: str) -> bytes:

@@ -1,4 +1,5 @@
-"""Audits against what manifests published of them: the hash of each published entry must be that of the entry still.
+"""Audits against what manifests published of them: the hash of each published entry must be that of the entry still,
+and what follows it no older than the manifest.
 
 That the entries lead from one to the next is `audit.verify_audit`'s to prove; retention may have taken the oldest."""
 
@@ -17,10 +18,16 @@ from history.times import microseconds
 CLAIMS_PER_QUERY = 500
 
 READ_PUBLISHED = """
-SELECT head.key, head.n, head.removed_n, CASE head.removed_n WHEN claimed.n THEN head.removed_hash ELSE entry.hash END
+SELECT head.key, head.n, head.removed_n, CASE head.removed_n WHEN claimed.n THEN head.removed_hash ELSE entry.hash END,
+    following.n, following.at
 FROM unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY AS claimed (document_id, n, place)
 LEFT JOIN history_audithead head ON head.document_id = claimed.document_id
 LEFT JOIN history_auditentry entry ON entry.document_id = claimed.document_id AND entry.n = claimed.n
+LEFT JOIN LATERAL (
+    SELECT later.n, later.at FROM history_auditentry later
+    WHERE later.document_id = claimed.document_id AND later.n > claimed.n
+    ORDER BY later.n LIMIT 1
+) following ON true
 ORDER BY claimed.place
 """
 
@@ -48,7 +55,7 @@ def _kept_since(now: datetime) -> int:
 
 def _contradiction(claim: AuditClaim, row: Sequence[Any], kept_since: int) -> str | None:
     key: UUID | None
-    key, n, removed_n, hash_ = row
+    key, n, removed_n, hash_, next_n, next_at = row
     published = claim.audit
     if key is None:
         return f"the audit is missing; {claim.manifest} published entry {published.n}"
@@ -56,6 +63,8 @@ def _contradiction(claim: AuditClaim, row: Sequence[Any], kept_since: int) -> st
         return f"the audit is of {key}; {claim.manifest} published it as of {published.key}"
     if n < published.n:
         return f"the audit ends at {n}, but {claim.manifest} published {published.n}"
+    if next_at is not None and next_at < claim.later_from:  # times do not fall behind it
+        return f"entry {next_n} is of before {claim.manifest} was made, which does not have it: it was dated back"
     if published.n == 0:
         return None
     if published.n <= removed_n and published.at_microseconds >= kept_since:

@@ -275,7 +275,7 @@ class _Chain:
             payload=row.payload,
         )
         self.seq, self.at = row.seq, row.at
-        self.claims.compare(self.seq, self.hash)
+        self.claims.compare(self.seq, self.hash, row.at)
 
 
 class _Claims:
@@ -287,18 +287,31 @@ class _Claims:
             self.waiting.setdefault(claim.head.seq, []).append(claim)
         self.newest = max(claims, key=lambda claim: claim.created_at, default=None)
         self.last_held: Claim | None = None
+        self.latest: Claim | None = None
+        """Of those up to here, the one that was made last."""
         self.contradicted: Claim | None = None
-        self.held = len(self.waiting.pop(0, ()))  # of an empty log there is nothing to compare
+        self.backdated: _Found | None = None
+        self.held = 0
+        for claim in self.waiting.pop(0, ()):  # of an empty log there is nothing to compare
+            self._hold(claim)
 
-    def compare(self, seq: int, hash_: bytes) -> None:
-        """The chain has this hash here. What contradicts it is kept until `check`: that the row, or its segment, was
-        altered under the database's own hashes is the nearer thing to say."""
+    def compare(self, seq: int, hash_: bytes, at: datetime) -> None:
+        """The chain has this hash and this time here. What contradicts it is kept until `check`: that the row, or its
+        segment, was altered under the database's own hashes is the nearer thing to say."""
+        if self.latest is not None and at < self.latest.later_from and self.backdated is None:
+            what = f"its time is before {self.latest.manifest} was made, which does not have it: it was dated back"
+            self.backdated = _Found(seq, what, "manifest")
         for claim in self.waiting.pop(seq, ()):
             if claim.head.hash == hash_:
-                self.held += 1
+                self._hold(claim)
                 self.last_held = claim
             elif self.contradicted is None:
                 self.contradicted = claim
+
+    def _hold(self, claim: Claim) -> None:
+        self.held += 1
+        if self.latest is None or claim.created_at > self.latest.created_at:
+            self.latest = claim
 
     def check(self) -> None:
         """Raises: _Found."""
@@ -308,6 +321,8 @@ class _Claims:
                 f"{self.contradicted.manifest} published another hash of {seq}: the log was rewritten at or before it"
             )
             raise _Found(seq, what + self._since(), "manifest")
+        if self.backdated is not None:
+            raise self.backdated
 
     def finish(self, head: Head) -> None:
         """What was published is all in a log that ends here. Raises: _Found."""

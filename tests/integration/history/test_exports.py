@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Manifests:
 
     def publish(self) -> None:
         path = self._folder / f"manifest-{len(self.paths)}.jsonl"
-        at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=len(self.paths))
+        at = timezone.now() + timedelta(days=len(self.paths) - 20)
         with path.open("wb") as out:
             heads, audits = heads_of_all_documents(), audits_of_all_documents()
             written = write_manifest(out, heads, audits, created_at=at, previous=self._previous, key=self._key)
@@ -284,6 +284,21 @@ def test_a_log_that_was_hashed_anew_is_told_by_the_manifest_alone(
     assert _offline(tmp_path, export)[0] == 0
     code, said = _offline(tmp_path, export, *manifests.arguments)
     assert (code, "seq 26" in said, "published another hash" in said) == (1, True, True), said
+
+
+def test_a_row_that_is_dated_back_behind_a_manifest_is_told_by_the_script(manifests: Manifests, tmp_path: Path) -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("abc"))
+    long_ago = timezone.now() - timedelta(days=300)
+    rechain(document, at=lambda _: long_ago)
+    manifests.publish()
+    append_rows(make_session(document), typed("!", client_id=3))
+    assert _offline(tmp_path, "".join(export_document(document.pk)), *manifests.arguments)[0] == 0
+    rechain(document, at=lambda _: long_ago)
+    export = "".join(export_document(document.pk))
+    assert _offline(tmp_path, export)[0] == 0
+    code, said = _offline(tmp_path, export, *manifests.arguments)
+    assert (code, "seq 4: its time is before" in said) == (1, True), said
 
 
 def test_an_export_that_ends_before_what_was_published_is_no_proof(

@@ -53,17 +53,18 @@ class Published:
         self._folder = folder
         self._key: Ed25519PrivateKey = make_key(folder / "key.pem")
         self._previous = b""
-        self._day = datetime(2026, 11, 1, tzinfo=UTC)
+        self.day = timezone.now().astimezone(UTC) - timedelta(days=20)
+        """When the next one is made; one follows the other by a day."""
         (folder / "public.pem").write_text(public_pem(self._key.public_key()))
         self.paths: list[str] = []
 
     def publish(self) -> None:
-        path = self._folder / f"manifest-{self._day:%Y-%m-%d}.jsonl"
+        path = self._folder / f"manifest-{len(self.paths)}.jsonl"
         with path.open("wb") as out:
             heads, audits = heads_of_all_documents(), audits_of_all_documents()
-            written = write_manifest(out, heads, audits, created_at=self._day, previous=self._previous, key=self._key)
+            written = write_manifest(out, heads, audits, created_at=self.day, previous=self._previous, key=self._key)
         self._previous = written.sha256
-        self._day += timedelta(days=1)
+        self.day += timedelta(days=1)
         self.paths.append(str(path))
 
     @property
@@ -133,14 +134,54 @@ def _author(document: Document) -> None:
     Update.objects.filter(document=document, seq=20).update(session_id=ada)
 
 
+def _dated(document: Document, at: datetime) -> None:
+    """Every row says that it was written then."""
+    _unsquash(document)
+    rechain(document, at=lambda _: at)
+
+
+def test_a_row_that_is_dated_back_behind_a_manifest_is_told_by_it(document: Document, published: Published) -> None:
+    long_ago = timezone.now() - timedelta(days=300)
+    _dated(document, long_ago)
+    published.publish()
+    append_rows(make_session(document), typed("later", client_id=3))
+    assert _run(*published.arguments)[0] == 0
+    _dated(document, long_ago)
+    assert _run()[0] == 0, "it agrees with itself"
+    code, said = _run(*published.arguments)
+    assert (code, "seq 27: its time is before manifest-0.jsonl was made" in said) == (1, True), said
+    assert "[history_manifest]" in said
+    squash_document(document.pk, older_than=NEVER_WARM)
+    assert "seq 27: its time is before manifest-0.jsonl was made" in _run(*published.arguments)[1]
+
+
+def test_the_first_row_of_a_log_that_was_published_empty_is_no_older_than_that(published: Published) -> None:
+    document = make_document("empty")
+    published.publish()
+    append_rows(make_session(document), typed("a"))
+    assert _run(*published.arguments)[0] == 0
+    _dated(document, timezone.now() - timedelta(days=300))
+    assert "seq 1: its time is before manifest-0.jsonl was made" in _run(*published.arguments)[1]
+
+
+@pytest.mark.parametrize(("minutes", "code"), [(14, 0), (16, 1)])
+def test_clocks_may_be_some_minutes_apart(document: Document, published: Published, minutes: int, code: int) -> None:
+    written_at = published.day - timedelta(minutes=minutes)
+    _dated(document, written_at)
+    published.publish()
+    append_rows(make_session(document), typed("!", client_id=3))
+    _dated(document, written_at)
+    assert _run(*published.arguments)[0] == code
+
+
 def _cut(document: Document) -> None:
     Update.objects.filter(document=document, seq__gte=20).delete()
 
 
 REWRITTEN: dict[str, tuple[Callable[[Document], None], str]] = {
-    "a payload": (_payload, "seq 26: manifest-2026-11-01.jsonl published another hash of 26"),
-    "an author": (_author, "seq 26: manifest-2026-11-01.jsonl published another hash of 26"),
-    "the end": (_cut, "seq 20: the log ends at 19, but manifest-2026-11-01.jsonl published 26"),
+    "a payload": (_payload, "seq 26: manifest-0.jsonl published another hash of 26"),
+    "an author": (_author, "seq 26: manifest-0.jsonl published another hash of 26"),
+    "the end": (_cut, "seq 20: the log ends at 19, but manifest-0.jsonl published 26"),
 }
 
 
@@ -169,7 +210,7 @@ def test_the_last_manifest_that_holds_tells_since_when_it_was_rewritten(
     rechain(document)
     code, said = _run(*published.arguments)
     assert code == 1
-    assert "the log was rewritten at or before it, after 26, which manifest-2026-11-01.jsonl proves" in said
+    assert "the log was rewritten at or before it, after 26, which manifest-0.jsonl proves" in said
 
 
 def test_a_restored_backup_is_told_by_its_epoch(document: Document, published: Published) -> None:
@@ -201,8 +242,9 @@ def test_purged_documents_are_told_apart_from_those_that_were_made_away_with(
     vanished.delete()
     code, said = _run(*published.arguments)
     assert code == 1
-    assert f"{keys[0]}: purged; it was deleted by 2026-11-02 00:00 UTC" in said
-    assert f"{keys[1]}: missing; manifest-2026-11-02.jsonl published seq" in said
+    deleted_by = published.day - timedelta(days=1)
+    assert f"{keys[0]}: purged; it was deleted by {deleted_by:%Y-%m-%d %H:%M} UTC" in said
+    assert f"{keys[1]}: missing; manifest-1.jsonl published seq" in said
     assert said.endswith("1 of 3 documents differ")
 
 
@@ -220,7 +262,7 @@ def test_a_manifest_that_is_left_out_or_replaced_is_pointed_at(document: Documen
     del published.paths[1]
     code, said = _run(*published.arguments)
     assert code == 0
-    assert "manifest-2026-11-03.jsonl does not follow manifest-2026-11-01.jsonl" in said
+    assert "manifest-2.jsonl does not follow manifest-0.jsonl" in said
 
 
 def test_what_cannot_be_verified_has_an_exit_code_of_its_own(document: Document, published: Published) -> None:
@@ -338,12 +380,27 @@ def test_an_audit_that_was_cut_off_or_made_away_with_is_missed(document: Documen
     AuditEntry.objects.filter(document_id=document.pk, n=n).delete()
     _hash_audit_anew(document)
     code, said = _run(*published.arguments)
-    assert (code, f"the audit ends at {n - 1}, but manifest-2026-11-01.jsonl" in said) == (1, True), said
+    assert (code, f"the audit ends at {n - 1}, but manifest-0.jsonl" in said) == (1, True), said
     AuditHead.objects.filter(document_id=document.pk).update(key=UUID(int=5))
     assert "the audit is of 00000000-0000-0000-0000-000000000005" in _run(*published.arguments)[1]
     AuditEntry.objects.filter(document_id=document.pk).delete()
     AuditHead.objects.filter(document_id=document.pk).delete()
-    assert f"the audit is missing; manifest-2026-11-01.jsonl published entry {n}" in _run(*published.arguments)[1]
+    assert f"the audit is missing; manifest-0.jsonl published entry {n}" in _run(*published.arguments)[1]
+
+
+def test_an_entry_that_is_dated_back_behind_a_manifest_is_told_by_it(document: Document, published: Published) -> None:
+    published.day -= timedelta(days=200)
+    _renamed(document, "one")
+    published.publish()
+    _renamed(document, "two")
+    assert _run(*published.arguments)[0] == 0
+    AuditEntry.objects.filter(document_id=document.pk).update(at=published.day - timedelta(days=300))
+    _hash_audit_anew(document)
+    assert _run()[0] == 0, "it agrees with itself"
+    code, said = _run(*published.arguments)
+    last = AuditHead.objects.get(document_id=document.pk).n
+    assert code == 1
+    assert f"entry {last} is of before manifest-0.jsonl was made" in said, said
 
 
 def _aged(document: Document) -> None:
@@ -357,6 +414,7 @@ def test_entries_that_retention_took_are_not_missed_and_the_last_of_them_still_h
     document: Document, published: Published, settings: Settings
 ) -> None:
     settings.PALIMPSEST = {"AUDIT_DAYS": 90}
+    published.day -= timedelta(days=100)
     _renamed(document, "one")
     _aged(document)
     published.publish()

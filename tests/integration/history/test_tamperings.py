@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from documents.models import Document
 from history.crdt.chain import GENESIS, row_hash
@@ -79,7 +80,7 @@ def _claim(document: Document, day: int) -> Claim:
         at_microseconds=microseconds(head.at),
         is_deleted=False,
     )
-    return Claim(f"manifest-2026-11-0{day}.jsonl", datetime(2026, 11, day, tzinfo=UTC), published)
+    return Claim(f"manifest-{day}.jsonl", timezone.now(), published)
 
 
 def _other(rng: random.Random, data: bytes) -> bytes:
