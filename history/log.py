@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, LiteralString
 
 import psycopg
@@ -30,6 +31,21 @@ COUNT_BYTES = """
 SELECT coalesce(sum(octet_length(payload)), 0)::bigint FROM history_update
 WHERE document_id = %s AND seq BETWEEN %s AND %s
 """
+READ_SPANS = """
+SELECT live.document_id, seq, session_id, kind, at, payload
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS span (document_id, first_seq, last_seq)
+JOIN history_update live ON live.document_id = span.document_id AND seq BETWEEN first_seq AND last_seq
+ORDER BY live.document_id, seq
+"""
+COUNT_BYTES_OF_SPANS = """
+SELECT document_id, (
+    SELECT coalesce(sum(octet_length(payload)), 0)::bigint FROM history_update live
+    WHERE live.document_id = span.document_id AND seq BETWEEN first_seq AND last_seq
+) FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS span (document_id, first_seq, last_seq)
+"""
+
+Span = tuple[int, int, int]
+"""Rows of one document: its id, the first seq and the last, both included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,44 @@ def read_blocks(document_id: int, *, after: int = 0, until: int) -> Iterator[Log
         block = _live_block(document_id, expected, _last_of_page(document_id, expected, until))
         yield block
         expected += len(block.payloads)
+
+
+def read_live(spans: Sequence[Span]) -> Iterator[tuple[int, LogRow]]:
+    """The live rows of some spans, each with its document: as many spans at once as PAGE_ROWS and PAGE_BYTES_MAX allow.
+
+    One span of each document, not empty, and none reaches into a segment. Raises: LogHole when a row is missing."""
+    sizes = dict(_page(COUNT_BYTES_OF_SPANS, _columns(spans))) if len(spans) > 1 else {}
+    together: list[Span] = []
+    rows = bytes_ = 0
+    for span in spans:
+        document_id, first_seq, last_seq = span
+        rows += last_seq - first_seq + 1
+        bytes_ += sizes.get(document_id, 0)
+        if together and (rows > conf().page_rows or bytes_ > conf().page_bytes_max):
+            yield from _live_rows(together)
+            together, rows, bytes_ = [], last_seq - first_seq + 1, sizes.get(document_id, 0)
+        together.append(span)
+    yield from _live_rows(together)
+
+
+def _live_rows(spans: Sequence[Span]) -> Iterator[tuple[int, LogRow]]:
+    if len(spans) == 1:
+        ((document_id, expected, until),) = spans
+        while expected <= until:
+            block = _live_block(document_id, expected, _last_of_page(document_id, expected, until))
+            yield from ((document_id, block.row_at(place)) for place in range(len(block.payloads)))
+            expected += len(block.payloads)
+    elif spans:
+        page = _page(READ_SPANS, _columns(spans))
+        expected_rows = [(span[0], seq) for span in sorted(spans) for seq in range(span[1], span[2] + 1)]
+        for expected_row, row in zip_longest(expected_rows, page):
+            if row is None or row[:2] != expected_row:
+                raise LogHole(*expected_row)
+            yield row[0], LogRow(*row[1:])
+
+
+def _columns(spans: Sequence[Span]) -> list[list[int]]:
+    return [list(column) for column in zip(*spans, strict=True)]
 
 
 def read_updates(document_id: int, *, after: int = 0, until: int, splits: Splits) -> Iterator[LogRow]:

@@ -235,7 +235,7 @@ class Run(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["last_at"], name="history_run_last_at"),
+            models.Index(fields=["document", "last_at"], name="history_run_last_at"),
             models.Index(
                 fields=["document", "last_seq"], condition=models.Q(kind__in=ACT_KINDS), name="history_run_act"
             ),

@@ -16,9 +16,9 @@ from history.crdt.chain import GENESIS, row_hash
 from history.crdt.lib0 import Malformed
 from history.crdt.packing import CODEC, PackedRow, pack, unpack
 from history.errors import HistoryError, LogHole
+from history.fragments import INSERT_RUNS, query_parameters
 from history.log import LogRow
 from history.models import Kind, Segment, Session, Snapshot, Update
-from history.runs import INSERT_RUNS, query_parameters
 from history.times import microseconds
 
 # Two workers on one document would pack the same rows and one of them fail at the primary key; this lock lets the
@@ -184,15 +184,19 @@ def _compare_what_was_stored(segment: Segment, rows: Sequence[_ColdRow]) -> None
 
 def _replace_rows(segment: Segment, rows: Sequence[_ColdRow]) -> None:
     """Write the segment's runs and delete its rows, exactly as many as it holds."""
-    log_rows = (LogRow(row.seq, row.packed.session_id, row.packed.kind, row.at, row.packed.payload) for row in rows)
-    parameters = query_parameters(segment.document_id, log_rows, first_seq=segment.first_seq, last_seq=segment.last_seq)
+    document_id = segment.document_id
+    log_rows = (
+        (document_id, LogRow(row.seq, row.packed.session_id, row.packed.kind, row.at, row.packed.payload))
+        for row in rows
+    )
+    parameters = query_parameters([(document_id, segment.first_seq, segment.last_seq)], log_rows)
     # The log takes less than before, and so may its snapshots.
-    Snapshot.objects.filter(document_id=segment.document_id).update(ladder_built=False)
+    Snapshot.objects.filter(document_id=document_id).update(ladder_built=False)
     with connection.cursor() as cursor:
         cursor.execute(INSERT_RUNS, parameters)
         cursor.execute(
             "DELETE FROM history_update WHERE document_id = %s AND seq BETWEEN %s AND %s",
-            [segment.document_id, segment.first_seq, segment.last_seq],
+            [document_id, segment.first_seq, segment.last_seq],
         )
         if cursor.rowcount != segment.last_seq - segment.first_seq + 1:
-            raise SquashRefused(segment.document_id, segment.first_seq, f"{cursor.rowcount} rows went")
+            raise SquashRefused(document_id, segment.first_seq, f"{cursor.rowcount} rows went")

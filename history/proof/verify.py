@@ -28,10 +28,10 @@ from history.crdt.sameness import first_difference
 from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
+from history.fragments import extent_of
 from history.log import LogRow, consistent_read
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.proof.claims import Claim
-from history.runs import extent_of
 from history.sessions import canonical_ip
 from history.snapshots import digest, state_of, unpack_state
 from history.times import EPOCH, microseconds

@@ -1,25 +1,31 @@
 """Runs: what a person reads as one edit is the same before and after squash, in one document and across all."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pycrdt import Doc, Map, Text
 from pytest_django import Settings
 
 from documents.models import Document, Role
 from documents.roles import readable_by
-from history import runs
+from history import fragments, runs
 from history.append import append
+from history.audit.trail import TrailFilter, What, trail_page
 from history.crdt.lib0 import Malformed
 from history.crdt.updates import decode_update, extent
 from history.fates import PendingUpdate
-from history.models import Kind, Run, Via
+from history.fragments import OpenedLog, open_logs
+from history.models import Kind, Run, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.runs import RunSummary, edits, runs_of
 from history.squash import squash_document
@@ -43,8 +49,8 @@ GAP = timedelta(seconds=300)
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "TAIL_BLOCK_ROWS", 7)
-    monkeypatch.setattr(runs, "SEGMENT_BLOCK", 2)
+    monkeypatch.setattr(fragments, "TAIL_BLOCK_ROWS", 7)
+    monkeypatch.setattr(fragments, "SEGMENT_BLOCK", 2)
     monkeypatch.setattr(runs, "SUMMARIES_PER_QUERY", 3)
 
 
@@ -151,9 +157,9 @@ def test_runs_that_were_read_before_are_told_from_the_rows_that_are_there_now(se
 
 
 def test_runs_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    warm = runs._Warm()
-    monkeypatch.setattr(runs, "_warm", warm)
-    monkeypatch.setattr(runs, "FRAGMENTS_WARM_MAX", 20)
+    warm = fragments._Warm()
+    monkeypatch.setattr(fragments, "_warm", warm)
+    monkeypatch.setattr(fragments, "FRAGMENTS_WARM_MAX", 20)
     document = _random_document(8)
     for _ in range(2):
         assert _told(runs_of(document.pk, limit=1000)) == _expected(document)
@@ -173,6 +179,15 @@ def test_a_split_emoji_does_not_cut_the_run_of_who_split_it(squashed: bool, sett
     (run,) = runs_of(document.pk, limit=10)
     assert (run.first_seq, run.last_seq, run.updates, run.kind) == (1, 4, 4, Kind.SYNC)
     assert isinstance(verify_document(document.pk), Verdict)
+
+
+def test_an_emoji_that_is_split_at_the_edge_of_a_block_does_not_cut_the_run() -> None:
+    document = make_document()
+    session = make_session(document)
+    append_rows(session, typed("abcdef"), kind=Kind.EDIT)
+    append([PendingUpdate(session=session, payload=b"\0\0", splits=frozenset({(1, 1)}), kind=Kind.EDIT)])
+    assert Update.objects.get(document=document, seq=7).kind == Kind.SPLIT  # the last row of a block of seven
+    assert [(run.first_seq, run.last_seq, run.kind) for run in runs_of(document.pk)] == [(1, 8, Kind.EDIT)]
 
 
 def test_two_people_who_type_at_once_have_one_run_each() -> None:
@@ -267,6 +282,53 @@ def test_edits_are_filtered_by_person_document_and_time() -> None:
     assert sorted(_places(found)) == sorted(_places(between))
     assert list(edits(since=datetime(2040, 1, 1, tzinfo=UTC))) == []
     assert list(edits(until=datetime(2000, 1, 1, tzinfo=UTC))) == []
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_page_of_the_audit_takes_few_queries_however_many_documents_there_are(
+    squashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    documents = [make_document() for _ in range(70)]
+    for place, document in enumerate(documents):
+        append_rows(make_session(document, make_user()), typed("abcd"))
+        rechain(document, at=seconds_apart(place, 1, 1e6, 1))
+        if squashed:
+            squash_document(document.pk, older_than=NEVER_WARM)
+    times = sorted(run.last_at for run in edits())
+    wanted = TrailFilter(documents=Document.objects.all(), what=What.EDITED)
+    assert times[69] < times[70]
+    for until in (None, times[69]):
+        with CaptureQueriesContext(connection) as queries:
+            page = trail_page(replace(wanted, until=until))
+        assert [line.at for line in page.lines] == times[: None if until is None else 70][:-51:-1]
+        assert len(queries) < 50
+
+
+def _days_after(start: datetime, seq: int) -> datetime:
+    return start + timedelta(days=seq)
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_document_that_was_edited_after_the_wanted_time_alone_is_not_opened(
+    squashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, later = make_document(), make_document()
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for each, first in ((document, 0), (later, 1)):
+        append_rows(make_session(each), typed("abcd"))
+        rechain(each, at=partial(_days_after, start + timedelta(days=first)))
+        if squashed:
+            squash_document(each.pk, older_than=NEVER_WARM)
+    opened: list[int] = []
+
+    def seen(seqs: Mapping[int, int], **options: Any) -> list[OpenedLog]:
+        opened.extend(seqs)
+        return open_logs(seqs, **options)
+
+    monkeypatch.setattr(runs, "open_logs", seen)
+    assert [run.last_seq for run in edits(until=start + timedelta(days=1.5))] == [1]
+    assert opened == [document.pk]
 
 
 def test_edits_show_only_documents_that_the_reader_may_see(settings: Settings) -> None:
