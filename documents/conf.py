@@ -109,6 +109,14 @@ class Conf:
     """Bytes of one difference, or of one document's blame, that an answer holds; a larger one is left out of it."""
     playback_steps_max: int = 500
     """Steps of one playback; each is a difference."""
+    playbacks_max: int = 4
+    """Playbacks that one process tells at a time, each of which holds two documents until its reader is done; one more
+    waits, and then gets a 503."""
+    heavy_reads_max: int = 4
+    """Differences, blames and plans of a restore or an undo that one process makes at a time, each of which holds
+    documents in memory; one more waits, and then gets a 503."""
+    heavy_reads_wait_seconds: float = 5.0
+    """How long a playback or another heavy read waits for others to end before it is turned away."""
     blame_stretch_seconds: int = 60
     """Blame tells each moment of writing to within this: updates of one session that come so soon after the first are
     told as one."""

@@ -17,6 +17,8 @@ from history.crdt.undoing import TooManyRows
 from history.crdt.updates import MissingDependency
 from history.errors import LogHole, LogUnavailable, NoSuchSeq, OutcomeUnknown, UpdateRefused
 from history.fates import Reason
+from history.heavy_reads import Busy
+from history.models import Head
 from history.versions import NoSuchVersion, TooManyVersions, VersionLocked, VersionNameTaken
 
 
@@ -26,7 +28,9 @@ class BadMoment(ValueError):
 
 PROBLEMS = (
     BadMoment,
+    Busy,
     ContentTooDeep,
+    Head.DoesNotExist,
     LogHole,
     LogUnavailable,
     Malformed,
@@ -50,13 +54,19 @@ PROBLEMS = (
 )
 
 
+RETRY_AFTER_SECONDS = 5
+"""When to ask again of a process that was busy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An HTTP status, a code for programs and a sentence for people."""
+    """An HTTP status, a code for programs and a sentence for people; `retry_after_seconds` where it
+    passes by itself."""
 
     status: HTTPStatus
     code: str
     message: str
+    retry_after_seconds: int | None = None
 
 
 def problem_of(error: Exception) -> Problem:
@@ -68,6 +78,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", " ".join(error.messages))
         case NotSignedIn():
             return Problem(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        case Head.DoesNotExist():  # erased since the gate was passed
+            return _refusal(Reason.GONE.value)
         case NameTaken():
             return Problem(HTTPStatus.CONFLICT, "name_taken", "There is a document of that room name already.")
         case TooLongToCopy():
@@ -98,6 +110,9 @@ def problem_of(error: Exception) -> Problem:
         case Malformed() | MissingDependency() | SourceDamaged():
             message = "An entry of the log cannot be read, so this cannot be shown. Tell whoever runs this server."
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_damaged", message)
+        case Busy():
+            message = "This server reads as many histories as it can at a time. Try again in a moment."
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "busy", message, RETRY_AFTER_SECONDS)
         case LogUnavailable():
             message = "The log cannot be written now; nothing was changed. Try again in a moment."
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable", message)

@@ -3,6 +3,7 @@
 Read models only: callers have passed the gate (`documents.roles`) before. A difference costs two openings at most,
 never a replay of all that lies between; a playback opens twice and folds each row once."""
 
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from history.crdt.splits import Splits, with_splits
 from history.crdt.wording import Counts, counts_of, in_words
 from history.errors import LogHole, NoSuchSeq
 from history.folds import document_at
+from history.heavy_reads import heavy_read, playbacks
 from history.log import consistent_read, head_of, read_splits, read_updates
 from history.models import Session
 
@@ -61,10 +63,11 @@ class Step:
         return in_words(self.changes)
 
 
+@heavy_read()
 def difference(document: Document, *, from_seq: int, to_seq: int) -> Difference:
     """Say what changed between two seqs, the earlier first; `to_seq` beyond the head is refused.
 
-    Raises: NoSuchSeq, LogHole, ContentTooDeep; Malformed, MissingDependency where the log is damaged."""
+    Raises: NoSuchSeq, LogHole, ContentTooDeep, Busy; Malformed, MissingDependency where the log is damaged."""
     with consistent_read():
         head = head_of(document.pk)
         if not from_seq <= to_seq <= head.seq:
@@ -122,8 +125,21 @@ def playback(document: Document, *, from_seq: int, to_seq: int, steps: int) -> I
 
     All is checked and opened before the first `next`; each step then reads its rows in a transaction of its own, so
     that a slow listener holds none open. An emoji that is cut within the span reads as cut from its start. Costs one
-    full fold at its end, one fold of the span and, for each step, two readings of the content.
+    full fold at its end, one fold of the span and, for each step, two readings of the content; one of PLAYBACKS_MAX
+    places is taken until nobody holds it any more.
     Raises: as `difference`; LogHole also where the log was set back meanwhile."""
+    playbacks.take()
+    try:
+        told = _playback(document, from_seq=from_seq, to_seq=to_seq, steps=steps)
+    except BaseException:
+        playbacks.give_back()
+        raise
+    # Not a `finally` in the generator, which is never reached where nobody asks for the first step.
+    weakref.finalize(told, playbacks.give_back)
+    return told
+
+
+def _playback(document: Document, *, from_seq: int, to_seq: int, steps: int) -> Iterator[Step]:
     with consistent_read():
         head = head_of(document.pk)
         if not from_seq <= to_seq <= head.seq:

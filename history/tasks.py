@@ -17,6 +17,7 @@ from history.audit.entries import AuditDifference, AuditVerdict, remove_expired_
 from history.due import cold_documents, due_tails, squash_older_than, unbuilt_ladders
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
+from history.heavy_reads import Busy
 from history.ladder import build_ladder
 from history.models import Head
 from history.one_at_a_time import alone_at_snapshots
@@ -191,7 +192,7 @@ def purge_refused() -> int:
     reject_on_worker_lost=True,
     ignore_result=True,
     time_limit=RUN_SECONDS_MAX,
-    autoretry_for=(LogUnavailable, OutcomeUnknown, OperationalError, InterfaceError),
+    autoretry_for=(Busy, LogUnavailable, OutcomeUnknown, OperationalError, InterfaceError),
     max_retries=UNDO_RETRIES_MAX,
     retry_backoff=True,
     retry_backoff_max=60,

@@ -17,6 +17,7 @@ from history.crdt.restoring import RestoreFailed
 from history.crdt.undoing import TooManyRows
 from history.crdt.updates import MissingDependency
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
+from history.heavy_reads import Busy
 from history.models import Head, Request, Session, Via
 from history.undoing import Plan, Whose, first_seq_since, last_seq_until, plan_undo
 from history.writes import undo, write_session
@@ -112,14 +113,15 @@ def preview(wanted: AccountUndo, *, after: int = 0) -> Iterator[Line]:
 def carry_out(wanted: AccountUndo, *, after: int = 0) -> Iterator[Line]:
     """Undo it, document by document; each is told of once it is in its log.
 
-    Raises: LogUnavailable, OutcomeUnknown: begin again, behind the last document that was told of or from the start."""
+    Raises: Busy, LogUnavailable, OutcomeUnknown: begin again, behind the last document that was told of or from the
+    start."""
     for document in documents_of(wanted, after=after):
         if refusal := _refusal(wanted, document):
             yield Line(document=document, problem=refusal)
             continue
         try:
             seq = _undo_in(wanted, document)
-        except (LogUnavailable, OutcomeUnknown):
+        except (Busy, LogUnavailable, OutcomeUnknown):
             raise
         except NOT_UNDONE as error:
             logger.warning("not undone: document=%s error=%s", document.pk, type(error).__name__)

@@ -19,6 +19,7 @@ from history.crdt.splits import NO_SPLITS
 from history.crdt.undoing import Act, Row, undone
 from history.errors import NoSuchSeq
 from history.folds import document_at, full_ydoc
+from history.heavy_reads import heavy_read
 from history.log import consistent_read, head_of, read_blocks, seq_at
 from history.models import ACT_KINDS, Session
 
@@ -70,12 +71,13 @@ def content_after(document_id: int, plan: Plan) -> dict[str, RootContent]:
     return content_of(plan.taken_back.after(), plan.taken_back.kinds)
 
 
+@heavy_read()
 def plan_restore(document_id: int, seq: int, *, piece: Piece | None = None, span: Span | None = None) -> Plan:
     """Make the document, a piece of it, or a range of a text say what it said at `seq`. A range is one at `seq`.
 
     Costs two folds, from the snapshots before `seq` and before the head, and 0.2 s for a document of 180,000 units; a
     range as much again. Memory goes with the document, not with its log. Raises: NoSuchSeq, NoSuchPiece, NoSuchRange,
-    RestoreFailed, LogHole, ContentTooDeep; Malformed, MissingDependency where the log is damaged."""
+    RestoreFailed, LogHole, ContentTooDeep, Busy; Malformed, MissingDependency where the log is damaged."""
     with consistent_read():
         then = document_at(document_id, seq=seq)
         head = full_ydoc(document_id)
@@ -94,6 +96,7 @@ def plan_restore(document_id: int, seq: int, *, piece: Piece | None = None, span
     return Plan(head_seq=head.seq, updates=0, detail=detail, taken_back=taken)
 
 
+@heavy_read()
 def plan_undo(document_id: int, whose: Whose, *, first_seq: int, last_seq: int) -> Plan:
     """Take back what somebody did in the rows first_seq to last_seq, both included; what lives of others stays.
 

@@ -98,7 +98,10 @@ def _answered(view: View, request: HttpRequest, key: UUID, role: Role | None) ->
         return error_response(HTTPStatus.FORBIDDEN, "forbidden", str(error))
     except PROBLEMS as error:
         problem = problem_of(error)
-        return error_response(problem.status, problem.code, problem.message)
+        refused = error_response(problem.status, problem.code, problem.message)
+        if problem.retry_after_seconds is not None:
+            refused["Retry-After"] = str(problem.retry_after_seconds)
+        return refused
 
 
 def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:

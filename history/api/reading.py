@@ -13,6 +13,7 @@ from documents.conf import conf
 from documents.models import Document, Role
 from history.api.doors import author_name, door
 from history.blaming import Writing, blame_of
+from history.heavy_reads import heavy_read
 from history.parameters import count_in, flag_in, seq_in
 from history.problems import PROBLEMS, BadMoment, problem_of
 from history.reading import Step, difference, playback
@@ -56,7 +57,8 @@ def blame(request: HttpRequest, document: Document) -> HttpResponseBase:
     unchanged = get_conditional_response(request, etag=etag)
     if unchanged is not None:
         return unchanged
-    found = blame_of(document, seq=place.seq, deleted=with_deleted)
+    with heavy_read():
+        found = blame_of(document, seq=place.seq, deleted=with_deleted)
     answer = {
         "document": str(document.key),
         "seq": found.seq,

@@ -66,7 +66,10 @@ def show_page(
     """Render a page in its frame; a `problem` in the context gives the status."""
     problem: Problem | None = context.get("problem")
     whole = {**frame.context, "document": document, "frame": frame, "title": title, **context}
-    return render(request, template, whole, status=problem.status if problem else None)
+    shown = render(request, template, whole, status=problem.status if problem else None)
+    if problem is not None and problem.retry_after_seconds is not None:
+        shown["Retry-After"] = str(problem.retry_after_seconds)
+    return shown
 
 
 def show_form(

@@ -13,6 +13,7 @@ from django.shortcuts import redirect
 from documents.models import Document
 from history.crdt.places import Piece
 from history.crdt.ranges import Span
+from history.heavy_reads import heavy_read
 from history.pages.acting import form_key, session_of
 from history.pages.frame import Frame, show_page
 from history.pages.previewing import preview_of
@@ -117,6 +118,7 @@ def _seq_in(values: Mapping[str, str]) -> int:
     return seq
 
 
+@heavy_read()
 def _previewed(document: Document, form: PartForm, wanted: Wanted) -> dict[str, Any]:
     plan = plan_restore(document.pk, wanted.seq, piece=wanted.piece, span=wanted.span)
     if plan.taken_back is not None:

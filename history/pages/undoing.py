@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from documents.models import Document
 from history.authors import Author, author_of
+from history.heavy_reads import heavy_read
 from history.log import head_of
 from history.models import Session
 from history.pages.acting import form_key, session_of
@@ -124,8 +125,9 @@ def show_undo(request: HttpRequest, document: Document, frame: Frame) -> HttpRes
         context["problem"] = problem_of(error)
     if wanted is not None:
         try:
-            plan = _plan(document, wanted)
-            context["preview"] = None if plan is None else preview_of(document, plan)
+            with heavy_read():
+                plan = _plan(document, wanted)
+                context["preview"] = None if plan is None else preview_of(document, plan)
         except PROBLEMS as error:
             context.setdefault("problem", problem_of(error))
     return show_page(request, document, frame, "history/undo.html", f"Undo edits of “{document.title}”", context)

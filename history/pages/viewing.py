@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from documents.models import Document
 from history.blaming import blame_of
+from history.heavy_reads import heavy_read
 from history.models import Version
 from history.pages.blaming import shown_blame
 from history.pages.changing import shown_changes
@@ -118,7 +119,8 @@ def _authors(document: Document, facts: Facts, values: QueryDict) -> View:
     deleted = values.get("deleted", "").strip()
     if deleted not in ("", "0", "1"):
         raise BadMoment("deleted is 0 or 1.")
-    found = shown_blame(blame_of(document, seq=facts.seq, deleted=deleted == "1"))
+    with heavy_read():
+        found = shown_blame(blame_of(document, seq=facts.seq, deleted=deleted == "1"))
     asked = {"seq": facts.seq, **({"deleted": 1} if deleted == "1" else {})}
     context = {
         "shown": found.content,

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ from django.test import AsyncClient, Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from history.models import Update
+from history.heavy_reads import heavy_read
+from history.models import Head, Update
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +72,80 @@ def test_what_cannot_be_asked_is_refused_in_words(
 ) -> None:
     answer = client.get(address(shared, door), query)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@contextmanager
+def _as_much_as_it_may(settings: Settings) -> Iterator[None]:
+    """While another thread of this process does the one heavy read that it may do at a time."""
+    settings.PALIMPSEST = {"HEAVY_READS_MAX": 1, "PLAYBACKS_MAX": 1, "HEAVY_READS_WAIT_SECONDS": 0.05}
+    begun, ended = Event(), Event()
+
+    def read() -> None:
+        with heavy_read():
+            begun.set()
+            ended.wait(30)
+
+    other = Thread(target=read)
+    other.start()
+    assert begun.wait(30)
+    try:
+        yield
+    finally:
+        ended.set()
+        other.join()
+
+
+def test_more_heavy_reads_than_a_process_may_do_at_a_time_are_answered_busy(shared: Shared, settings: Settings) -> None:
+    client = signed_in(shared.editor)
+    undo = {"user": "owner", "from": 1, "preview": True}
+    restore = {"seq": 1, "preview": True}
+    key = [shared.document.key]
+
+    def asked() -> list[Any]:
+        return [
+            client.get(address(shared, "document-changes")),
+            client.get(address(shared, "document-blame")),
+            client.post(reverse("document-undo", args=key), undo, content_type="application/json"),
+            client.post(reverse("document-restore", args=key), restore, content_type="application/json"),
+            client.get(reverse("document-history", args=key), {"show": "authors"}),
+            client.get(reverse("document-history-undo", args=key), {"user": "owner", "from": "1"}),
+            client.get(reverse("document-history-restore", args=key), {"seq": "1"}),
+        ]
+
+    with _as_much_as_it_may(settings):
+        answers = asked()
+    assert [(answer.status_code, answer.get("Retry-After")) for answer in answers] == [(503, "5")] * 7
+    assert answers[0].json()["error"]["code"] == "busy"
+    assert [answer.status_code for answer in asked()] == [200] * 7
+
+
+def test_a_playback_keeps_its_place_until_it_is_read_or_dropped(
+    shared: Shared, client: Client, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {"PLAYBACKS_MAX": 1, "HEAVY_READS_MAX": 1, "HEAVY_READS_WAIT_SECONDS": 0.05}
+    url = address(shared, "document-playback")
+    told: Any = client.get(url)
+    lines = iter(told.streaming_content)
+    next(lines)
+    busy = client.get(url)
+    assert (busy.status_code, busy.json()["error"]["code"], busy["Retry-After"]) == (503, "busy", "5")
+    assert client.get(address(shared, "document-changes")).status_code == 200, "a slow reader keeps nobody from these"
+    assert len(list(lines)) == 2
+    del told, lines
+    for ask in (client.get, client.head):
+        dropped: Any = ask(url)
+        assert dropped.status_code == 200
+        for close in dropped._resource_closers:
+            close()  # as the server does, whatever was read
+    assert client.get(url, {"to": 9}).status_code == 404
+    assert len(lines_of(client.get(url))) == 3
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_document_that_is_erased_behind_the_gate_is_not_found(shared: Shared, client: Client, door: str) -> None:
+    Head.objects.filter(document=shared.document).delete()
+    answer = client.get(address(shared, door))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_changes_are_told_by_node_in_words_and_in_numbers(shared: Shared, client: Client) -> None:
