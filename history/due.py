@@ -7,6 +7,7 @@ from django.db import connection
 from django.utils import timezone
 
 from documents.conf import conf
+from history.models import Kind
 
 SWEEP_LOOKBACK = timedelta(days=1)
 """A tail becomes due by an edit: older ones were swept, or are compacted when their document is next opened."""
@@ -43,16 +44,26 @@ WHERE head.seq > %(rows)s AND newest.ladder_built IS NOT TRUE
 ORDER BY random() LIMIT %(limit)s
 """
 
-# Documents whose next segment would be full enough: its SEGMENT_ROWS_MIN-th row is cold.
+# Documents whose next segment would be full enough (see squash): its SEGMENT_ROWS_MIN-th row is cold, or the cold rows
+# before that one are of more than SEGMENT_BYTES_MAX, which is asked where one of them is large alone. In random order:
+# one that is refused must not stand before others for ever.
 COLD_DOCUMENTS = """
 SELECT head.document_id
 FROM history_head head
 CROSS JOIN LATERAL (
     SELECT COALESCE(MAX(last_seq), 0) AS seq FROM history_segment WHERE document_id = head.document_id
 ) squashed
-JOIN history_update cold ON cold.document_id = head.document_id AND cold.seq = squashed.seq + %(rows)s
-WHERE head.seq >= squashed.seq + %(rows)s AND cold.at < %(older_than)s
-ORDER BY head.seq - squashed.seq DESC LIMIT %(limit)s
+LEFT JOIN history_update cold ON cold.document_id = head.document_id AND cold.seq = squashed.seq + %(rows)s
+WHERE head.seq > squashed.seq AND (cold.at < %(older_than)s OR EXISTS (
+    SELECT FROM history_update large
+    WHERE large.document_id = head.document_id AND large.seq > squashed.seq AND octet_length(large.payload) > 16384
+) AND (
+    SELECT COUNT(*) FILTER (WHERE kind <> %(split)s) > 1 AND SUM(octet_length(payload)) > %(bytes)s
+    FROM history_update tail
+    WHERE tail.document_id = head.document_id AND tail.seq > squashed.seq AND tail.seq < squashed.seq + %(rows)s
+      AND tail.at < %(older_than)s
+))
+ORDER BY random() LIMIT %(limit)s
 """
 
 
@@ -75,8 +86,15 @@ def unbuilt_ladders(*, limit: int) -> list[int]:
 
 
 def cold_documents(*, older_than: datetime, limit: int) -> list[int]:
-    """Documents with enough rows stored before `older_than` for a segment, the most first."""
-    return _document_ids(COLD_DOCUMENTS, rows=conf().segment_rows_min, older_than=older_than, limit=limit)
+    """Documents with enough rows stored before `older_than` for a segment, in random order."""
+    return _document_ids(
+        COLD_DOCUMENTS,
+        rows=max(conf().segment_rows_min, 1),
+        bytes=conf().segment_bytes_max,
+        split=Kind.SPLIT.value,
+        older_than=older_than,
+        limit=limit,
+    )
 
 
 def squash_older_than() -> datetime:

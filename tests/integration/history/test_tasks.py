@@ -1,6 +1,7 @@
 """The Celery tasks: each finds its work by one query, is idempotent, and lets no document spoil another's turn."""
 
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history import tasks
+from history.due import cold_documents
 from history.models import Head, Run, Segment, Snapshot, Update
 from history.tasks import squash_cold_rows, sweep_snapshots, verify_sample
 from tests.builders import append_rows, log_of, make_document, make_history, make_session, rechain, typed
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
-def _typed_document(text: str = ALPHABET) -> int:
+def _typed_document(text: Iterable[str] = ALPHABET) -> int:
     document = make_document()
     append_rows(make_session(document), typed(text))
     return document.pk
@@ -69,6 +71,26 @@ def test_cold_rows_are_squashed_and_warm_ones_are_not() -> None:
     assert log_of(Head.objects.get(document_id=cold).document) == before
 
 
+def test_a_few_large_rows_that_fill_a_segment_are_squashed_too(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 10, "SEGMENT_BYTES_MAX": 50_000}
+    large, single, warm = (_typed_document(["x" * 20_000] * count) for count in (4, 1, 4))
+    _age(large)
+    _age(single)
+    assert cold_documents(older_than=timezone.now() - timedelta(days=1), limit=9) == [large]
+    assert squash_cold_rows() == 2
+    assert squash_cold_rows() == 0
+    assert set(Segment.objects.values_list("document_id", flat=True)) == {large}
+    assert Update.objects.filter(document_id=warm).count() == 4
+
+
+def test_documents_that_are_refused_do_not_stand_before_all_others_for_ever() -> None:
+    broken, whole = _typed_document(ALPHABET * 2), _typed_document()
+    _age(broken)
+    _age(whole)
+    older_than = timezone.now() - timedelta(days=1)
+    assert {cold_documents(older_than=older_than, limit=1)[0] for _ in range(100)} == {broken, whole}
+
+
 def test_one_document_that_was_tampered_with_does_not_stop_the_squash(caplog: pytest.LogCaptureFixture) -> None:
     broken, whole = _typed_document(ALPHABET * 2), _typed_document()
     _age(broken)
@@ -83,7 +105,8 @@ def test_a_run_of_squash_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "SQUASH_SEGMENTS_MAX", 2)
     for document_id in (_typed_document(), _typed_document()):
         _age(document_id)
-    assert [squash_cold_rows() for _ in range(4)] == [20, 20, 12, 0]
+    runs = [squash_cold_rows() for _ in range(5)]
+    assert (max(runs), sum(runs), runs[-1]) == (20, 52, 0)
 
 
 def test_the_nightly_sample_logs_each_difference_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
