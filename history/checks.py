@@ -1,4 +1,5 @@
-"""System checks of this floor: a manifest that would never be signed, or a key that others can read, is named."""
+"""System checks of this floor: settings that contradict each other, a manifest that would never be signed, and a key
+that others can read are named."""
 
 import stat
 from collections.abc import Sequence
@@ -12,7 +13,21 @@ from documents.conf import conf
 
 
 def connect() -> None:
+    register(check_contradictions, Tags.compatibility)
     register(check_manifests, Tags.security)
+
+
+def check_contradictions(**_: Any) -> Sequence[CheckMessage]:
+    """W003: no segment can have as many rows as it must, so that nothing is squashed unless it is large."""
+    try:
+        settings = conf()
+    except (ImproperlyConfigured, AttributeError):
+        return []  # documents.E001 says so
+    least, most = settings.segment_rows_min, settings.segment_rows_max
+    if least <= most:
+        return []
+    message = f"SEGMENT_ROWS_MIN, {least}, is above SEGMENT_ROWS_MAX, {most}: no log is squashed."
+    return [Warning(message, id="history.W003")]
 
 
 def check_manifests(**_: Any) -> Sequence[CheckMessage]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
 from django.db import connection, transaction
 from pytest_django import Settings
 
@@ -278,3 +279,10 @@ def test_a_segment_keeps_what_its_columns_say(settings: Settings) -> None:
         "packed_bytes": len(segment.payload),
     }
     assert [row.payload for row in unpack(bytes(segment.payload))] == [row[4] for row in rows]
+
+
+def test_the_check_names_segments_that_must_have_more_rows_than_they_may(settings: Settings) -> None:
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 100, "SEGMENT_ROWS_MAX": 100}
+    assert "history.W003" not in [each.id for each in run_checks()]
+    settings.PALIMPSEST = {"SEGMENT_ROWS_MIN": 101, "SEGMENT_ROWS_MAX": 100}
+    assert "history.W003" in [each.id for each in run_checks()]
