@@ -122,7 +122,8 @@ class Conf:
     told as one."""
     blame_entries_max: int = 1_000_000
     """Stretches of client clocks by author that one process keeps for blame, about 100 bytes each; B4, the field's
-    usual trace of 260,000 edits, has 54,000. The documents asked for longest ago go first."""
+    usual trace of 260,000 edits, has 54,000. A document counts 15 by itself, each of its client ids 3. The documents
+    asked for longest ago go first."""
     undo_rows_max: int = 200_000
     """Updates of one person that one undo takes back at once; a span with more is refused, a shorter one is not."""
     manifest_key: str = ""

@@ -22,6 +22,12 @@ from history.folds import document_at
 from history.log import LogRow, consistent_read, has_base, head_of, read_log
 from history.models import Head, Kind, Session, Via
 
+ENTRIES_PER_DOCUMENT = 15
+"""What a document costs by itself, in entries of BLAME_ENTRIES_MAX: 1.3 KB."""
+
+ENTRIES_PER_CLIENT = 3
+"""What each of its client ids costs besides what is counted of it: 0.3 KB."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
@@ -69,7 +75,8 @@ class _Attribution:
 
     @property
     def size(self) -> int:
-        return self.written.size + self.deletions.size + len(self.stretches)
+        clients = ENTRIES_PER_CLIENT * (self.written.clients + self.deletions.clients)
+        return ENTRIES_PER_DOCUMENT + clients + self.written.size + self.deletions.size + len(self.stretches)
 
     def read_on(self, head: Head) -> None:
         """Take in the log up to its head. Call inside `consistent_read()`. Raises: LogHole, Malformed."""

@@ -104,6 +104,10 @@ class Numbers:
     def size(self) -> int:
         return sum(len(starts) for starts, _, _ in self._by_client.values())
 
+    @property
+    def clients(self) -> int:
+        return len(self._by_client)
+
     def add(self, structs: Sequence[Struct], number: int) -> None:
         for struct in structs:
             found = self._by_client.get(struct[0])
@@ -147,6 +151,10 @@ class DeletionNumbers:
     @property
     def size(self) -> int:
         return sum(len(starts) for starts, _, _ in self._by_client.values())
+
+    @property
+    def clients(self) -> int:
+        return len(self._by_client)
 
     def add(self, deletes: Sequence[DeletedRange], number: int) -> None:
         for client, clock, length in deletes:

@@ -10,7 +10,7 @@ from pytest_django import Settings
 from documents.models import Document
 from history import blaming
 from history.append import append, raise_epoch
-from history.blaming import Blamed, blame_of
+from history.blaming import ENTRIES_PER_DOCUMENT, Blamed, blame_of
 from history.crdt.lib0 import Malformed
 from history.errors import NoSuchSeq
 from history.fates import PendingUpdate
@@ -155,7 +155,18 @@ def test_nothing_warm_is_kept_of_a_log_that_was_set_back(written: Document, is_t
     assert told(blame_of(written))[0] == ("yx", "eve", 3, None)
 
 
-def test_what_is_kept_warm_is_bounded(written: Document, settings: Settings) -> None:
+def test_documents_are_counted_themselves_however_little_is_in_them(settings: Settings) -> None:
+    settings.PALIMPSEST = {"BLAME_ENTRIES_MAX": 10 * ENTRIES_PER_DOCUMENT}
+    for _ in range(20):
+        document = make_document()
+        append_rows(make_session(document), typed("a"))
+        blame_of(document)
+    assert 5 < len(blaming._warm._of) < 10
+
+
+def test_what_is_kept_warm_is_bounded(written: Document, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blaming, "ENTRIES_PER_DOCUMENT", 0)
+    monkeypatch.setattr(blaming, "ENTRIES_PER_CLIENT", 0)
     settings.PALIMPSEST = {"BLAME_ENTRIES_MAX": 12}
     other = make_document()
     append_rows(make_session(other, make_user("dan")), typed(["one"]))
@@ -176,7 +187,7 @@ def test_a_damaged_log_leaves_nothing_half_read_behind(written: Document) -> Non
     Update.objects.filter(document=written, seq=3).update(payload=b"\xff")
     with pytest.raises(Malformed):
         blame_of(written)
-    assert [each.size for each in blaming._warm._of.values()] == [0]
+    assert [each.size for each in blaming._warm._of.values()] == [ENTRIES_PER_DOCUMENT]
     Update.objects.filter(document=written, seq=3).update(payload=payload)
     assert len(told(blame_of(written))) == 3
 
