@@ -97,6 +97,17 @@ def span_at(ids: IdSet, client: int, clock: int) -> tuple[int, int, bool]:
     return (ranges[place - 1][1] if place else 0), (ranges[place][0] if place < len(ranges) else maxsize), False
 
 
+def clipped(ids: IdSet, client: int, start: int, stop: int) -> tuple[Range, ...]:
+    """The ranges of a client in the set, as far as they lie from `start` to before `stop`."""
+    ranges = ids.get(client, ())
+    place = bisect_right(ranges, start, key=_stop_of)
+    found: list[Range] = []
+    while place < len(ranges) and ranges[place][0] < stop:
+        found.append((max(ranges[place][0], start), min(ranges[place][1], stop)))
+        place += 1
+    return tuple(found)
+
+
 def between(before: Mapping[int, int], after: Mapping[int, int]) -> IdSet:
     """Return the ids that a document with state vector `after` has and one with `before` lacks."""
     return id_set((client, before.get(client, 0), clock - before.get(client, 0)) for client, clock in after.items())

@@ -12,6 +12,7 @@ from typing import Any
 from pycrdt import Doc, StackItem, Text, UndoManager, merge_updates
 from pycrdt import IdSet as PycrdtIdSet
 
+from history.crdt.batches import Batch, batches, is_one_batch
 from history.crdt.content import Tree, canonical_json, trees_of
 from history.crdt.differing import make_equal
 from history.crdt.idsets import IdSet, between, delete_set_of, encode_id_set, intersect, subtract
@@ -19,6 +20,7 @@ from history.crdt.places import Piece, Places
 from history.crdt.ranges import Span, Stretch, joined, order_of, sliced, span_of, stretch_of, units_of
 from history.crdt.roots import RootKind
 from history.crdt.state_vectors import decode_state_vector
+from history.crdt.updates import decode_update
 
 _FOREVER_MS = 1 << 40
 
@@ -211,20 +213,37 @@ def _doc_of(state: bytes, *updates: bytes, client_id: int | None = None) -> Doc[
 
 
 def _undone(doc: Doc[Any], inserted: IdSet, deleted: IdSet) -> bytes | None:
-    """Undo, as one edit, what was inserted and deleted; return what that emits.
+    """Undo what was inserted and deleted; return what that emits, as one update.
 
-    `doc` must keep deleted content (`skip_gc`), or it cannot come back. Every root as Text will do."""
-    inner: Any = doc  # the stub names pycrdt's inner Doc, the constructor takes the outer one
-    item: Any = StackItem(
-        inner, PycrdtIdSet.decode(encode_id_set(deleted)), PycrdtIdSet.decode(encode_id_set(inserted))
-    )
+    `doc` must keep deleted content (`skip_gc`), or it cannot come back. Every root as Text will do.
+    Raises: RestoreFailed where yrs panics; `doc` is then of no use."""
+    if is_one_batch(inserted, deleted):
+        turns = [Batch(inserted, deleted)]
+    else:
+        turns = batches(decode_update(doc.get_update()).structs, inserted, deleted, gone=delete_set_of(doc))
     manager = UndoManager(
         scopes=[doc.get(name, type=Text) for name in sorted(doc.keys())],
         capture_timeout_millis=_FOREVER_MS,
         timestamp=lambda: 0,
-        undo_stack=[item],
+        undo_stack=[_stack_item(doc, each) for each in reversed(turns)],
     )
-    return _emitted(doc, manager.undo)
+
+    def undo_all() -> None:
+        while manager.can_undo():
+            manager.undo()
+
+    try:
+        return _emitted(doc, undo_all)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RestoreFailed("the undo failed in pycrdt") from error
+
+
+def _stack_item(doc: Any, batch: Batch) -> Any:
+    """The stub names pycrdt's inner Doc, the constructor takes the outer one."""
+    inserted, deleted = (PycrdtIdSet.decode(encode_id_set(ids)) for ids in batch)
+    return StackItem(doc, deleted, inserted)
 
 
 def _difference(wanted: _Wanted, head_state: bytes, start: bytes | None, client_id: int) -> bytes | None:
