@@ -10,18 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from django.db import connection
 from django.db.models import Sum
 from django.db.models.functions import Length
 from django.utils import timezone
+from pycrdt import Doc
 
 from benchmarks.editing_trace import relation_bytes, updates_of
 from benchmarks.keeping_everything import Kept, in_pycrdt_store, in_yjs, some
 from benchmarks.past_loading import load
 from benchmarks.typists import Typed, typed_and_deleted
+from documents.conf import conf
 from documents.models import Document
 from history.blaming import blame_of
+from history.crdt.folding import fold
 from history.folds import document_at, make_ydoc
 from history.ladder import build_ladder
 from history.log import consistent_read, read_log
@@ -37,6 +41,8 @@ PEER_MOMENTS = 20
 PEER_UPDATES_MAX = 4_000_000
 """Moments that are opened by the others, and updates in all of these: they take seconds for each of a long document."""
 CHARACTERS = 20_000
+COPIED_UPDATES = 10_000
+"""Behind a copy of the longest document: as large as that for Yjs, which keeps what was deleted, and short."""
 
 Opener = Callable[[Document, int], object]
 
@@ -95,6 +101,10 @@ def run(trace: Path | None, *, sizes: Sequence[int], moments: int, seed: int, pe
     for size in sizes:
         updates = list(typed_and_deleted(size, characters=CHARACTERS, seed=seed))
         _measure(f"{CHARACTERS:,} characters", updates, moments=moments, seed=seed, peers=peers)
+    if sizes:
+        updates = list(typed_and_deleted(max(sizes) + COPIED_UPDATES, characters=CHARACTERS, seed=seed))
+        name = f"a copy of the last, without its history, then {COPIED_UPDATES:,} more of the same"
+        _measure(name, _copied(updates, at=max(sizes)), moments=moments, seed=seed, peers=False)
 
 
 def _measure(name: str, updates: list[Typed], *, moments: int, seed: int, peers: bool) -> None:
@@ -122,6 +132,19 @@ def _measure(name: str, updates: list[Typed], *, moments: int, seed: int, peers:
     if peers:
         count = max(min(PEER_MOMENTS, PEER_UPDATES_MAX // len(updates)), 1)
         _report_peers([typed.update for typed in updates], some(seqs, count))
+
+
+def _copied(updates: Sequence[Typed], *, at: int) -> list[Typed]:
+    """The first `at` updates as one, which a copy of the document begins with, and the others."""
+    doc: Doc[Any] = Doc()
+    limits = conf()
+    fold(
+        doc,
+        (typed.update for typed in updates[:at]),
+        rows_per_transaction=limits.fold_rows_per_transaction,
+        bytes_per_transaction=limits.fold_bytes_per_transaction,
+    )
+    return [Typed(doc.get_update(), 0), *updates[at:]]
 
 
 def _empty_tables() -> None:
