@@ -20,7 +20,7 @@ from history.crdt.undoing import Act, Row, undone
 from history.errors import NoSuchSeq
 from history.folds import document_at, full_ydoc
 from history.heavy_reads import heavy_read
-from history.log import consistent_read, head_of, read_blocks, seq_at
+from history.log import consistent_read, head_of, read_blocks, read_log, seq_at
 from history.models import ACT_KINDS, Session
 
 
@@ -155,6 +155,17 @@ def seqs_between(document_id: int, begin: int | datetime, end: int | datetime | 
         if isinstance(asked, int) and not 1 <= asked <= max(head_seq, 1):
             raise NoSuchSeq(document_id, asked, head_seq)
     return first_seq, last_seq
+
+
+def span_undone(document_id: int, seq: int) -> dict[str, int]:
+    """`from_seq` and `to_seq` of the undo that is in the log at `seq`; nothing for what is none."""
+    with consistent_read():
+        row = next(read_log(document_id, after=seq - 1, until=seq))
+        detail = Session.objects.filter(document_id=document_id, id=row.session_id).values_list("detail", flat=True)
+        match detail.first():
+            case {"undone": {"first_seq": int(first_seq), "last_seq": int(last_seq)}}:
+                return {"from_seq": first_seq, "to_seq": last_seq}
+    return {}
 
 
 def first_seq_since(document_id: int, since: datetime) -> int:

@@ -16,7 +16,7 @@ from history.parameters import is_seq, json_in, piece_in, request_key_in, time_i
 from history.problems import BadMoment
 from history.sessions import WriteSession
 from history.timeline import user_named
-from history.undoing import Plan, Whose, content_after, plan_restore, plan_undo, seqs_between
+from history.undoing import Plan, Whose, content_after, plan_restore, plan_undo, seqs_between, span_undone
 from history.writes import restore, undo, write_session
 
 RESTORE_EXAMPLE = '{"seq": <whole number from 0>, "root": <name>, "path": [<key>, …], "range": [<from>, <to>]}'
@@ -105,6 +105,9 @@ def _done(
     stored = act(session)
     if stored is None:
         return JsonResponse({**answer, "seq": None, "at": None, "changed": False})
+    if stored.repeated:
+        # The span of then: without an end, this asking may mean more than was carried out.
+        answer = {**answer, **span_undone(document.pk, stored.seq)}
     body = {**answer, "seq": stored.seq, "at": stored.at, "changed": True}
     return JsonResponse(body, status=HTTPStatus.OK if stored.repeated else HTTPStatus.CREATED)
 

@@ -165,6 +165,15 @@ def test_the_same_request_is_carried_out_once(shared: Shared) -> None:
     assert (again.json()["seq"], shared.head_seq) == (6, 7)
 
 
+def test_an_undo_that_is_sent_again_is_told_with_the_span_that_was_undone(shared: Shared) -> None:
+    client = signed_in(shared.owner)
+    first = ask(client, shared, user="editor", request_key="k", **{"from": 1})
+    shared.type(shared.editor, "later")
+    again = ask(client, shared, user="editor", request_key="k", **{"from": 1})
+    assert (first.json()["to_seq"], shared.head_seq) == (5, 7)
+    assert again.json() == first.json()
+
+
 def test_an_undo_by_time_begins_at_that_moment(shared: Shared) -> None:
     rechain(shared.document, at=seconds_apart(10, 10, 10, 10))
     times = {row.seq: row.at for row in Update.objects.filter(document=shared.document)}
