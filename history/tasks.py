@@ -13,7 +13,7 @@ from django.utils import timezone
 from documents.chores import Turn, chore
 from documents.conf import conf
 from documents.models import Document
-from history.audit.entries import AuditDifference, AuditVerdict, remove_expired_entries, verify_audit
+from history.audit.entries import AuditDifference, AuditVerdict, remove_expired_entries
 from history.due import cold_documents, due_tails, squash_older_than, unbuilt_ladders
 from history.errors import HistoryError, LogUnavailable, OutcomeUnknown
 from history.folds import compact
@@ -21,6 +21,7 @@ from history.heavy_reads import Busy
 from history.ladder import build_ladder
 from history.models import Head
 from history.one_at_a_time import alone_at_snapshots
+from history.proof.told import verify_told
 from history.proof.verify import Difference, Verdict, verify_document
 from history.refusals import purge_refusals
 from history.squash import squash_document
@@ -250,7 +251,7 @@ def purge_audit() -> int:
 def _verify(document_id: int, turn: Turn) -> list[Verdict | Difference | AuditVerdict | AuditDifference]:
     """Prove the document and its audit, log and write down what differs; nothing where it is gone by now."""
     try:
-        outcome, audit = verify_document(document_id), verify_audit(document_id)
+        outcome, audit = verify_document(document_id), verify_told(document_id)
     except DatabaseError as error:
         turn.trouble(error)
         logger.exception("verify failed: document=%s", document_id)

@@ -24,6 +24,7 @@ from history.crdt.chain import GENESIS, commitment, entry_hash
 from history.log import consistent_read
 from history.models import Action, AuditEntry, AuditHead, Via
 from history.sessions import SALT_BYTES, WriteSession, canonical_ip
+from history.standing_accounts import StandingAccounts
 from history.times import microseconds
 
 logger = logging.getLogger(__name__)
@@ -230,10 +231,10 @@ def _bounded(detail: Detail) -> dict[str, Any]:
     """Raises: ValueError for more fields than an entry takes: the caller's mistake, whatever anybody typed."""
     if len(detail) > DETAIL_FIELDS_MAX:
         raise ValueError(f"an entry takes {DETAIL_FIELDS_MAX} fields, not {len(detail)}")
-    return {name: _storable(value) if isinstance(value, str) else value for name, value in detail.items()}
+    return {name: storable(value) if isinstance(value, str) else value for name, value in detail.items()}
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Postgres keeps neither NUL nor half a surrogate pair."""
     return text[:DETAIL_CHARACTERS_MAX].replace("\x00", "").encode("utf-8", "replace").decode()
 
@@ -281,12 +282,14 @@ def _remove(document_id: int, *, before: datetime, limit: int) -> int:
 @dataclass(frozen=True, slots=True)
 class AuditVerdict:
     """A document's audit holds. `entries` are left, `removed` went by retention; `authors_unknown` counts those whose
-    account is gone: that they were written so is proven, who did it cannot be."""
+    account is gone: that they were written so is proven, who did it cannot be; `details_erased` those without
+    detail."""
 
     document_id: int
     entries: int
     removed: int
     authors_unknown: int
+    details_erased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +339,7 @@ def _verify(document_id: int) -> AuditVerdict:
     if key is not None and key != head.key:
         raise _Found(0, "the head of the audit is another document's")
     n, hash_, at, authors_unknown = head.removed_n, bytes(head.removed_hash) or GENESIS, None, 0
+    details_erased, standing = 0, StandingAccounts()
     for entry in entries.iterator(chunk_size=ENTRIES_PER_FETCH):
         n += 1
         if entry.n != n:
@@ -344,12 +348,13 @@ def _verify(document_id: int) -> AuditVerdict:
             raise _Found(n, "its time is before that of the entry before it")
         hash_ = _proven(entry, hash_, head.key)
         at = entry.at
-        authors_unknown += not _is_author_known(entry)
+        authors_unknown += not _is_author_known(entry, standing)
+        details_erased += entry.detail is None
     if n != head.n:
         raise _Found(min(n, head.n) + 1, f"the audit ends at {n}, its head says {head.n}")
     if hash_ != bytes(head.hash) or (at is not None and at != head.at):
         raise _Found(n, "the head of the audit is not what its last entry says")
-    return AuditVerdict(document_id, n - head.removed_n, head.removed_n, authors_unknown)
+    return AuditVerdict(document_id, n - head.removed_n, head.removed_n, authors_unknown, details_erased)
 
 
 def _proven(entry: AuditEntry, previous: bytes, key: UUID) -> bytes:
@@ -370,12 +375,15 @@ def _proven(entry: AuditEntry, previous: bytes, key: UUID) -> bytes:
     return hash_
 
 
-def _is_author_known(entry: AuditEntry) -> bool:
-    """Raises: _Found where another account, door or address stands there than did it."""
+def _is_author_known(entry: AuditEntry, standing: StandingAccounts) -> bool:
+    """Raises: _Found where another account, door or address stands there than did it, or none though the account is
+    still there."""
     user = "" if entry.user_id is None else str(entry.user_id)
     committed = commitment(salt=bytes(entry.salt), user=user, via=entry.via, ip=canonical_ip(entry.ip) or "")
     if committed == bytes(entry.commitment):
         return True
     if entry.user_id is not None:
         raise _Found(entry.n, "who did it was altered: the entry is not what its commitment says")
+    if standing.has_committed(bytes(entry.commitment), salt=bytes(entry.salt), via=entry.via, ip=entry.ip):
+        raise _Found(entry.n, "who did it was taken away: the account that its commitment names is still there")
     return False  # an account that is deleted leaves its entries without a user, which nobody can tell from tampering

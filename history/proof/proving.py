@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from documents.models import Document
-from history.audit.entries import AuditDifference, verify_audit
+from history.audit.entries import AuditDifference
 from history.errors import HistoryError
 from history.proof.claims import Claim
-from history.proof.named_versions import differing_version
+from history.proof.told import verify_told
 from history.proof.verify import Difference, Progress, Verdict, verify_document
 from history.proof.workers import begin
 
@@ -92,15 +92,16 @@ def _documents(keys: Collection[UUID], after: UUID | None) -> Iterator[tuple[int
 
 
 def prove(subject: Subject, progress: Progress | None = None) -> Outcome:
-    """Verify one document, its log first, then its audit and the versions that it tells of, in this process."""
+    """Verify one document, its log first, then its audit and the names and versions that it tells of."""
     if subject.document_id is not None:
         try:
             outcome = verify_document(subject.document_id, claims=subject.claims, progress=progress)
             if not isinstance(outcome, Verdict):
                 return outcome
-            audit = verify_audit(subject.document_id)
-            differing = audit if isinstance(audit, AuditDifference) else differing_version(subject.document_id)
-            return outcome if differing is None else differing
+            audit = verify_told(subject.document_id)
+            if isinstance(audit, AuditDifference):
+                return audit
+            return replace(outcome, acts_unknown=audit.authors_unknown, details_erased=audit.details_erased)
         except Document.DoesNotExist:
             pass  # purged since the list was read
     last = max(subject.claims, key=lambda claim: claim.created_at, default=None)

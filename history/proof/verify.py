@@ -34,6 +34,7 @@ from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot,
 from history.proof.claims import Claim
 from history.sessions import canonical_ip
 from history.snapshots import digest, state_of, unpack_state
+from history.standing_accounts import StandingAccounts
 from history.times import EPOCH, microseconds
 
 ROWS_PER_FETCH = 500
@@ -49,8 +50,9 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """All of a document's history holds. `authors_unknown` counts sessions whose account was deleted or made
-    pseudonymous: their rows are proven, who wrote them cannot be. `manifests` is how many published heads it was held
-    to, and agrees with."""
+    pseudonymous: their rows are proven, who wrote them cannot be; `acts_unknown` entries of its audit of which that is
+    true, and `details_erased` those that do not say what was done, where the audit was proven too.
+    `manifests` is how many published heads it was held to, and agrees with."""
 
     document_id: int
     head_seq: int
@@ -60,6 +62,8 @@ class Verdict:
     snapshots: int
     authors_unknown: int
     manifests: int
+    acts_unknown: int = 0
+    details_erased: int = 0
 
 
 Table = Literal["update", "segment", "session", "run", "split", "snapshot", "head", "request", "version", "manifest"]
@@ -170,6 +174,7 @@ class _Sessions:
     found: dict[int, Session] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
     unknown_authors: set[int] = field(default_factory=set)
+    standing: StandingAccounts = field(default_factory=StandingAccounts)
 
     def look_up(self, rows: Sequence[LogRow]) -> None:
         """Make ready for these rows, which are the next ones."""
@@ -198,6 +203,9 @@ class _Sessions:
             # An account that is deleted leaves its sessions without a user, which nobody can tell from tampering.
             if session.user_id is not None:
                 what = f"who wrote it was altered: session {session.id} is not what its commitment says"
+                raise _Found(row.seq, what, "session")
+            if self.standing.has_committed(stored, salt=bytes(session.salt), via=session.via, ip=session.ip):
+                what = f"who wrote it was taken away: the account that session {session.id} commits to is still there"
                 raise _Found(row.seq, what, "session")
             self.unknown_authors.add(session.id)
         return stored

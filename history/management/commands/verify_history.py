@@ -158,7 +158,12 @@ verified."""
                 self.stdout.write(f"{named}: purged; it was deleted by {outcome.since:%Y-%m-%d %H:%M} UTC")
                 return None
             case _:
-                unknown = f", {outcome.authors_unknown} sessions of unknown authors" if outcome.authors_unknown else ""
+                counts = {
+                    "sessions of unknown authors": outcome.authors_unknown,
+                    "entries of the audit of unknown authors": outcome.acts_unknown,
+                    "entries of the audit without detail": outcome.details_erased,
+                }
+                unknown = "".join(f", {count} {what}" for what, count in counts.items() if count)
                 agree = f", as {outcome.manifests} manifests say" if outcome.manifests else ""
                 self.stdout.write(
                     f"{named}: 1..{outcome.head_seq} proven in {outcome.rows} rows and "

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
@@ -19,6 +20,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from config.stack.configuration import PROJECT, base_environment
+from documents.acts import Actor, acting
 from documents.models import Document, Membership, Role
 from documents.opening import rename_document
 from history.copies import copy_history
@@ -483,6 +485,49 @@ def test_a_locked_version_that_was_altered_is_told_by_the_audit(document: Docume
     _raw(change, kept)
     code, said = _run()
     assert (code, f"version {kept} of seq 10 is not what it says: history_version was altered" in said) == (1, True)
+
+
+@pytest.mark.parametrize("change", ["name", "title"])
+def test_a_room_name_or_title_that_was_altered_is_told_by_the_audit(document: Document, change: str) -> None:
+    _renamed(document, "Minutes of May")
+    assert _run()[0] == 0
+    _raw(f"UPDATE documents_document SET {change} = 'other' WHERE id = %s", document.pk)
+    code, said = _run()
+    what = "room name" if change == "name" else "title"
+    assert (code, f"the {what} is not what it says: documents_document was altered" in said) == (1, True), said
+
+
+def test_a_title_is_held_to_its_entry_also_where_its_detail_was_erased(document: Document) -> None:
+    _raw("UPDATE history_auditentry SET detail = NULL WHERE document_id = %s", document.pk)
+    code, said = _run()
+    assert (code, "1 entries of the audit without detail" in said) == (0, True), said
+    _raw("UPDATE documents_document SET title = 'other' WHERE id = %s", document.pk)
+    assert _run()[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "what"), [("session", "who wrote it was taken away"), ("auditentry", "who did it was taken away")]
+)
+def test_a_name_that_was_taken_away_is_told_while_its_account_is_there(
+    document: Document, table: str, what: str
+) -> None:
+    ada = get_user_model().objects.get(username="ada")
+    with acting(Actor(user=ada)):
+        _renamed(document, "one", "two")
+    assert _run()[0] == 0
+    _raw(f"UPDATE history_{table} SET user_id = NULL WHERE document_id = %s", document.pk)
+    code, said = _run()
+    assert (code, what in said, f"[history_{table}]" in said) == (1, True, True), said
+
+
+def test_what_an_account_did_that_was_deleted_is_counted(document: Document) -> None:
+    ada = get_user_model().objects.get(username="ada")
+    with acting(Actor(user=ada)):
+        _renamed(document, "one", "two")
+    ada.delete()
+    code, said = _run()
+    assert code == 0
+    assert "1 sessions of unknown authors, 2 entries of the audit of unknown authors" in said
 
 
 def test_versions_of_a_copy_and_those_that_were_named_later_hold(document: Document) -> None:
