@@ -185,7 +185,8 @@ def _shares(weights: _Weights) -> tuple[list[Share], dict[int | None, Author]]:
         for user_id, weight in column.items():
             totals[user_id] += weight
     whole = sum(totals.values())
-    largest = sorted(totals, key=lambda user_id: (-totals[user_id], user_id or 0))[:AUTHORS_MAX]
+    # By their text: keys of a host's accounts may be of any type, and nobody's is None.
+    largest = sorted(totals, key=lambda user_id: (-totals[user_id], str(user_id)))[:AUTHORS_MAX]
     users = get_user_model().objects.in_bulk([user_id for user_id in largest if user_id is not None])
     named = {user_id: author_of(users.get(user_id)) for user_id in largest}
     shares = [Share(author=author, share=totals[user_id] / whole) for user_id, author in named.items()]

@@ -64,6 +64,9 @@ def edit(text: str) -> dict[str, str]:
     return {"update": doc.get_update().hex()}
 
 
+TWO_EDITS = [edit("of nobody")["update"], edit("of somebody")["update"]]
+
+
 def desk(article: str, act: str) -> str:
     return f"/desk/{quote(article)}/{act}/"
 
@@ -273,6 +276,21 @@ async def test_every_page_opens_below_the_hosts_prefixes_and_links_to_nothing_el
     assert door.endswith(f"/desk/enter/?next=/paper/d/{key}/") and "The newsroom's own door" in words
     assert Browser(host, EVE).get(f"/paper/d/{key}/")[0] == 404
     assert Browser(host, EVE).get(f"/paper/d/{key}/history/")[0] == 404
+
+
+def test_the_history_opens_where_an_account_and_nobody_wrote_as_much_as_each_other(host: Host, article: str) -> None:
+    each = f"for actor in (Person.objects.get(email='{IDA}'), None):"
+    code = (
+        "from documents.models import Document; from history.models import Via; from newsroom.models import Person\n"
+        "from history.writes import append_update, write_session\n"
+        f"document = Document.objects.get(name='{article}'); updates = [bytes.fromhex(each) for each in {TWO_EDITS}]\n"
+        f"{each}\n    append_update(write_session(document, actor=actor, via=Via.API), updates.pop())\n"
+    )
+    written = host.manage("shell", "--no-imports", "-c", code)
+    assert written.returncode == 0, written.stderr
+    ((key,),) = host.rows("SELECT key FROM documents_document WHERE name = %s", article)
+    status, _, page = Browser(host, IDA).get(f"/paper/d/{key}/history/")
+    assert (status, "no account" in page) == (200, True)
 
 
 async def test_the_admin_opens_with_people_that_have_no_user_name(host: Host, article: str) -> None:
