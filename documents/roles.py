@@ -3,12 +3,13 @@
 Every door (socket, page, API, admin, and the append itself) asks `role_for` and nothing else."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db import DatabaseError, transaction
 from django.db.models import F, Q
 from django.dispatch import Signal
@@ -28,6 +29,8 @@ RoleRule: TypeAlias = Callable[[User, Document], Role | None]
 
 MEMBERSHIP_RULE = "documents.roles.membership_role"
 """The path of the default rule, which lists can ask in SQL."""
+
+NO_SUCH_DOCUMENT = "There is no such document, or you may not see it."
 
 rights_changed = Signal()
 """Sent on commit with `document_id`: somebody's right on it is no longer what it was."""
@@ -151,10 +154,23 @@ def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Docu
     document = Document.objects.present().filter(**lookup).first()
     held = None if document is None else role_for(user or AnonymousUser(), document)
     if document is None or held is None:
-        raise Http404("There is no such document, or you may not see it.")
+        raise Http404(NO_SUCH_DOCUMENT)
     if held < role:
         raise PermissionDenied(f"You are {held.label} of this document; this takes {role.label}.")
     return document
+
+
+@contextmanager
+def gone_is_404(document: Document) -> Iterator[None]:
+    """For what is done behind the gate: a document that is erased meanwhile, with all that is of it, was never there.
+
+    Raises: Http404 then, in place of the DoesNotExist of whatever was read."""
+    try:
+        yield
+    except ObjectDoesNotExist:
+        if Document.objects.filter(pk=document.pk).exists():
+            raise
+        raise Http404(NO_SUCH_DOCUMENT) from None
 
 
 def listed_for(user: User) -> DocumentQuerySet:

@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from documents.acts import acting, actor_of
 from documents.json_doors import csrf_refusal, error_response
 from documents.models import Document, Role
-from documents.roles import document_for
+from documents.roles import NO_SUCH_DOCUMENT, document_for, gone_is_404
 from history.audit.entries import record_opening
 from history.authors import Author
 from history.problems import PROBLEMS, problem_of
@@ -89,7 +89,9 @@ def _private(response: HttpResponseBase) -> HttpResponseBase:
 def _answered(view: View, request: HttpRequest, key: UUID, role: Role | None) -> HttpResponseBase:
     try:
         with acting(actor_of(request, door="api")):
-            return view(request, _document(request, key, role))
+            document = _document(request, key, role)
+            with gone_is_404(document):
+                return view(request, document)
     except Http404 as error:
         if not request.user.is_authenticated:
             return error_response(HTTPStatus.UNAUTHORIZED, "not_signed_in", "Sign in first.")
@@ -112,5 +114,5 @@ def _document(request: HttpRequest, key: UUID, role: Role | None) -> Document:
         return document
     found = Document.objects.filter(key=key).first()
     if found is None or not request.user.is_authenticated:
-        raise Http404("There is no such document, or you may not see it.")
+        raise Http404(NO_SUCH_DOCUMENT)
     return found

@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.cache import get_conditional_response
 
 from documents.models import Document, Role
-from documents.roles import role_once_recovered
+from documents.roles import NO_SUCH_DOCUMENT, role_once_recovered
 from history.api.doors import author_name, door
 from history.authors import author_of
 from history.grouping import GroupLine, group_page
@@ -117,7 +117,7 @@ def _refusals(request: HttpRequest, document: Document) -> QuerySet[Refusal]:
     """Raises: Http404 for someone without a role of whom nothing was refused, as for a document that is not there."""
     rows = refusals_for(request.user, document)
     if role_once_recovered(request.user, document) is None and not rows.exists():
-        raise Http404("There is no such document, or you may not see it.")
+        raise Http404(NO_SUCH_DOCUMENT)
     return rows
 
 

@@ -11,6 +11,7 @@ from django.shortcuts import render
 
 from documents.acts import acting, actor_of
 from documents.models import Document, Role
+from documents.roles import gone_is_404
 from history.models import Via
 from history.problems import Problem
 
@@ -56,7 +57,7 @@ class Page:
 
 def answer(page: Page, request: HttpRequest, document: Document, frame: Frame) -> HttpResponseBase:
     """Show a page; whatever is done on the way is done by who asks, through the frame's door."""
-    with acting(actor_of(request, door=frame.via.label)):
+    with acting(actor_of(request, door=frame.via.label)), gone_is_404(document):
         return page.show(request, document, frame)
 
 
