@@ -11,7 +11,7 @@ from documents.models import Document, Role
 from history.models import Version
 from history.pages.frame import HISTORY
 from history.pages.table import PAGES
-from history.versions import name_version
+from history.versions import change_version, name_version
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, page_url, signed_in
 from tests.integration.history_pages.test_permissions import client_of
 
@@ -103,7 +103,18 @@ def test_who_has_the_role_acts(shared: Shared, page: str, door: str) -> None:
 
 
 def test_every_page_that_acts_is_in_these_tests() -> None:
-    assert set(NEEDED) == set(ACTING)
+    assert {name: PAGES[name].role for name in ACTING} == NEEDED
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_get_unlocks_nothing_and_a_post_to_what_only_shows_is_refused(shared: Shared, door: str) -> None:
+    version = name_version(shared.document, name="One", actor=shared.owner).version.id
+    change_version(shared.document, version, locked=True, actor=shared.owner)
+    client = signed_in(a_user("root", is_staff=True, is_superuser=True))
+    assert client.get(page_url(shared, "lock", door), {"version": version}).status_code == 405
+    assert Version.objects.get().locked
+    assert client.post(page_url(shared, "versions", door)).status_code == 405
+    assert client.post(shared.urls()[door]).status_code == 405
 
 
 def test_a_viewer_cannot_take_the_history_along(shared: Shared) -> None:
