@@ -21,6 +21,7 @@ from history.heavy_reads import Busy
 from history.ladder import build_ladder
 from history.models import Head
 from history.one_at_a_time import alone_at_snapshots
+from history.proof.published_days import false_days
 from history.proof.told import verify_told
 from history.proof.verify import Difference, Verdict, verify_document
 from history.refusals import purge_refusals
@@ -152,6 +153,9 @@ def sign_manifest() -> bool:
     from history.proof.publishing import publish_manifest  # who signs nothing need not load the library that signs
 
     with chore("history.tasks.sign_manifest") as turn:
+        for what in false_days(now=timezone.now()):
+            turn.find(table="manifest", what=what)
+            logger.error("manifests differ: what=%s", what)
         try:
             published = publish_manifest(now=timezone.now())
         except (HistoryError, DatabaseError, OSError) as error:

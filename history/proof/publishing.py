@@ -2,11 +2,13 @@
 
 A manifest that is published is never replaced. Whatever goes wrong, the next turn of the schedule tries again."""
 
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
@@ -30,6 +32,15 @@ from history.proof.signing import key_id, load_key
 
 # A second worker turns away at once: two would hand out two manifests of one day.
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('palimpsest manifest', 0))"
+
+
+SAID_BYTES_MAX = 1000
+"""Of what MANIFEST_COMMAND says on its standard error, what goes into the log; a manifest holds no content
+that it could repeat."""
+
+SAID_SECONDS_MAX = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class NotDelivered(HistoryError):
@@ -57,11 +68,17 @@ def publish_manifest(*, now: datetime) -> Manifest | None:
         with _scratch_folder() as scratch:
             name = f"manifest-{day}.jsonl"
             published = Path(settings.manifest_directory, name) if settings.manifest_directory else None
-            file = _written(published, scratch / f".{name}.part", day=day, now=now, key=key)
-            if settings.manifest_command:
-                _hand_over(file.path, name)
-            if published is not None and file.path != published:
-                _put(file.path, published)
+            part = scratch / f".{name}.part"
+            try:
+                file = _written(published, part, day=day, now=now, key=key)
+                if settings.manifest_command:
+                    _hand_over(file.path, name)
+                if published is not None and file.path != published:
+                    _put(file.path, published)
+            finally:
+                # On a disk that is full it would be in the way of the next try, and of everything else.
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
         return Manifest.objects.create(
             day=day,
             sha256=file.sha256,
@@ -105,9 +122,16 @@ def _hand_over(path: Path, name: str) -> None:
     with path.open("rb") as manifest:
         try:
             # A group of its own: what the command has started ends with it, and holds no output of ours open.
-            child = subprocess.Popen(command, stdin=manifest, stdout=subprocess.DEVNULL, start_new_session=True)
+            child = subprocess.Popen(
+                command,
+                stdin=manifest,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         except OSError as error:
             raise NotDelivered(f"MANIFEST_COMMAND could not be run: {error.strerror}") from None
+    heard = _Heard(child)
     try:
         exit_code = child.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -116,8 +140,31 @@ def _hand_over(path: Path, name: str) -> None:
         if child.returncode is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+        heard.log()
     if exit_code != 0:
         raise NotDelivered(f"MANIFEST_COMMAND ended with exit code {exit_code}")
+
+
+class _Heard:
+    """The beginning of what the command says on its standard error. The rest is read too, so that it never waits."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        assert child.stderr is not None
+        self._pipe = child.stderr
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while data := os.read(self._pipe.fileno(), 65_536):
+                self._said += data[: SAID_BYTES_MAX - len(self._said)]
+
+    def log(self) -> None:
+        # What it has left running may hold the pipe open for ever.
+        self._reader.join(SAID_SECONDS_MAX)
+        if said := self._said.decode(errors="replace"):
+            logger.warning("MANIFEST_COMMAND says: %r", said)
 
 
 def _put(part: Path, published: Path) -> None:

@@ -18,6 +18,7 @@ from history.errors import HistoryError
 from history.proof.claims import Claim
 from history.proof.proving import Gone, Outcome, Record, Subject, prove_all, subjects
 from history.proof.published_audits import contradictions
+from history.proof.published_days import false_days, overdue
 from history.proof.verify import Difference, Progress
 
 if TYPE_CHECKING:
@@ -95,7 +96,17 @@ verified."""
             if record is not None:
                 record.finish()
         differ += self._contradicted_audits(manifests, keys)
-        return differ + (0 if keys else self._differing_audits()), count
+        return differ + (0 if keys else self._differing_audits() + self._false_days()), count
+
+    def _false_days(self) -> int:
+        """How many days of manifests cannot be; that none was published of late is no difference, and is said."""
+        now = timezone.now()
+        days = list(false_days(now=now))
+        for what in days:
+            self._say_difference(f"{what} [history_manifest]")
+        if late := overdue(now=now):
+            self.stderr.write(self.style.WARNING(late))
+        return len(days)
 
     def _contradicted_audits(self, manifests: "Sequence[ManifestFile]", keys: Collection[UUID]) -> int:
         """Hold the audits, or those of `keys`, to what was published of them; how many documents' differ."""

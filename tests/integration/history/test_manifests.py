@@ -4,6 +4,7 @@ import json
 import os
 import select
 import stat
+import sys
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
+from documents.models import Chore
 from history.checks import check_manifests
 from history.models import Head, Manifest
 from history.proof.claims import PublishedAudit, PublishedHead
@@ -31,6 +33,7 @@ from history.proof.manifests import (
     open_manifest,
     write_manifest,
 )
+from history.proof.published_days import false_days, overdue
 from history.proof.publishing import TRY_LOCK, NotDelivered, publish_manifest
 from history.proof.signing import KeyRefused, load_key, load_public_key, make_key, public_pem
 from history.tasks import sign_manifest
@@ -251,6 +254,64 @@ def test_a_command_that_fails_is_tried_again_at_the_next_turn(
     assert not Manifest.objects.exists()
     settings.PALIMPSEST = {**ours, "MANIFEST_COMMAND": "true", "MANIFEST_COMMAND_SECONDS": 30}
     assert _publish() is not None
+
+
+def test_what_a_command_says_goes_into_the_log_as_a_beginning(
+    tmp_path: Path, key: Ed25519PrivateKey, settings: Settings, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    loud = f"{sys.executable} -c 'import sys; sys.stderr.write(chr(120) * 300_000); sys.exit(1)'"
+    settings.PALIMPSEST = {"MANIFEST_KEY": str(tmp_path / "manifest.pem"), "MANIFEST_COMMAND": loud}
+    with pytest.raises(NotDelivered, match="exit code 1"):
+        _publish()
+    assert capfd.readouterr().err.count("x") < 5000
+    assert caplog.text.count("x" * 1000) == 1
+    assert "x" * 1001 not in caplog.text
+
+
+def test_what_was_not_delivered_leaves_nothing_in_the_folder(published: Path, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "MANIFEST_COMMAND": "false"}
+    with pytest.raises(NotDelivered):
+        _publish()
+    assert list(published.iterdir()) == []
+
+
+def test_a_manifest_of_a_day_that_has_not_come_is_told_and_keeps_no_other_from_being_made(
+    published: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = timezone.now()
+    day = (now + timedelta(days=3)).date()
+    Manifest.objects.create(day=day, sha256=b"", documents=0, key_id="", created_at=now, published_at=now)
+    assert sign_manifest() is True
+    assert f"a manifest of {day} is said to be published, a day that has not come" in caplog.text
+    (turn,) = Chore.objects.filter(task="history.tasks.sign_manifest")
+    assert turn.findings[0]["table"] == "manifest"
+    out = StringIO()
+    with pytest.raises(CommandError):
+        call_command("verify_history", stdout=out, stderr=out)
+    assert "[history_manifest]" in out.getvalue()
+
+
+def test_a_manifest_of_a_day_on_which_it_was_not_made_is_told(published: Path) -> None:
+    now = timezone.now()
+    Manifest.objects.create(day=now.date(), sha256=b"", documents=0, key_id="", created_at=NOON, published_at=now)
+    Manifest.objects.update(created_at=now - timedelta(days=3))
+    assert ["on another day" in what for what in false_days(now=now)] == [True]
+    Manifest.objects.update(created_at=now)
+    assert list(false_days(now=now)) == []
+
+
+def test_that_publishing_has_stopped_is_said(published: Path, settings: Settings) -> None:
+    now = timezone.now()
+    assert "ever published" in (overdue(now=now) or "")
+    assert publish_manifest(now=now) is not None
+    assert overdue(now=now + timedelta(days=1)) is None
+    assert "publishing has stopped" in (overdue(now=now + timedelta(days=2, seconds=1)) or "")
+    Manifest.objects.update(day=(now - timedelta(days=3)).date(), created_at=now - timedelta(days=3))
+    out = StringIO()
+    call_command("verify_history", stdout=out, stderr=out)
+    assert "publishing has stopped" in out.getvalue()
+    settings.PALIMPSEST = {}
+    assert overdue(now=now) is None
 
 
 def test_what_a_command_started_ends_with_it(tmp_path: Path, key: Ed25519PrivateKey, settings: Settings) -> None:
