@@ -29,7 +29,7 @@ from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
 from history.fragments import extent_of
-from history.log import LogRow, consistent_read
+from history.log import LogRow, consistent_read, read_splits
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.proof.claims import Claim
 from history.sessions import canonical_ip
@@ -453,23 +453,37 @@ class _Snapshots:
         seqs = Snapshot.objects.filter(document_id=document_id).order_by("-seq").values_list("seq", flat=True)
         self.seqs = list(seqs)  # the next one last
         self.proven = 0
+        self.splits: Splits = NO_SPLITS
+        """As what is folded so far is read. The table says what will be split up to the next snapshot: to read all anew
+        at each split would be quadratic in them. Where the table says too little, it is done all the same."""
+        self._look_ahead(0)
 
     def fold(self, row: LogRow, splits: Splits) -> None:
         """Fold a row; `splits` are those known once it has been read, itself included."""
         if not self.seqs:
             return
-        if row.kind == Kind.SPLIT:
-            self._read_with(splits, row.seq)
-        else:
-            self.waiting.append(with_splits(row.payload, splits))
+        if not splits <= self.splits:
+            self._read_with(self.splits | splits, row.seq)
+        if row.kind != Kind.SPLIT:
+            self.waiting.append(with_splits(row.payload, self.splits))
         if row.seq == self.seqs[-1]:
             self._flush(row.seq)
+            if self.splits != splits:
+                raise _Found(row.seq, "more is known to be split before here than the log says", "split")
             self._compare(self.seqs.pop())
+            self._look_ahead(row.seq)
         elif len(self.waiting) >= conf().fold_rows_per_transaction:
             self._flush(row.seq)
 
+    def _look_ahead(self, seq: int) -> None:
+        if self.seqs:
+            self._read_with(self.splits | read_splits(self.document_id, until=self.seqs[-1] + 1), seq)
+
     def _read_with(self, splits: Splits, seq: int) -> None:
         """All that was folded so far is read anew, as a fold at a later seq reads it."""
+        if splits == self.splits:
+            return
+        self.splits = splits
         self._flush(seq)
         held = self.doc.get_update()
         read = with_splits(held, splits)

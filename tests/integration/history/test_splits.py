@@ -10,17 +10,18 @@ from pytest_django import Settings
 
 from documents.models import Document
 from history.append import append
-from history.crdt.splits import NO_SPLITS, decode_splits
+from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.fates import PendingUpdate, Stored
 from history.folds import compact, document_at, make_ydoc
 from history.gate import Gate
 from history.models import Kind, Segment, Snapshot, Split, Update
+from history.proof import verify
 from history.proof.verify import Difference, Verdict, verify_document
 from history.runs import runs_of
 from history.sessions import WriteSession
 from history.squash import squash_document
 from history.writes import restore
-from tests.builders import NEVER_WARM, append_rows, make_document, make_session, rechain
+from tests.builders import NEVER_WARM, append_rows, make_document, make_session, rechain, typed
 from tests.emoji_histories import NOTHING, EmojiRow, Said, emoji_histories, said_by
 from tests.histories import replay
 from tests.unit.crdt.test_splits import HALVES, text_update
@@ -262,3 +263,37 @@ def test_a_segment_ends_behind_the_edit_that_cut_an_emoji_and_not_before_it(sett
     assert squash_document(document.pk, older_than=NEVER_WARM) == 7
     assert list(Segment.objects.order_by("first_seq").values_list("first_seq", "last_seq")) == [(1, 3), (4, 7)]
     assert runs_of(document.pk) == before
+
+
+def test_a_proof_does_not_read_the_document_anew_for_each_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = make_document()
+    session = make_session(document)
+    append_rows(session, typed(["\U0001f600" * 500]))
+    for number in range(30):
+        append([PendingUpdate(session=session, payload=b"\0\0", splits=frozenset({(1, 2 * number + 1)}))])
+    compact(document.pk)
+    read = 0
+
+    def counting(update: bytes, splits: Splits) -> bytes:
+        nonlocal read
+        read += len(update) > 1000
+        return with_splits(update, splits)
+
+    monkeypatch.setattr(verify, "with_splits", counting)
+    assert isinstance(verify_document(document.pk), Verdict)
+    assert read <= 3
+
+
+@pytest.mark.parametrize("damage", ["taken away", "made up"])
+def test_a_proof_up_to_a_snapshot_finds_a_table_of_splits_that_is_not_what_the_log_says(damage: str) -> None:
+    document = make_document()
+    _write(document, EMOJI)
+    _write(document, BETWEEN)
+    compact(document.pk)
+    assert isinstance(verify_document(document.pk), Verdict)
+    if damage == "taken away":
+        Split.objects.filter(document=document).delete()
+    else:
+        Split.objects.create(document=document, client=1, clock=5, seq=2)
+    found = verify_document(document.pk)
+    assert isinstance(found, Difference) and found.table == "split", found
