@@ -29,6 +29,9 @@ SIGNED_PREFIX = FORMAT.encode() + b"\n"
 
 LINE_BYTES_MAX = 4096
 
+BLOCK_BYTES = 16 * 1024
+"""Of a file, read at once. In between it is closed: years of daily manifests are more than a process may hold open."""
+
 HEADS_PER_FETCH = 2000
 
 
@@ -203,7 +206,7 @@ def open_manifest(path: Path, *, keys: Sequence[Ed25519PublicKey]) -> ManifestFi
 def claims_by_document(manifests: Sequence[ManifestFile]) -> Iterator[tuple[UUID, list[Claim]]]:
     """What all manifests say, document by document in the order of their keys, for each the earliest claim first.
 
-    Holds one line of each manifest in memory. Raises: ManifestRefused."""
+    Holds BLOCK_BYTES of each manifest in memory, and no file open. Raises: ManifestRefused."""
     merged = heapq.merge(
         *(manifest.claims() for manifest in manifests), key=lambda claim: (claim.head.key, claim.created_at)
     )
@@ -229,15 +232,31 @@ def missing_links(manifests: Iterable[ManifestFile]) -> Iterator[tuple[ManifestF
 
 def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Each line and whether it is the last. Raises: ManifestRefused."""
+    before: bytes | None = None
+    rest = b""
+    offset = 0
+    while block := _block(path, offset):
+        offset += len(block)
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            if len(line) >= LINE_BYTES_MAX:
+                raise ManifestRefused(path, "a line is longer than any of a manifest")
+            if before is not None:
+                yield before, False
+            before = line + b"\n"
+        if len(rest) >= LINE_BYTES_MAX:
+            raise ManifestRefused(path, "a line is longer than any of a manifest")
+    if rest:
+        raise ManifestRefused(path, "a line is cut off")
+    if before is not None:
+        yield before, True
+
+
+def _block(path: Path, offset: int) -> bytes:
     try:
         with path.open("rb") as file:
-            line = file.readline(LINE_BYTES_MAX)
-            while line:
-                if not line.endswith(b"\n"):
-                    raise ManifestRefused(path, "a line is cut off, or longer than any of a manifest")
-                following = file.readline(LINE_BYTES_MAX)
-                yield line, not following
-                line = following
+            file.seek(offset)
+            return file.read(BLOCK_BYTES)
     except OSError as error:
         raise ManifestRefused(path, f"it cannot be read: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import stat
 import sys
@@ -182,6 +183,32 @@ def test_what_several_manifests_say_comes_document_by_document(tmp_path: Path, k
     second.write_bytes(_bytes(key, previous=b"\x01" * 32, at=later))
     again = [open_manifest(path, keys=[key.public_key()]) for path in (second, first)]
     assert [(one.name, two.name) for one, two in missing_links(again)] == [("1.jsonl", "2.jsonl")]
+
+
+def test_more_manifests_are_read_together_than_a_process_may_hold_open(tmp_path: Path, key: Ed25519PrivateKey) -> None:
+    paths = [tmp_path / f"{day}.jsonl" for day in range(60)]
+    for path in paths:
+        path.write_bytes(_bytes(key, *(_head(number) for number in range(200))))
+    manifests = [open_manifest(path, keys=[key.public_key()]) for path in paths]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        found = [len(claims) for _, claims in claims_by_document(manifests)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [60] * 200
+
+
+@pytest.mark.parametrize("bytes_", [1, 7, 100_000])
+def test_a_manifest_is_the_same_however_much_is_read_at_once(
+    tmp_path: Path, key: Ed25519PrivateKey, bytes_: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "1.jsonl"
+    path.write_bytes(_bytes(key, _head(1), _head(2)))
+    whole = list(open_manifest(path, keys=[key.public_key()]).claims())
+    monkeypatch.setattr("history.proof.manifests.BLOCK_BYTES", bytes_)
+    assert list(open_manifest(path, keys=[key.public_key()]).claims()) == whole
+    assert len(whole) == 2
 
 
 def test_one_manifest_a_day_is_published_each_naming_the_one_before(published: Path, key: Ed25519PrivateKey) -> None:
