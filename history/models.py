@@ -264,6 +264,13 @@ class Snapshot(models.Model):
     created_at = models.DateTimeField()
     ladder_built = models.BooleanField(default=False)
 
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(base_seq__lt=models.F("seq")), name="history_snapshot_base_before"
+            )
+        ]
+
     def __str__(self) -> str:
         return f"{self.document_id}@{self.seq}"
 
@@ -337,6 +344,11 @@ class AuditHead(models.Model):
     at = models.DateTimeField()
     removed_n = models.BigIntegerField(default=0)
     removed_hash = models.BinaryField(default=b"", max_length=32)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(removed_n__lte=models.F("n")), name="history_audit_removed")
+        ]
 
     def __str__(self) -> str:
         return f"audit of {self.document_id}, {self.removed_n + 1}..{self.n}"

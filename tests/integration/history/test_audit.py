@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -477,3 +478,9 @@ def test_workers_that_remove_at_the_same_time_remove_each_entry_once(settings: S
     for document in documents:
         assert [each.n for each in entries_of(document.pk)] == [5]
         assert isinstance(verify_audit(document.pk), AuditVerdict)
+
+
+def test_the_database_refuses_an_audit_of_which_more_went_than_it_had() -> None:
+    make_document()
+    with pytest.raises(IntegrityError):
+        AuditHead.objects.update(removed_n=F("n") + 1)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from django.db import IntegrityError
+from django.db.models import F
 from pycrdt import Doc, Text
 from pytest_django import Settings
 
@@ -10,7 +12,7 @@ from documents.models import Document
 from history.folds import compact, make_ydoc
 from history.models import Snapshot
 from history.tasks import sweep_snapshots
-from tests.builders import append_rows, make_document, make_session
+from tests.builders import append_rows, make_document, make_session, typed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -82,3 +84,11 @@ def test_a_tail_below_the_least_bytes_gets_none_however_small_the_snapshot(
     _write(document, 900, client_id=3)
     visit(document)
     assert _seqs(document) == {1, 3}
+
+
+def test_the_database_refuses_a_snapshot_that_differs_from_itself() -> None:
+    document = make_document()
+    append_rows(make_session(document), typed("ab"))
+    compact(document.pk)
+    with pytest.raises(IntegrityError):
+        Snapshot.objects.update(base_seq=F("seq"))
