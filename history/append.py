@@ -47,8 +47,8 @@ WHERE access.document_id = ANY(%s)
 """
 INSERT_SESSION = """
 INSERT INTO history_session
-    (document_id, id, user_id, via, ip, user_agent, salt, commitment, opened_at, closed_at, detail)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, NULL, %s) ON CONFLICT DO NOTHING
+    (document_id, id, user_id, via, ip, user_agent, salt, commitment, opened_at, detail)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 INSERT_UPDATES = """
 INSERT INTO history_update (document_id, seq, session_id, kind, at, payload, hash)

@@ -89,7 +89,6 @@ class Session(models.Model):
     salt = models.BinaryField(max_length=16)
     commitment = models.BinaryField(max_length=32)
     opened_at = models.DateTimeField()
-    closed_at = models.DateTimeField(null=True)
     detail = models.JSONField(default=dict)
 
     def __str__(self) -> str:
