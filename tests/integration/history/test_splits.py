@@ -287,8 +287,9 @@ def test_a_proof_does_not_read_the_document_anew_for_each_split(monkeypatch: pyt
 @pytest.mark.parametrize("damage", ["taken away", "made up"])
 def test_a_proof_up_to_a_snapshot_finds_a_table_of_splits_that_is_not_what_the_log_says(damage: str) -> None:
     document = make_document()
-    _write(document, EMOJI)
-    _write(document, BETWEEN)
+    session = make_session(document)
+    append_rows(session, [text_update("a\U0001f600b\U0001f600")])
+    append([PendingUpdate(session=session, payload=b"\0\0", splits=frozenset({(1, 2)}))])
     compact(document.pk)
     assert isinstance(verify_document(document.pk), Verdict)
     if damage == "taken away":
