@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('documents', '0004_access_of_open_rooms'),
-        ('history', '0010_manifests'),
+        ('history', '0007_manifests'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

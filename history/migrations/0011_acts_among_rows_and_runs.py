@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('documents', '0004_access_of_open_rooms'),
-        ('history', '0007_packed_snapshots_and_counted_runs'),
+        ('history', '0010_packed_snapshots_and_counted_runs'),
     ]
 
     operations = [

@@ -209,7 +209,7 @@ def test_the_migration_counts_the_runs_of_before_from_their_segments() -> None:
     counted = list(runs_of_it.values_list("first_seq", "inserted", "deleted"))
     assert sum(inserted for _, inserted, _ in counted) > 0 < sum(deleted for _, _, deleted in counted)
     runs_of_it.update(inserted=0, deleted=0)
-    migration = import_module("history.migrations.0007_packed_snapshots_and_counted_runs")
+    migration = import_module("history.migrations.0010_packed_snapshots_and_counted_runs")
     migration.count_runs(apps, None)
     assert list(runs_of_it.values_list("first_seq", "inserted", "deleted")) == counted
 
