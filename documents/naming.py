@@ -10,6 +10,10 @@ from documents.conf import conf
 NAME_LENGTH_MAX = 200
 """Characters of a room name."""
 
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the text around it: a name that holds one reads as another, and so does what stands beside it. The marks
+between letters of both directions (U+200E, U+200F, U+061C) turn nothing else and stay."""
+
 RESERVED_PREFIXES = ("rooms/", "chat/", "notifications/")
 """Below `/ws/` these lead to other doors."""
 
@@ -24,6 +28,8 @@ def validate_name(name: str) -> None:
         raise ValidationError("A room name is written in the composed Unicode form (NFC).")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         raise ValidationError("A room name has no control characters.")
+    if not BIDI_CONTROLS.isdisjoint(name):
+        raise ValidationError("A room name has no characters that turn the direction of text.")
     if name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValidationError("A room name has no empty, '.' or '..' parts and no spaces around it.")
     if f"{name}/".startswith(RESERVED_PREFIXES):
@@ -33,10 +39,13 @@ def validate_name(name: str) -> None:
 def clean_line(text: str, *, what: str, length_max: int) -> str:
     """The text in one line, composed (NFC), with single spaces.
 
-    Raises: ValidationError for one that is empty or too long or has control characters; it begins with `what`."""
+    Raises: ValidationError for one that is empty or too long or has control characters, also such as turn the direction
+    of text; it begins with `what`."""
     cleaned = unicodedata.normalize("NFC", " ".join(text.split()))
     if not cleaned or len(cleaned) > length_max or has_control_characters(cleaned):
         raise ValidationError(f"{what} has 1 to {length_max} characters, none of them a control character.")
+    if not BIDI_CONTROLS.isdisjoint(cleaned):
+        raise ValidationError(f"{what} has no characters that turn the direction of text.")
     return cleaned
 
 

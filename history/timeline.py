@@ -189,9 +189,11 @@ def _source_seq(detail: Any) -> int | None:
 
 
 def user_named(name: str) -> Any | None:
-    """The account of that name in any case, or None; of names that differ in case alone the one that is spelt so."""
+    """The account of that name in any case; of names that differ in case alone only the one that is spelt so. None
+    where there is none, or several and nobody could say which."""
     if has_control_characters(name):
         return None  # the database takes neither NUL nor half a surrogate pair
     model: Any = get_user_model()
-    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).order_by("pk"))
-    return next((each for each in alike if each.get_username() == name), alike[0] if alike else None)
+    alike = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}))
+    exact = next((each for each in alike if each.get_username() == name), None)
+    return alike[0] if len(alike) == 1 else exact

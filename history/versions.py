@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from documents.conf import conf
 from documents.models import Access, Document, Role
-from documents.naming import clean_line, has_control_characters
+from documents.naming import BIDI_CONTROLS, clean_line, has_control_characters
 from documents.roles import document_for
 from history.audit.entries import record
 from history.authors import Author, author_of
@@ -244,6 +244,8 @@ def clean_note(note: str) -> str:
     if len(cleaned) > VERSION_NOTE_LENGTH_MAX or has_control_characters(cleaned.translate({0x09: None, 0x0A: None})):
         what = f"A note has at most {VERSION_NOTE_LENGTH_MAX} characters, none of them a control character."
         raise ValidationError(what)
+    if not BIDI_CONTROLS.isdisjoint(cleaned):
+        raise ValidationError("A note has no characters that turn the direction of text.")
     return cleaned
 
 

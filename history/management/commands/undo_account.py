@@ -83,7 +83,7 @@ def _wanted(options: dict[str, Any]) -> AccountUndo:
     user = user_named(options["user"])
     actor = user_named(options["actor"]) if options["actor"] else None
     if user is None or (options["actor"] and actor is None):
-        raise CommandError("there is no account of that name")
+        raise CommandError("there is no account of that name, or several that differ in case alone: spell it exactly")
     since = _moment(options["since"])
     until = _moment(options["until"]) if options["until"] else timezone.now()
     key = options["request_key"] or f"{user.pk} from {since.isoformat()} to {until.isoformat()}"

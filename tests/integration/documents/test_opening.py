@@ -130,7 +130,7 @@ def test_a_name_is_given_once_and_a_deleted_document_keeps_it() -> None:
     assert Membership.objects.count() == 1
 
 
-@pytest.mark.parametrize("title", ["", "   ", "x" * 201, "a\0b"])
+@pytest.mark.parametrize("title", ["", "   ", "x" * 201, "a\0b", "a\u202etxt.exe", "a\u2067b"])
 def test_a_title_has_1_to_200_characters_and_no_control_characters(title: str) -> None:
     ada = a_user("ada")
     with pytest.raises(ValidationError):

@@ -82,7 +82,7 @@ def test_without_a_seq_the_head_is_named_and_seq_0_has_no_time() -> None:
         name_version(document, name="Later", seq=13, actor=None)
 
 
-@pytest.mark.parametrize("name", ["", " \n ", "x" * 201, "a\x00b", "a\ud800", "\x07"])
+@pytest.mark.parametrize("name", ["", " \n ", "x" * 201, "a\x00b", "a\ud800", "\x07", "a\u202eb", "a\u2066b"])
 def test_a_name_that_nobody_could_read_is_refused(name: str) -> None:
     document = a_written_document()
     with pytest.raises(ValidationError):

@@ -14,6 +14,7 @@ from history.errors import LogUnavailable
 from history.folds import document_at
 from history.models import Kind, Session, Update, Via
 from history.squash import squash_document
+from history.timeline import user_named
 from history.writers import writers
 from history.writes import append_update
 from tests.builders import NEVER_WARM, make_session, rechain, seconds_apart, typed
@@ -236,3 +237,11 @@ def test_a_document_without_edits_has_nothing_to_undo() -> None:
     empty = a_shared_document()
     seen = previewed(signed_in(empty.owner), empty, user="owner")
     assert (seen.status_code, "Nobody has written yet." in seen.content.decode()) == (200, True)
+
+
+def test_of_names_that_differ_in_case_alone_only_the_one_that_is_spelt_so_is_meant() -> None:
+    first, second = a_user("Bob"), a_user("bob")
+    assert (user_named("Bob"), user_named("bob"), user_named("BoB")) == (first, second, None)
+    assert user_named("ADA") is None
+    ada = a_user("ada")
+    assert user_named("ADA") == ada
