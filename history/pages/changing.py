@@ -130,6 +130,7 @@ class ChangesHtml(ContentHtml):
         for tree in trees:
             if self._is_full:
                 return
+            self._left -= PIECE_CHARACTERS
             match tree:
                 case {"type": "element" | "xmltext"}:
                     self._node(tree)

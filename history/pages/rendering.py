@@ -124,6 +124,7 @@ class ContentHtml:
             self._node(node)
 
     def _node(self, node: Any) -> None:
+        self._left -= PIECE_CHARACTERS
         if node["type"] in ("text", "xmltext"):
             if node["delta"]:
                 self._tagged("span", "words", node["delta"], self._delta)
@@ -135,7 +136,6 @@ class ContentHtml:
         self._block(tag, node.get("attributes") or {}, node["children"], self._nodes)
 
     def _block(self, tag: str, attributes: Mapping[str, Any], inner: Any, write: Any) -> None:
-        self._left -= PIECE_CHARACTERS
         self._parts.append(f'<div class="block {_block_class(tag)}"><span class="tag">{self._name(tag)}')
         self._attributes(attributes)
         self._parts.append("</span>")
@@ -156,7 +156,7 @@ class ContentHtml:
         on = {key: value for key, value in attributes.items() if value is not False}
         tags = list(dict.fromkeys(_FORMAT_TAGS[key] for key in on if key in _FORMAT_TAGS))
         others = {key: value for key, value in on.items() if key not in _FORMAT_TAGS}
-        self._left -= PIECE_CHARACTERS * (len(tags) + bool(others))
+        self._left -= PIECE_CHARACTERS * (len(tags) + bool(others) + (not isinstance(insert, str)))
         if others:
             said = ", ".join(f"{self._name(key)}: {self._name(value)}" for key, value in others.items())
             self._parts.append(f'<span class="format" title="{said}">')

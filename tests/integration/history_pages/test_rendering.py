@@ -152,12 +152,31 @@ def test_a_root_that_holds_nothing_shows_nothing(empty: dict[str, Any]) -> None:
 def test_what_is_shown_is_bounded_and_what_is_open_is_closed() -> None:
     node: dict[str, Any] = {"type": "element", "tag": "p", "attributes": {}, "children": []}
     node["children"] = [{"type": "text", "delta": [{"insert": "x" * 50, "attributes": {"bold": True}}]}] * 9
-    html = ContentHtml(characters_max=121)  # the p takes 21, the strong of each text 20
+    html = ContentHtml(characters_max=161)  # the p takes 21, each text 20 and its strong 20
     shown = html.root({"type": "xml", "children": [node], "text": ""})
     assert html.is_cut
     assert shown.count("x") == 60
     assert shown.count("<div") == shown.count("</div>")
     assert shown.count("<strong>") == shown.count("</strong>")
+
+
+BREAK: dict[str, Any] = {"type": "element", "tag": "br", "attributes": {}, "children": []}
+LETTER: dict[str, Any] = {"type": "xmltext", "delta": [{"insert": "x"}]}
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"type": "xml", "children": [BREAK] * 5000, "text": ""},
+        {"type": "xml", "children": [LETTER] * 5000, "text": ""},
+        {"type": "text", "delta": [{"insert": 1}] * 5000, "text": ""},
+    ],
+    ids=["breaks", "letters", "embeds"],
+)
+def test_many_small_pieces_are_bounded_by_their_markup(root: Any) -> None:
+    html = ContentHtml(characters_max=1000)
+    assert len(html.root(root)) < 5000
+    assert html.is_cut
 
 
 @pytest.mark.django_db

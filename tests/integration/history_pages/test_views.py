@@ -229,6 +229,42 @@ def test_small_pieces_are_bounded_as_long_texts_are() -> None:
     assert len(shown) < 3000
 
 
+KEYS = {f"k{number}": {"old": 1, "new": 2} for number in range(5000)}
+BY_NOBODY = [{"insert": [number], "by": 0} for number in range(5000)]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [{"path": [], "type": "array", "spans": [{"retain": 1}, {"insert": [1]}] * 5000}],
+        [{"path": [], "type": "array", "spans": [{"insert": [1] * 5000}]}],
+        [{"path": [], "type": "map", "keys": KEYS}],
+        [{"path": [], "type": "map", "keys": {}}] * 5000,
+    ],
+    ids=["spans", "values of one span", "keys", "nodes"],
+)
+def test_a_difference_of_many_values_is_bounded_too(nodes: list[Any]) -> None:
+    html = ChangesHtml(characters_max=1000)
+    shown = html.changed(nodes, {"type": nodes[0]["type"], "items": [], "entries": {}})
+    assert html.is_cut
+    assert len(shown) < 10_000
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"path": [], "type": "array", "runs": BY_NOBODY},
+        {"path": [], "type": "map", "keys": {f"k{number}": {"by": 0, "value": 1} for number in range(5000)}},
+    ],
+    ids=["values", "keys"],
+)
+def test_a_blame_of_many_values_is_bounded_too(node: Any) -> None:
+    html = BlameHtml({}, characters_max=1000)
+    shown = html.blamed([node])
+    assert html.is_cut
+    assert len(shown) < 10_000
+
+
 def test_a_difference_of_maps_arrays_and_formats_is_told_by_key_place_and_format(shared: Shared) -> None:
     settings, todo = shared.doc.get("settings", type=Map), shared.doc.get("todo", type=Array)
     shared.edit(shared.owner, lambda: settings.update({"language": "en", "deep": Map({"k": 1})}))
