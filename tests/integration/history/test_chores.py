@@ -127,6 +127,14 @@ def test_what_a_sample_proved_and_what_differs_is_kept() -> None:
     assert "altered" in finding["what"]
 
 
+def test_of_many_findings_all_are_counted_and_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores, "FINDINGS_MAX", 2)
+    with chore("a task") as turn:
+        for seq in range(5):
+            turn.find(document=1, table="update", seq=seq, what="altered")
+    assert (told().found, [finding["seq"] for finding in told().findings]) == (5, [0, 1])
+
+
 def test_a_table_that_cannot_be_written_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a database that has not been migrated yet."""
     monkeypatch.setattr(chores, "END_SECONDS_MAX", 0.2)

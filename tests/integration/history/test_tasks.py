@@ -109,6 +109,17 @@ def test_a_run_of_squash_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (max(runs), sum(runs), runs[-1]) == (20, 52, 0)
 
 
+def test_a_run_of_ladders_is_bounded(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    settings.PALIMPSEST = {"SNAPSHOT_ROWS": 10, "SNAPSHOT_DISTANCE_ROWS": 5, "SNAPSHOTS_LOG_PERCENT": 10_000}
+    for _ in range(2):
+        _typed_document()
+    sweep_snapshots()
+    monkeypatch.setattr(tasks, "LADDER_SNAPSHOTS_MAX", 3)
+    runs = [tasks.build_ladders() for _ in range(6)]
+    assert (max(runs), runs[-1]) == (3, 0)
+    assert sum(runs) > 3
+
+
 def test_the_nightly_sample_logs_each_difference_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
     whole, broken = make_history(1), make_history(2)
     assert verify_sample() == 0
@@ -141,5 +152,8 @@ def test_a_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(3):
         document = make_history(seed)
         Update.objects.filter(document=document, seq=1).update(payload=b"\x00\x00")
-    monkeypatch.setattr(tasks, "VERIFY_ROWS_MAX", 1)
-    assert verify_sample() == 1
+    with monkeypatch.context() as few:
+        few.setattr(tasks, "VERIFY_ROWS_MAX", 1)
+        assert verify_sample() == 1
+    monkeypatch.setattr(tasks, "VERIFY_DOCUMENTS_MAX", 2)
+    assert verify_sample() == 2
