@@ -34,7 +34,6 @@ def show_export(request: HttpRequest, document: Document, frame: Frame) -> HttpR
     response = streamed(request, chunks, content_type="application/jsonl")
     name = slugify(document.title)[:FILE_NAME_LENGTH_MAX] or "document"
     response["Content-Disposition"] = f'attachment; filename="{name}-{timezone.now():%Y-%m-%d}.jsonl"'
-    response["Cache-Control"] = "private, no-store"
     return response
 
 

@@ -49,6 +49,7 @@ def test_the_file_is_the_export_and_is_written_into_the_audit(
     assert answer["Content-Type"] == "application/jsonl"
     assert answer["Content-Disposition"].startswith('attachment; filename="minutes-of-marz-ii-')
     assert "no-store" in answer["Cache-Control"]
+    assert "no-store" in answer["Cache-Control"]
     file = tmp_path / "export.jsonl"
     file.write_bytes(content)
     assert offline_verify.main([str(file)]) == 0
