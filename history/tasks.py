@@ -216,14 +216,6 @@ def undo_everywhere(
     how many in this run. What is left after UNDO_SECONDS is queued as a task of its own.
 
     How far it has come: `undo_everywhere.progress_of`. Killed or run twice, it undoes nothing twice."""
-    actor = None if actor_pk is None else get_user_model()._default_manager.get(pk=actor_pk)  # noqa: SLF001
-    wanted = AccountUndo(
-        user_key=user_pk,
-        since=datetime.fromisoformat(since),
-        until=datetime.fromisoformat(until),
-        actor=actor,
-        request_key=request_key,
-    )
     stop_at = monotonic() + UNDO_SECONDS
     with chore("history.tasks.undo_everywhere") as turn:
         turn.about = {
@@ -233,6 +225,13 @@ def undo_everywhere(
             "actor": actor_pk,
             "request_key": request_key,
         }
+        wanted = AccountUndo(
+            user_key=user_pk,
+            since=datetime.fromisoformat(since),
+            until=datetime.fromisoformat(until),
+            actor=None if actor_pk is None else get_user_model()._default_manager.get(pk=actor_pk),  # noqa: SLF001
+            request_key=request_key,
+        )
         for line in carry_out(wanted, after=after):
             turn.done += 1
             turn.made += line.seq is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from documents.models import Document, Role
+from documents.models import Document, DocumentQuerySet, Role
 from documents.roles import role_for
 from history.crdt.content import ContentTooDeep
 from history.crdt.lib0 import Malformed
@@ -86,11 +86,14 @@ def documents_of(wanted: AccountUndo, *, after: int = 0) -> Iterator[Document]:
     """The documents with edits since `since` in which the account has ever written, by rising id from behind `after`.
 
     Deleted ones are left out. One query for each 100."""
+    return _documents(wanted).filter(pk__gt=after).order_by("pk").iterator(chunk_size=100)
+
+
+def _documents(wanted: AccountUndo) -> DocumentQuerySet:
     # Not by when sessions were opened: that is another clock's time than that of rows.
     written = Session.objects.filter(user=wanted.user_key)
     heads = Head.objects.filter(document_id__in=written.values("document_id"), at__gte=wanted.since)
-    found = Document.objects.present().filter(pk__in=heads.values("document_id"), pk__gt=after)
-    return found.order_by("pk").iterator(chunk_size=100)
+    return Document.objects.present().filter(pk__in=heads.values("document_id"))
 
 
 def preview(wanted: AccountUndo, *, after: int = 0) -> Iterator[Line]:
@@ -136,7 +139,7 @@ def progress_of(wanted: AccountUndo) -> Progress:
     """How far it has come, by what the logs hold: also after a worker was killed."""
     actor = "" if wanted.actor is None else str(wanted.actor.pk)
     undone = Request.objects.filter(key=wanted.log_key, actor=actor).count()
-    return Progress(documents=sum(1 for _ in documents_of(wanted)), undone=undone)
+    return Progress(documents=_documents(wanted).count(), undone=undone)
 
 
 def _refusal(wanted: AccountUndo, document: Document) -> str:

@@ -3,17 +3,22 @@
 import re
 from datetime import timedelta
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ObjectDoesNotExist
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from documents.models import Chore, Role
+from documents.models import Chore, Document, Role
+from history import housekeeping
+from history.fates import Reason
 from history.housekeeping import TASKS, VERIFY
-from history.models import Update
+from history.models import Refusal, Update
+from history.refusals import RefusedUpdate, keep_refused
 from history.tasks import undo_everywhere, verify_sample
 from realtime.queues import PUSHES, TASK_ROUTES
 from tests.builders import append_rows, make_document, make_session, make_user, rechain, typed
@@ -78,6 +83,42 @@ def test_what_waits_is_counted(root: Client, settings: Settings) -> None:
     words = page(root)
     assert "documents with cold rows for a segment 1 " in words
     assert "documents whose tail is due for a snapshot 1 " in words
+
+
+def test_each_kind_of_work_that_waits_has_a_line(
+    root: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PALIMPSEST = {"MANIFEST_KEY": str(tmp_path / "none.pem"), "MANIFEST_DIRECTORY": str(tmp_path)}
+    settings.PALIMPSEST |= {"SNAPSHOT_ROWS": 10, "SNAPSHOT_DISTANCE_ROWS": 5}
+    long_ago = timezone.now() - timedelta(days=400)
+    document = make_document()
+    session = make_session(document)
+    append_rows(session, typed(ALPHABET))
+    rechain(document, at=lambda seq: timezone.now() - timedelta(days=2) + timedelta(seconds=seq))
+    Document.objects.filter(pk=make_document().pk).update(deleted_at=long_ago)
+    keep_refused([RefusedUpdate(session=session, update=b"kept", reason=Reason.NOT_ALLOWED)])
+    Refusal.objects.update(last_at=long_ago)
+    words = page(root)
+    for line in (
+        "documents whose older snapshots are not in their places",
+        "documents due for a version",
+        "deleted documents that nobody can recover any more",
+        "refused updates kept for long enough",
+        "manifest of today",
+    ):
+        assert f"{line} 1 " in words
+        assert f"{line} 1 or more" not in words
+    monkeypatch.setattr(housekeeping, "WAITING_MAX", 1)
+    assert "documents due for a version 1 or more" in page(root)
+
+
+def test_an_undoing_whose_actor_is_gone_has_failed_and_says_so(root: Client) -> None:
+    now = timezone.now().isoformat()
+    with pytest.raises(ObjectDoesNotExist):
+        undo_everywhere("1", now, now, request_key="the vandal", actor_pk="0")
+    words = page(root)
+    assert re.search(r" undo of an account's edits [^:]+:\d\d:\d\d: failed [^:]+:\d\d:\d\d : DoesNotExist", words)
+    assert "the vandal" not in words
 
 
 def test_the_last_error_of_a_task_stays_when_later_turns_went_well(root: Client) -> None:
