@@ -17,7 +17,16 @@ from history.squash import squash_document
 from history.timeline import user_named
 from history.writers import writers
 from history.writes import append_update
-from tests.builders import NEVER_WARM, make_session, rechain, seconds_apart, typed
+from tests.builders import (
+    NEVER_WARM,
+    append_rows,
+    make_document,
+    make_session,
+    make_user,
+    rechain,
+    seconds_apart,
+    typed,
+)
 from tests.integration.history_pages.builders import (
     Shared,
     a_shared_document,
@@ -189,6 +198,14 @@ def test_what_cannot_be_undone_is_said_in_words_and_the_form_keeps_what_was_type
     assert (seen.status_code, words in seen.content.decode()) == (status, True)
     assert seen.context["form"].data["user"] if "user" in asked else True
     assert shared.head_seq == 5
+
+
+def test_a_run_of_another_document_is_none_here_and_names_nobody(shared: Shared, client: Client) -> None:
+    other = make_session(make_document(), make_user("mallory"))
+    append_rows(other, typed("x"))
+    seen = previewed(client, shared, **{"run-session": other.id})
+    assert (seen.status_code, "There is no such run" in seen.content.decode()) == (400, True)
+    assert "mallory" not in seen.content.decode()
 
 
 def test_nobody_is_undone_where_nobody_is_named(shared: Shared, client: Client) -> None:
