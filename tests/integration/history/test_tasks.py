@@ -6,14 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.db.models import Model
 from django.utils import timezone
 from pytest_django import Settings
 
+from documents.models import Chore, Document
 from history import tasks
 from history.due import cold_documents
 from history.models import Head, Run, Segment, Snapshot, Update
-from history.tasks import squash_cold_rows, sweep_snapshots, verify_sample
+from history.proof.verify import Difference, Verdict, verify_document
+from history.tasks import keep_versions, squash_cold_rows, sweep_snapshots, verify_sample
 from tests.builders import append_rows, log_of, make_document, make_history, make_session, rechain, typed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -128,6 +131,41 @@ def test_the_nightly_sample_logs_each_difference_with_its_place(caplog: pytest.L
     (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert f"document={broken.pk} seq=4" in record.getMessage()
     assert f"document={whole.pk}" not in caplog.text
+
+
+def test_a_document_that_is_erased_while_a_sample_is_proven_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, _whole = make_history(1), make_history(2)
+
+    def erased_first(document_id: int) -> Verdict | Difference:
+        Document.objects.filter(pk=gone.pk).delete()
+        return verify_document(document_id)
+
+    monkeypatch.setattr(tasks, "verify_document", erased_first)
+    assert verify_sample() == 0
+    assert Chore.objects.values_list("outcome", "troubles", "found").latest("id") == ("done", 0, 0)
+
+
+@pytest.mark.parametrize(("task", "part"), [(verify_sample, "verify_document"), (keep_versions, "keep_version")])
+def test_one_document_that_the_database_does_not_give_stops_no_other(
+    task: Any, part: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {"AUTOMATIC_VERSION_HOURS": 1}
+    away, whole = _typed_document(), _typed_document()
+    _age(away)
+    _age(whole)
+    real, done = getattr(tasks, part), []
+
+    def not_given(document_id: int, **options: Any) -> Any:
+        if document_id == away:
+            raise OperationalError("canceling statement due to statement timeout")
+        done.append(document_id)
+        return real(document_id, **options)
+
+    monkeypatch.setattr(tasks, part, not_given)
+    task()
+    assert done == [whole]
+    told = Chore.objects.values_list("outcome", "done", "troubles", "error").latest("id")
+    assert told == ("done", 2, 1, "OperationalError")
 
 
 def test_verifying_and_sweeping_twice_in_a_row_leaves_what_one_run_leaves(settings: Settings) -> None:
