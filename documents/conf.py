@@ -223,6 +223,9 @@ class Conf:
     """A socket is pinged this often, and ended where it does not answer for as long: at the latest after twice this."""
     request_seconds: float = 20.0
     """A connection that does not bring a whole request, or handshake, within this time is closed."""
+    stalled_reader_seconds: float = 60.0
+    """A reader of an answer over HTTP who takes nothing of it for this long is cut off: it holds memory, an export a
+    snapshot of the database too."""
     drain_seconds: float = 5.0
     """On SIGTERM what waits is stored and written, and sockets are closed with 1012, all within this time."""
     close_seconds: float = 5.0

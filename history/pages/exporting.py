@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from django.utils.text import slugify
 
+from documents.conf import conf
 from documents.models import Document
 from history.audit.entries import record
 from history.log import consistent_read
@@ -17,9 +18,6 @@ from history.streaming import streamed
 
 CHUNK_CHARACTERS = 64 * 1024
 """What is sent at once; lines are ASCII. One line more, of a large update, may be on top."""
-
-STALLED_SECONDS_MAX = 60
-"""A reader that takes no chunk for so long is cut off: its export holds a snapshot of the database open."""
 
 FILE_NAME_LENGTH_MAX = 60
 
@@ -38,10 +36,11 @@ def show_export(request: HttpRequest, document: Document, frame: Frame) -> HttpR
 
 
 def chunks_of(document_id: int, *, pseudonymous: bool) -> Generator[bytes]:
-    """An export that fails on the way breaks the download off: without its last line it is known not to be whole."""
+    """An export that fails on the way breaks the download off: without its last line it is known not to be whole. The
+    database ends one whose reader stalls under a server that does not."""
     with consistent_read():
         with connection.cursor() as cursor:
-            wait = f"{STALLED_SECONDS_MAX}s"
+            wait = f"{int(conf().stalled_reader_seconds * 1000)}ms"
             cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [wait])
         lines: list[str] = []
         characters = 0

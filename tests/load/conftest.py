@@ -18,5 +18,7 @@ def one_worker(ground: Ground, **bounds: str) -> Stack:
 @pytest.fixture(scope="session")
 def hasty_stack(ground: Ground) -> Iterator[Stack]:
     """It waits for nobody long."""
-    with one_worker(ground, PING_SECONDS="1", REQUEST_SECONDS="1", CLOSE_SECONDS="1") as stack:
+    with one_worker(
+        ground, PING_SECONDS="1", REQUEST_SECONDS="1", CLOSE_SECONDS="1", STALLED_READER_SECONDS="1"
+    ) as stack:
         yield stack

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
@@ -91,3 +92,39 @@ async def test_a_peer_with_full_buffers_that_reads_nothing_is_cut(hasty_stack: S
         finally:
             peer.close()
         await (await writer.ping())  # who answers pings is there all the while
+
+
+async def test_one_who_takes_nothing_of_an_answer_is_cut(hasty_stack: Stack) -> None:
+    (pid,) = hasty_stack.workers.pids
+    assert pid is not None
+    room = a_room("answers")
+    async with connect_websocket(f"{hasty_stack.url}/{room}", max_size=None, compression=None) as writer:
+        await writer.recv()
+        before = open_sockets_of(pid)
+        doc = Doc[Text]()
+        doc.get("t", type=Text).insert(0, LARGE)
+        await writer.send(encode_update(doc.get_update()))
+        path = f"/api/v1/documents/{await asyncio.to_thread(key_of, hasty_stack, room)}/content"
+        peer = await asyncio.to_thread(connect, hasty_stack.http_url)
+        try:
+            peer.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            beginning = await asyncio.to_thread(peer.recv, 512)
+            assert beginning.startswith(b"HTTP/1.1 200 ")
+            await until("the stalled reader is cut", lambda: open_sockets_of(pid) <= before)
+        finally:
+            peer.close()
+
+
+def key_of(stack: Stack, room: str) -> str:
+    """Of the document of a room, once something is stored in it."""
+    with stack.database.connect() as looking:
+        while True:
+            found = looking.execute(
+                "SELECT key FROM documents_document JOIN history_head ON document_id = documents_document.id"
+                " WHERE name = %s AND seq > 0",
+                [room],
+            ).fetchone()
+            if found is not None:
+                return str(found[0])
+            looking.rollback()
+            time.sleep(0.05)

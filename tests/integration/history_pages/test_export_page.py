@@ -94,10 +94,10 @@ def test_a_long_history_goes_out_in_chunks_and_takes_no_more_memory_than_a_few(
 
 @pytest.mark.django_db(transaction=True)
 def test_a_reader_who_takes_nothing_for_too_long_is_cut_off_by_the_database(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
+    shared: Shared, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "CHUNK_CHARACTERS", 1)
-    monkeypatch.setattr(exporting, "STALLED_SECONDS_MAX", 1)
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "STALLED_READER_SECONDS": 1.0}
     backends: Queue[int] = Queue()
     stalled = threading.Event()
 
