@@ -102,6 +102,17 @@ async def test_play_goes_from_run_to_run_up_to_now(members_stack: Stack, browser
     assert await page.evaluate("document.querySelector('.paper .by').innerText.trim()") == "one two three four"
 
 
+async def test_play_is_offered_only_where_it_plays(members_stack: Stack, browser: Browser, cast: Cast) -> None:
+    offered = "document.querySelector('#play').getClientRects().length"
+    page = await history_of(browser, members_stack, cast)
+    assert await page.evaluate(offered) == 1
+    calm = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    await page.call("Emulation.setEmulatedMedia", features=calm)
+    await page.evaluate("window.isTheOldPage = true; location.reload()")
+    await page.wait("!window.isTheOldPage && document.querySelector('#seq-range')?.disabled === false")
+    assert await page.evaluate(offered) == 0
+
+
 async def test_nothing_of_the_page_is_refused_by_its_own_policy(
     members_stack: Stack, browser: Browser, cast: Cast
 ) -> None:
