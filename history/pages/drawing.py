@@ -57,7 +57,7 @@ class DrawnStrip:
     stretches: Sequence[Stretch]
     flags: Sequence[Flag]
     legend: Sequence[Legend]
-    ticks: Sequence[datetime]
+    ticks: Sequence[str]
 
 
 def drawn(strip: Strip) -> DrawnStrip:
@@ -69,8 +69,15 @@ def drawn(strip: Strip) -> DrawnStrip:
         stretches=[_stretch(column, head_seq) for column in columns],
         flags=[_flag(mark, head_seq) for mark in strip.marks],
         legend=[_legend(share) for share in strip.shares],
-        ticks=[dated[place] for place in places],
+        ticks=_ticks([dated[place] for place in places]),
     )
+
+
+def _ticks(times: Sequence[datetime]) -> list[str]:
+    """Days, and times of day where days would say the same twice."""
+    local = [timezone.localtime(at) for at in times]
+    days = [date_format(at, "j M Y") for at in local]
+    return days if len({*days}) == len(days) else [date_format(at, "j M, H:i") for at in local]
 
 
 def _stretch(column: Column, head_seq: int) -> Stretch:

@@ -214,6 +214,13 @@ def test_parts_are_drawn_from_the_ground_up_and_dates_stand_along_it(
     assert [line.share for line in shown.legend] == ["67%", "33%"]
 
 
+def test_a_life_of_one_day_is_told_by_the_time_of_day(marked: Shared) -> None:
+    rechain(marked.document, at=seconds_apart(*[600.0] * 6))
+    ticks = drawn(strip_of(marked.document)).ticks
+    assert len({*ticks}) == len(ticks) > 1
+    assert all(re.fullmatch(r"\d+ \w+, \d\d:\d\d", tick) for tick in ticks)
+
+
 def entries(response: Any) -> list[tuple[str, int]]:
     return [("version" if entry.version else "run", entry.seq) for entry in response.context["entries"]]
 
