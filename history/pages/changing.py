@@ -11,9 +11,16 @@ from pycrdt import Doc
 
 from history.crdt.changes import Changes, NodeChange, Path, Span, Taking, node_at
 from history.crdt.content import Tree, readable, root_trees
-from history.crdt.roots import root_kinds
+from history.crdt.roots import RootKind, root_kinds
 from history.crdt.updates import utf16_length
-from history.pages.rendering import CHARACTERS_MAX, PIECE_CHARACTERS, ContentHtml, ShownContent, ShownRoot
+from history.pages.rendering import (
+    CHARACTERS_MAX,
+    PIECE_CHARACTERS,
+    ContentHtml,
+    ShownContent,
+    ShownRoot,
+    root_kind,
+)
 
 CONTEXT_CHARACTERS = 120
 """Of a text that stayed, so much is shown before and after what changed."""
@@ -25,10 +32,18 @@ def shown_changes(changes: Changes, after: "Doc[Any]") -> ShownContent:
     trees = root_trees(after, kinds)
     html = ChangesHtml(characters_max=CHARACTERS_MAX)
     roots = [
-        ShownRoot(name, kinds[name].value if name in kinds else "", html.changed(nodes, trees.get(name)))
+        ShownRoot(name, _kind(nodes, kinds.get(name)), html.changed(nodes, trees.get(name)))
         for name, nodes in changes.items()
     ]
     return ShownContent(roots, html.is_cut)
+
+
+def _kind(nodes: Sequence[NodeChange], kind: RootKind | None) -> str:
+    """What a root is called. One that holds nothing any more shows no kind: what went from it does."""
+    for node in nodes:
+        if not node["path"]:
+            return root_kind(node["type"])
+    return kind.value if kind is not None else ""
 
 
 class ChangesHtml(ContentHtml):

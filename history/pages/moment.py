@@ -1,5 +1,6 @@
 """The history page of a document: read it as it was at any seq or time. What goes wrong is said in words."""
 
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -55,7 +56,10 @@ def show_history(request: HttpRequest, document: Document, frame: Frame) -> Http
         "view": urlencode({name: kept[name] for name in kept if name != "before"}),
         "time_zone": timezone.get_current_timezone_name(),
     }
-    return show_page(request, document, frame, "history/page.html", f"History of {document.title}", context)
+    shown = show_page(request, document, frame, "history/page.html", f"History of {document.title}", context)
+    if "runs_problem" in context and shown.status_code == HTTPStatus.OK:
+        shown.status_code = context["runs_problem"].status
+    return shown
 
 
 def _moment(request: HttpRequest, document: Document) -> dict[str, Any]:

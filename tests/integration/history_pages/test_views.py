@@ -14,8 +14,10 @@ from history.models import Kind, Update
 from history.pages import changing
 from history.pages.blaming import BlameHtml
 from history.pages.changing import ChangesHtml, shown_changes
+from history.pages.previewing import preview_of
 from history.reading import difference
 from history.timeline import moment_of, place_of
+from history.undoing import plan_restore
 from tests.builders import append_rows, make_document, make_history, make_session, rechain, seconds_apart, typed
 from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
 
@@ -285,6 +287,21 @@ def test_a_difference_of_maps_arrays_and_formats_is_told_by_key_place_and_format
     assert "1 stays as before" in roots["todo"]
     assert '<ins><code class="value">{&quot;done&quot;: true}</code></ins>' in roots["todo"]
     assert '<span class="formatted"><strong>one</strong><span class="note">bold: true</span></span>' in roots["text"]
+
+
+def test_a_root_that_was_emptied_is_called_what_it_was() -> None:
+    shared = a_shared_document()
+    prose = shared.doc.get("prose", type=XmlFragment)
+    shared.edit(shared.owner, lambda: shared.doc.get("settings", type=Map).update({"language": "en"}))
+    shared.edit(shared.owner, lambda: prose.children.append(XmlElement("paragraph")))
+    preview = preview_of(shared.document, plan_restore(shared.document.pk, 1))
+    assert preview.changed is not None
+    assert [(root.name, root.kind) for root in preview.changed.roots] == [("prose", "xml")]
+
+
+def test_a_page_of_runs_that_cannot_be_told_is_a_400(shared: Shared, client: Client) -> None:
+    response = client.get(shared.urls()["page"], {"before": "first"})
+    assert (response.status_code, "before is a whole number" in response.content.decode()) == (400, True)
 
 
 def test_a_long_text_that_stayed_is_shown_around_what_changed() -> None:
