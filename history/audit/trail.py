@@ -132,7 +132,9 @@ class TrailLine:
         detail = dict(self.detail or {})
         if "member" in detail:
             detail["member"] = self.member or "an account that is gone"
-        return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in detail.items() if value is not None)
+        words = {True: "yes", False: "no"}
+        told = {name: words[value] if isinstance(value, bool) else value for name, value in detail.items()}
+        return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in told.items() if value is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,10 +126,11 @@ def lock_version(request: HttpRequest, document: Document, frame: Frame) -> Http
     """POST `version` and `locked` (1 or 0)."""
     try:
         locked = request.POST.get("locked") == "1"
-        change_version(document, _version_in(request), locked=locked, actor=request.user)
+        version = change_version(document, _version_in(request), locked=locked, actor=request.user).version
     except PROBLEMS as error:
         return _list(request, document, frame, problem=problem_of(error))
-    messages.success(request, "Locked." if locked else "Unlocked.")
+    what = f"“{version.name}”" if version.name else f"The version of seq {version.seq}"
+    messages.success(request, f"{what} is locked." if locked else f"{what} is no longer locked.")
     return redirect(frame.urls["versions"])
 
 

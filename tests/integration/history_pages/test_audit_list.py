@@ -356,3 +356,12 @@ def test_no_cell_of_a_spreadsheet_begins_as_a_formula_does(client: Client, plans
 def test_only_staff_reach_the_files(minutes: Shared) -> None:
     for who in (Client(), signed_in(minutes.owner)):
         assert who.get(reverse("admin:history_edit_export", args=["csv"])).status_code == 302
+
+
+def test_what_is_so_or_not_is_told_in_words(minutes: Shared) -> None:
+    record(Action.EXPORTED, document=minutes.document, detail={"of": "history", "pseudonymous": False})
+    entry = AuditEntry.objects.get(document_id=minutes.document.pk, action=Action.EXPORTED)
+    page = signed_in(a_user("root", is_staff=True, is_superuser=True)).get(
+        reverse("admin:history_edit_changelist"), {"what": entry.get_action_display()}
+    )
+    assert "of: history, pseudonymous: no" in page.content.decode()

@@ -245,6 +245,7 @@ def test_nothing_is_left_the_second_time(shared: Shared, client: Client) -> None
     sent(client, shared, previewed(client, shared, user="editor", to=5))
     seen = previewed(client, shared, user="editor", to=5)
     assert "Nothing is left of what editor did from seq 1 to 5." in seen.content.decode()
+    assert "What others brought back with a restore or an undo counts as theirs." in seen.content.decode()
     again = client.post(page_url(shared, "undo", "page"), {"user": "editor", "from": 1, "to": 5}, follow=True)
     assert "Nothing was added." in again.content.decode()
     assert shared.head_seq == 6

@@ -217,3 +217,10 @@ def test_a_version_beyond_the_end_of_a_log_that_was_set_back_cannot_be_opened_or
     assert "beyond the end of the log" in listed
     assert "seq=30" not in listed
     assert reverse("document-history", args=[shared.document.key]) in listed
+
+
+def test_what_was_locked_is_told_by_its_name(shared: Shared, root: Client) -> None:
+    version = name_version(shared.document, name="Draft", actor=shared.owner).version.id
+    for locked, words in ((1, "“Draft” is locked."), (0, "“Draft” is no longer locked.")):
+        done = root.post(page_url(shared, "lock", "page"), {"version": version, "locked": locked}, follow=True)
+        assert words in done.content.decode()
