@@ -222,8 +222,7 @@ class HousekeepingAdmin(ReadOnlyAdmin):
         verified = last_verification()
         context = {
             "title": "Housekeeping",
-            "running": running(),
-            "labels": TASKS,
+            "running": [(TASKS.get(str(turn.task), str(turn.task)), turn) for turn in running()],
             "waiting": waiting(),
             "tasks": task_lines(),
             "verified": verified,

@@ -68,7 +68,7 @@ def test_what_runs_is_shown_with_its_progress_and_what_was_killed_is_not(root: C
     killed = timezone.now() - Chore.LOST_AFTER - timedelta(seconds=1)
     turn_of("history.tasks.build_ladders", done=1, total=9, seen_at=killed)
     words = page(root)
-    assert "history.tasks.squash_cold_rows: 3 of 8 documents, now document 77; 1200 made" in words
+    assert "squash: 3 of 8 documents, now document 77; 1200 made" in words
     assert "1 of 9 documents" not in words
     assert re.search(r"made and thinned [^:]+:\d\d:\d\d: lost [^:]+:\d\d:\d\d : lost", words)
     assert "lost: its worker is gone" in page(root, "?state=lost")
