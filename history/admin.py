@@ -3,10 +3,12 @@
 Staff see the history of exactly those documents that they may read (`documents.roles`); model permissions play no
 part, and nothing can be added, changed or deleted here: a restore appends."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 from django.contrib import admin
+from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import (
@@ -85,17 +87,25 @@ class DocumentHistoryAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         pages = [
-            path(
-                f"<int:document_id>/{name}/",
-                transaction.non_atomic_requests(
-                    self.admin_site.admin_view(never_cache(partial(self.page_view, page=name)))
-                ),
-                name=_route_name(name),
-            )
+            path(f"<int:document_id>/{name}/", self._signed_in(name), name=_route_name(name))
             for name in PAGES
             if name != HISTORY
         ]
         return [*pages, *super().get_urls()]
+
+    def _signed_in(self, page: str) -> Callable[..., HttpResponseBase]:
+        """The view of a page. A form that is sent when the session has ended leads on to the history page: at the
+        form's own address nothing would say any more which moment it was of."""
+        shown = self.admin_site.admin_view(never_cache(partial(self.page_view, page=page)))
+
+        @transaction.non_atomic_requests
+        def view(request: HttpRequest, document_id: int) -> HttpResponseBase:
+            if request.method == "POST" and not self.admin_site.has_permission(request):
+                home = reverse(f"admin:{_route_name(HISTORY)}", args=[document_id])
+                return redirect_to_login(home, reverse("admin:login"))
+            return shown(request, document_id=document_id)
+
+        return view
 
     @transaction.non_atomic_requests  # pages make their own
     def change_view(

@@ -171,3 +171,14 @@ def test_who_reads_an_open_room_without_an_account_is_asked_to_sign_in_before_a_
     assert page_url(shared, "copy", "page") not in page.content.decode()
     answer = Client().post(page_url(shared, "copy", "page"), {"seq": 1, "title": "Mine"})
     assert (answer.status_code, "Sign in first." in answer.content.decode()) == (401, True)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("page", [name for name in ACTING if "POST" in PAGES[name].methods])
+def test_a_form_that_is_sent_after_the_session_ended_leads_on_to_the_history(
+    shared: Shared, page: str, door: str
+) -> None:
+    version = name_version(shared.document, name="Draft", actor=shared.owner).version.id
+    answer = Client().post(page_url(shared, page, door), asked(shared, version)[page])
+    assert answer.status_code == 302
+    assert answer["Location"].endswith(f"next={shared.urls()[door]}")
