@@ -64,8 +64,9 @@ class Plan:
         return self.taken_back.deleted if self.taken_back else 0
 
 
+@heavy_read()
 def content_after(document_id: int, plan: Plan) -> dict[str, RootContent]:
-    """What the document would say, for readers. Raises: ContentTooDeep."""
+    """What the document would say, for readers. Raises: ContentTooDeep, Busy."""
     if plan.taken_back is None:
         return content_of(document_at(document_id, seq=plan.head_seq).doc)
     return content_of(plan.taken_back.after(), plan.taken_back.kinds)
