@@ -11,6 +11,7 @@ from pycrdt import Text
 
 from documents.models import Document, Role
 from history import tasks, undo_everywhere, undoing
+from history.append import append
 from history.errors import LogUnavailable
 from history.folds import document_at
 from history.models import Head, Kind, Session, Update
@@ -150,6 +151,20 @@ def test_the_task_undoes_it_and_run_again_does_nothing(office: Office) -> None:
     assert run_task(office, actor_pk=str(office.boss.pk)) == 3
     assert run_task(office, actor_pk=str(office.boss.pk)) == 3
     assert set(Head.objects.values_list("seq", flat=True)) == {8}
+
+
+def test_a_run_that_finds_the_log_away_is_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def away_at_first(*asked: Any, **options: Any) -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise LogUnavailable
+        return append(*asked, **options)
+
+    monkeypatch.setattr("history.writes.append", away_at_first)
+    assert run_task(office, actor_pk=str(office.boss.pk)) == 3
+    assert len(tried) == 4
 
 
 def test_a_run_hands_on_what_it_has_no_time_for(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
