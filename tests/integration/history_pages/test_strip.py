@@ -10,10 +10,12 @@ from pytest_django import Settings
 
 from history import strip
 from history.authors import author_of
-from history.models import Kind, Update, Version, Via
+from history.models import Head, Kind, Update, Version, Via
+from history.pages import listing
 from history.pages.drawing import drawn
 from history.squash import squash_document
 from history.strip import Strip, strip_of
+from history.timeline import run_page
 from history.versions import change_version, name_version
 from history.writes import restore, write_session
 from tests.builders import (
@@ -103,6 +105,28 @@ def test_more_authors_than_are_named_share_one_place(monkeypatch: pytest.MonkeyP
     shares = strip_of(document).shares
     assert [share.author is None for share in shares] == [False, False, True]
     assert shares[-1].share == pytest.approx(0.5)
+
+
+def test_a_column_names_its_largest_authors_alone(turns: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strip, "COLUMNS_MAX", 1)
+    monkeypatch.setattr(strip, "AUTHORS_PER_COLUMN_MAX", 1)
+    assert told(strip_of(turns)) == [(1, 36, [("ada", 0.667), (None, 0.333)])]
+
+
+def test_what_a_log_that_was_set_back_has_lost_is_not_marked(turns: Any) -> None:
+    name_version(turns, name="Lost", seq=36, actor=None)
+    Update.objects.filter(document=turns, seq=36).update(kind=Kind.RESTORE)
+    assert {mark.what for mark in strip_of(turns).marks} == {"named", Kind.RESTORE.label}
+    Head.objects.filter(document=turns).update(seq=30)
+    assert strip_of(turns).marks == []
+
+
+def test_of_many_versions_of_one_run_a_page_lists_the_newest(turns: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "VERSIONS_PER_PAGE_MAX", 2)
+    for seq in (30, 31, 32):
+        name_version(turns, name=f"at {seq}", seq=seq, actor=None)
+    entries = listing.entries_of(turns, run_page(turns), before=None)
+    assert [entry.version.name for entry in entries if entry.version] == ["at 32", "at 31"]
 
 
 def test_it_asks_for_no_more_rows_and_runs_of_a_column_than_it_may(turns: Any, monkeypatch: pytest.MonkeyPatch) -> None:
