@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery.schedules import crontab, maybe_schedule
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 from django.utils import timezone
@@ -52,9 +54,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TaskLine:
-    """How a task last went, and when it last had trouble; None: never, as far as turns are kept."""
+    """How a task last went, and when it last had trouble; None: never, as far as turns are kept. `due` says when beat
+    starts it, and is empty where it does not."""
 
     name: str
+    due: str
     last: Any | None
     troubled: Any | None
 
@@ -111,7 +115,21 @@ def task_lines() -> list[TaskLine]:
     turns: Any = Chore.objects.with_state().order_by("task", "-id").distinct("task")
     last = {turn.task: turn for turn in turns}
     troubled = {turn.task: turn for turn in turns.filter(Q(troubles__gt=0) | Q(found__gt=0) | Q(state="lost"))}
-    return [TaskLine(label, last.get(name), troubled.get(name)) for name, label in TASKS.items()]
+    due = _due()
+    return [TaskLine(label, due.get(name, ""), last.get(name), troubled.get(name)) for name, label in TASKS.items()]
+
+
+def _due() -> dict[str, str]:
+    """When each task has its turns, by the schedule of these settings."""
+    entries = getattr(settings, "CELERY_BEAT_SCHEDULE", {}).values()
+    return {entry["task"]: _in_words(maybe_schedule(entry["schedule"])) for entry in entries}
+
+
+def _in_words(when: Any) -> str:
+    if not isinstance(when, crontab):
+        return f"every {when.seconds / 60:g} min"
+    now = timezone.now()
+    return f"next at {timezone.localtime(now + when.remaining_estimate(now)):%-d %b, %H:%M}"
 
 
 def last_verification() -> Any | None:
