@@ -41,6 +41,8 @@ WAITING_MAX = 1000
 
 UNDOINGS_MAX = 5
 
+_HALF_A_MINUTE = timedelta(seconds=30)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -129,7 +131,8 @@ def _in_words(when: Any) -> str:
     if not isinstance(when, crontab):
         return f"every {when.seconds / 60:g} min"
     now = timezone.now()
-    return f"next at {timezone.localtime(now + when.remaining_estimate(now)):%-d %b, %H:%M}"
+    at = now + when.remaining_estimate(now) + _HALF_A_MINUTE  # by another clock than `now` it may be a moment too early
+    return f"next at {timezone.localtime(at):%-d %b, %H:%M}"
 
 
 def last_verification() -> Any | None:
