@@ -18,7 +18,7 @@ from tests.clients.driver import Client, NodeClients
 from tests.integration.running_host import FASTER, Browser, Host, running_host
 
 IDA, JON, EVE, KIT, CHIEF = (f"{name}@paper.example" for name in ("ida", "jon", "eve", "kit", "chief"))
-ARTICLES = [f"news/article {number} é" for number in range(12)]
+ARTICLES = [f"news/article {number} é" for number in range(20)]
 PRESS = 4711
 """The advisory lock that the host's `correct` takes before its transaction ends."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import select
+import shlex
 import stat
 import sys
 import tracemalloc
@@ -286,7 +287,7 @@ def test_a_command_that_fails_is_tried_again_at_the_next_turn(
 def test_what_a_command_says_goes_into_the_log_as_a_beginning(
     tmp_path: Path, key: Ed25519PrivateKey, settings: Settings, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
-    loud = f"{sys.executable} -c 'import sys; sys.stderr.write(chr(120) * 300_000); sys.exit(1)'"
+    loud = f"{shlex.quote(sys.executable)} -c 'import sys; sys.stderr.write(chr(120) * 300_000); sys.exit(1)'"
     settings.PALIMPSEST = {"MANIFEST_KEY": str(tmp_path / "manifest.pem"), "MANIFEST_COMMAND": loud}
     with pytest.raises(NotDelivered, match="exit code 1"):
         _publish()
