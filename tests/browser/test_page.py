@@ -52,7 +52,8 @@ async def type_at_the_end(page: Page, text: str) -> None:
 
 
 def shows(text: str) -> str:
-    return f"{EDITOR}.innerText.includes({text!r})"
+    """The page has all of this, a space at its end too."""
+    return f"{EDITOR}.textContent.includes({text!r})"
 
 
 async def test_two_pages_and_a_stock_client_type_together(
@@ -63,10 +64,10 @@ async def test_two_pages_and_a_stock_client_type_together(
     olga = await page_of(browser, members_stack, cast, "olga")
     ed = await page_of(browser, members_stack, cast, "ed")
     for page in (olga, ed):
-        await page.wait(shows("From Node."))
+        await page.wait(shows("From Node. "))
 
     await type_at_the_end(olga, "Olga writes. ")
-    await ed.wait(shows("Olga writes."))
+    await ed.wait(shows("Olga writes. "))
     await type_at_the_end(ed, "Ed answers.")
     await olga.wait(shows("Ed answers."))
 
