@@ -17,6 +17,9 @@ from history.writes import append_update, write_session
 from tests.histories import updates_of
 from tests.integration.documents.builders import a_document, a_user, signed_in
 
+PAGE_DOORS = {"page": Via.PAGE, "admin": Via.ADMIN}
+"""Where the history pages stand."""
+
 
 @dataclass
 class Shared:

@@ -10,10 +10,10 @@ from pycrdt import Text
 from documents.models import Document, Membership, Role
 from history.errors import LogUnavailable
 from history.folds import document_at
-from history.models import Action, AuditEntry, Head, Kind, Session, Update, Via
+from history.models import Action, AuditEntry, Head, Kind, Session, Update
 from tests.integration.history_pages.builders import (
+    PAGE_DOORS,
     Shared,
-    a_shared_document,
     a_user,
     hidden_in,
     page_url,
@@ -21,16 +21,6 @@ from tests.integration.history_pages.builders import (
 )
 
 pytestmark = pytest.mark.django_db
-
-DOORS = {"page": Via.PAGE, "admin": Via.ADMIN}
-
-
-@pytest.fixture
-def shared() -> Shared:
-    shared = a_shared_document()
-    for words in ("one ", "two ", "three "):
-        shared.type(shared.editor, words)
-    return shared
 
 
 def copied(client: Client, shared: Shared, door: str = "page", /, *, seq: int = 2, **typed: Any) -> Any:
@@ -44,7 +34,7 @@ def the_copy(shared: Shared) -> Document:
     return Document.objects.exclude(pk=shared.document.pk).get()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_a_reader_gets_a_document_of_their_own_that_says_what_this_one_said(shared: Shared, door: str) -> None:
     reader = a_user("reader", is_staff=True)
     Membership.objects.create(document=shared.document, user=reader, role=Role.VIEWER)
@@ -55,18 +45,18 @@ def test_a_reader_gets_a_document_of_their_own_that_says_what_this_one_said(shar
     assert str(document_at(copy.pk).doc.get("text", type=Text)) == "one two "
     row = Update.objects.get(document=copy)
     session = Session.objects.get(document=copy, id=row.session_id)
-    assert (row.kind, session.user, session.via) == (Kind.IMPORT, reader, DOORS[door])
+    assert (row.kind, session.user, session.via) == (Kind.IMPORT, reader, PAGE_DOORS[door])
     told = AuditEntry.objects.filter(action=Action.COPIED).values_list("via", "user")
-    assert set(told) == {(DOORS[door], reader.pk)}
+    assert set(told) == {(PAGE_DOORS[door], reader.pk)}
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_an_owner_takes_the_history_along(shared: Shared, door: str) -> None:
     owner = a_user("staff owner", is_staff=True)
     Membership.objects.create(document=shared.document, user=owner, role=Role.OWNER)
     copied(signed_in(owner), shared, door, history="on")
     assert Head.objects.get(document=the_copy(shared)).seq == 2
-    assert set(AuditEntry.objects.filter(action=Action.COPIED).values_list("via", flat=True)) == {DOORS[door]}
+    assert set(AuditEntry.objects.filter(action=Action.COPIED).values_list("via", flat=True)) == {PAGE_DOORS[door]}
 
 
 def test_only_owners_are_offered_the_history(shared: Shared) -> None:

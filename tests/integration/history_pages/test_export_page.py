@@ -9,17 +9,15 @@ import pytest
 from django.db import DatabaseError, connection
 from django.test import Client
 
-from history.models import Action, AuditEntry, Via
+from history.models import Action, AuditEntry
 from history.pages import exporting
 from history.proof import offline_verify
 from history.proof.exports import NotExported, export_document
 from tests.builders import append_rows, in_thread, make_session, typed
 from tests.integration.history.waiting import until_gone
-from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, page_url, signed_in
+from tests.integration.history_pages.builders import PAGE_DOORS, Shared, a_shared_document, page_url
 
 pytestmark = pytest.mark.django_db
-
-DOORS = {"page": Via.PAGE, "admin": Via.ADMIN}
 
 
 @pytest.fixture
@@ -30,16 +28,11 @@ def shared() -> Shared:
     return shared
 
 
-@pytest.fixture
-def root() -> Client:
-    return signed_in(a_user("root", is_staff=True, is_superuser=True))
-
-
 def downloaded(client: Client, shared: Shared, door: str = "page", **form: str) -> Any:
     return client.post(page_url(shared, "export", door), form)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_the_file_is_the_export_and_is_written_into_the_audit(
     shared: Shared, root: Client, door: str, tmp_path: Any
 ) -> None:
@@ -54,7 +47,7 @@ def test_the_file_is_the_export_and_is_written_into_the_audit(
     file.write_bytes(content)
     assert offline_verify.main([str(file)]) == 0
     entry = AuditEntry.objects.get(document_id=shared.document.pk, action=Action.EXPORTED)
-    assert (entry.via, entry.detail) == (DOORS[door], {"of": "history", "pseudonymous": False})
+    assert (entry.via, entry.detail) == (PAGE_DOORS[door], {"of": "history", "pseudonymous": False})
     assert entry.user is not None and entry.user.get_username() == "root"
 
 

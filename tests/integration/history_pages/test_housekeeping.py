@@ -35,11 +35,6 @@ def _nothing_told() -> None:
     Chore.objects.all().delete()
 
 
-@pytest.fixture
-def root() -> Client:
-    return signed_in(a_user("root", is_staff=True, is_superuser=True))
-
-
 def page(client: Client, query: str = "") -> str:
     answer = client.get(reverse("admin:documents_chore_changelist") + query)
     assert answer.status_code == 200

@@ -12,7 +12,7 @@ from documents.models import Membership, Role
 from history.crdt.content import canonical
 from history.errors import LogUnavailable
 from history.folds import document_at
-from history.models import Kind, Session, Update, Via
+from history.models import Kind, Session, Update
 from history.squash import squash_document
 from history.timeline import user_named
 from history.writers import writers
@@ -28,6 +28,7 @@ from tests.builders import (
     typed,
 )
 from tests.integration.history_pages.builders import (
+    PAGE_DOORS,
     Shared,
     a_shared_document,
     a_user,
@@ -37,8 +38,6 @@ from tests.integration.history_pages.builders import (
 )
 
 pytestmark = pytest.mark.django_db
-
-DOORS = {"page": Via.PAGE, "admin": Via.ADMIN}
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def sent(client: Client, shared: Shared, preview: Any, door: str = "page", **opt
     return client.post(page_url(shared, "undo", door), hidden_in(preview.content.decode()), **options)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_a_preview_shows_what_would_go_and_the_button_does_it(shared: Shared, client: Client, door: str) -> None:
     seen = previewed(client, shared, door, user="editor", **{"from": 1, "to": 5})
     page = seen.content.decode()
@@ -88,7 +87,7 @@ def test_a_preview_shows_what_would_go_and_the_button_does_it(shared: Shared, cl
     assert text_of(shared) == "what the owner said, the end"
     row = Update.objects.get(document=shared.document, seq=6)
     session = Session.objects.get(document=shared.document, id=row.session_id)
-    assert (row.kind, session.via, session.ip) == (Kind.UNDO, DOORS[door], "198.51.100.9")
+    assert (row.kind, session.via, session.ip) == (Kind.UNDO, PAGE_DOORS[door], "198.51.100.9")
     assert session.user is not None and session.user.get_username() == "staff"
     assert session.detail["undone"] == {"user": str(shared.editor.pk), "first_seq": 1, "last_seq": 5}
 

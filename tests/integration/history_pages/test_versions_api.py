@@ -9,7 +9,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from history.models import Version
-from tests.integration.history_pages.builders import Shared, a_shared_document, a_user, signed_in
+from tests.integration.history_pages.builders import Shared, a_user, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -21,14 +21,6 @@ MATRIX: dict[str, tuple[int, ...]] = {
     "editor": (200, 201, 200, 403, 204),
     "owner": (200, 201, 200, 200, 409),
 }
-
-
-@pytest.fixture
-def shared() -> Shared:
-    shared = a_shared_document()
-    for words in ("one ", "two ", "three "):
-        shared.type(shared.editor, words)
-    return shared
 
 
 def url(shared: Shared, version_id: int | None = None) -> str:

@@ -7,33 +7,17 @@ from django.test import Client
 from django.urls import reverse
 
 from documents.models import Document
-from history.models import Action, AuditEntry, Update, Version, Via
+from history.models import Action, AuditEntry, Update, Version
 from history.versions import change_version, name_version
 from tests.integration.history_pages.builders import (
+    PAGE_DOORS,
     Shared,
-    a_shared_document,
-    a_user,
     hidden_in,
     page_url,
     signed_in,
 )
 
 pytestmark = pytest.mark.django_db
-
-DOORS = {"page": Via.PAGE, "admin": Via.ADMIN}
-
-
-@pytest.fixture
-def shared() -> Shared:
-    shared = a_shared_document()
-    for words in ("one ", "two ", "three "):
-        shared.type(shared.editor, words)
-    return shared
-
-
-@pytest.fixture
-def root() -> Client:
-    return signed_in(a_user("root", is_staff=True, is_superuser=True))
 
 
 def names(shared: Shared) -> list[tuple[int, str, str]]:
@@ -45,7 +29,7 @@ def named(client: Client, shared: Shared, door: str = "page", /, **typed: Any) -
     return client.post(page_url(shared, "name", door), typed, follow=True)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_a_moment_is_named_by_who_asks_through_that_door(shared: Shared, root: Client, door: str) -> None:
     page = root.get(page_url(shared, "name", door), {"seq": 2}).content.decode()
     assert hidden_in(page) == {"seq": "2"}
@@ -53,10 +37,10 @@ def test_a_moment_is_named_by_who_asks_through_that_door(shared: Shared, root: C
     assert "Seq 2 is “Draft” now." in done.content.decode()
     assert names(shared) == [(2, "Draft", "for Bea\nand Cy")]
     entry = AuditEntry.objects.get(document_id=shared.document.pk, action=Action.VERSION_NAMED)
-    assert (entry.via, entry.user and entry.user.get_username()) == (DOORS[door], "root")
+    assert (entry.via, entry.user and entry.user.get_username()) == (PAGE_DOORS[door], "root")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 def test_every_act_on_a_version_is_in_the_audit_with_its_door(shared: Shared, root: Client, door: str) -> None:
     version = name_version(shared.document, name="Draft", actor=shared.owner).version.id
     at = {"version": version}
@@ -67,7 +51,7 @@ def test_every_act_on_a_version_is_in_the_audit_with_its_door(shared: Shared, ro
     told = AuditEntry.objects.filter(document_id=shared.document.pk, user__username="root").order_by("n")
     acts = [(entry.action, entry.via) for entry in told if entry.action != Action.OPENED]
     wanted = [Action.VERSION_RENAMED, Action.VERSION_LOCKED, Action.VERSION_UNLOCKED, Action.VERSION_DELETED]
-    assert acts == [(action, DOORS[door]) for action in wanted]
+    assert acts == [(action, PAGE_DOORS[door]) for action in wanted]
     assert names(shared) == []
 
 
@@ -173,7 +157,7 @@ def test_a_version_that_came_by_itself_may_be_noted_without_a_name(shared: Share
     assert names(shared) == [(2, "Good", "the good one")]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PAGE_DOORS)
 @pytest.mark.parametrize("ends", [(1, 3), (3, 1)])
 def test_any_two_are_compared_on_the_history_page_in_either_order(
     shared: Shared, root: Client, door: str, ends: tuple[int, int]
