@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from history.crdt import restoring
 from history.crdt.batches import batches
 from history.crdt.idsets import IdSet, id_set, subtract, union
-from history.crdt.restoring import Bench
+from history.crdt.restoring import Bench, RestoreFailed
 from history.crdt.updates import decode_update
 
 CLIENT = 999
@@ -106,3 +107,14 @@ def test_what_a_type_held_comes_back_in_it_whichever_turn_it_has() -> None:
     after = taken.after()
     wanted = "".join(chr(0x4E00 + n) for n in range(40) if n % 7 != 3)
     assert str(after.get("xml", type=XmlFragment)) == f"<paragraph>{wanted}</paragraph>"
+
+
+def test_an_undo_in_which_yrs_panics_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    doc: Doc[Any] = Doc(client_id=5, skip_gc=True)
+    doc.get("text", type=Text).insert(0, "0123456789")
+    monkeypatch.setattr(restoring, "is_one_batch", lambda *_: True)  # as one undo: yrs 0.28 panics
+
+    with pytest.raises(RestoreFailed, match="failed in pycrdt"):
+        Bench(doc.get_update(), client_id=CLIENT).take_back(
+            inserted=id_set([(5, 0, 2), (5, 4, 2), (5, 8, 2)]), deleted={}
+        )
