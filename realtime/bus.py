@@ -28,6 +28,7 @@ from history.crdt.joining import joined
 from history.crdt.merging import merged
 from history.fates import Stored
 from history.signals import log_appended
+from realtime.groups import PROCESSES_GROUP, document_group
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
 from realtime.rechecks import EVERYONE
 from realtime.tails import Committed
@@ -44,18 +45,11 @@ HINT_OVERHEAD_BYTES = 512
 ACCOUNTS_TOLD_MAX = 20
 """Accounts that one process tells of by name in RECHECK_PAUSE_SECONDS; of more it tells once, without names."""
 
-PROCESSES_GROUP = "palimpsest.processes"
-
 
 def silence_seconds() -> float:
     """Who is not heard for so long is gone, and a bus that does not bring back this process's own heartbeat, of which
     each watch sends one, has forgotten its groups."""
     return max(3 * conf().head_check_seconds, 2 * conf().layer_timeout_seconds)
-
-
-def group_of(document_id: int) -> str:
-    """The internal group of a document: one member for each process that has it open."""
-    return f"palimpsest.document.{document_id}"
 
 
 class Bus:
@@ -103,7 +97,7 @@ class Bus:
         is_told = is_small and not any(row.splits for row in rows)
         update = joined(merged([row.update for row in rows])) if is_told else b""
         self._publish(
-            group_of(room.document_id),
+            document_group(room.document_id),
             _rows_hint(
                 document_id=room.document_id,
                 epoch=room.epoch,
@@ -120,12 +114,12 @@ class Bus:
         """Tell the other processes what users whose sockets are here show."""
         for part in _parts(claims):
             message = {"type": "awareness", "document": document_id, "process": self._process}
-            self._publish(group_of(document_id), message | {"claims": encode_claims(part)})
+            self._publish(document_group(document_id), message | {"claims": encode_claims(part)})
 
     def ask_for_presence(self, document_id: int) -> None:
         """Ask the other processes who is in their rooms of this document."""
         message = {"type": "presence_query", "document": document_id, "process": self._process}
-        self._publish(group_of(document_id), message)
+        self._publish(document_group(document_id), message)
 
     async def check(self) -> None:
         """Called by the watch: show that this process lives, forget those that do not, and rejoin all groups where
@@ -178,7 +172,7 @@ class Bus:
                 if self._channel is None:
                     self._channel = await self._layer.new_channel("palimpsest")
                 if document_id is None or document_id in self._subscribed:
-                    group = PROCESSES_GROUP if document_id is None else group_of(document_id)
+                    group = PROCESSES_GROUP if document_id is None else document_group(document_id)
                     await self._layer.group_add(group, self._channel)
         except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
             logger.info("channel layer: group_add failed: %s", type(error).__name__)
@@ -193,7 +187,7 @@ class Bus:
             try:
                 async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
                     if document_id not in self._subscribed:
-                        await self._layer.group_discard(group_of(document_id), self._channel)
+                        await self._layer.group_discard(document_group(document_id), self._channel)
             except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
                 logger.info("channel layer: group_discard failed: %s", type(error).__name__)
                 return False
@@ -363,11 +357,11 @@ def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, **_: An
         hash_=stored.hash,
         process="",
     )
-    _send_now(group_of(document_id), hint)
+    _send_now(document_group(document_id), hint)
 
 
 def _on_rights_changed(*, document_id: int, **_: Any) -> None:
-    _send_now(group_of(document_id), {"type": "rights", "document": document_id})
+    _send_now(document_group(document_id), {"type": "rights", "document": document_id})
 
 
 class _AccountsTold:

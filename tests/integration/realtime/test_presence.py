@@ -9,7 +9,8 @@ import pytest
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from realtime.bus import _parts, group_of, signed, silence_seconds
+from realtime.bus import _parts, signed, silence_seconds
+from realtime.groups import document_group
 from realtime.hub import Hub
 from realtime.protocols.awareness import (
     AWARENESS_CLOCK_MAX,
@@ -217,7 +218,7 @@ async def test_who_is_here_is_taken_from_our_own_processes_alone(
             {**genuine, "process": "another", "claims": says(66, 6)["claims"]},
             genuine,
         ):
-            await layer.group_send(group_of(document.pk), forged)
+            await layer.group_send(document_group(document.pk), forged)
         await bob.until(lambda: cursor_of(bob, HERS) != 1)
         assert cursor_of(bob, HERS) == 2
 

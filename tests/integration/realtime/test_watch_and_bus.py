@@ -13,7 +13,7 @@ from documents.models import Document, Role
 from documents.roles import access_changed
 from history.models import Head, Update
 from history.writes import append_update
-from realtime.bus import PROCESSES_GROUP, group_of
+from realtime.groups import PROCESSES_GROUP, document_group
 from realtime.hub import Hub
 from realtime.protocols.awareness import Claim
 from tests.builders import append_rows, make_session
@@ -186,7 +186,7 @@ async def test_a_layer_that_fails_is_left_alone_for_a_while(
     await eventually(lambda: bool(tried))
     for _ in range(100):
         await asyncio.sleep(0)
-    assert tried == [group_of(0)]
+    assert tried == [document_group(0)]
 
 
 async def test_a_servers_own_write_returns_though_the_layer_answers_nothing(
@@ -221,11 +221,11 @@ async def test_a_group_that_a_layer_does_not_let_go_of_keeps_no_other_from_being
     monkeypatch.setattr(layer, "group_add", noted)
     settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.2}
     room.drop("idle")
-    await eventually(lambda: leaving == [group_of(one.pk)])
+    await eventually(lambda: leaving == [document_group(one.pk)])
     settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 10.0}
     async with asyncio.timeout(5):
         await hub.open(other.pk, empty)
-    assert joined == [group_of(other.pk)]
+    assert joined == [document_group(other.pk)]
     settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.2}
 
 
@@ -297,7 +297,7 @@ async def test_a_group_that_could_not_be_joined_once_is_joined_by_the_watch(
     group_add, refusals, joined = layer.group_add, [TimeoutError()], []
 
     async def refuse_once(group: str, channel: str) -> None:
-        if group == group_of(document.pk):
+        if group == document_group(document.pk):
             if refusals:
                 raise refusals.pop()
             joined.append(group)
@@ -324,14 +324,14 @@ async def test_groups_that_a_layer_lost_are_joined_again_though_its_heartbeat_ca
 
     async def restarted_empty(channel: str) -> Any:
         if faults:
-            for group in (PROCESSES_GROUP, group_of(document.pk)):
+            for group in (PROCESSES_GROUP, document_group(document.pk)):
                 await layer.group_discard(group, channel)
             raise faults.pop()
         return await receive(channel)
 
     monkeypatch.setattr(layer, "group_add", noted)
     monkeypatch.setattr(layer, "receive", restarted_empty)
-    await eventually(lambda: group_of(document.pk) in joined)
+    await eventually(lambda: document_group(document.pk) in joined)
 
 
 async def test_a_group_that_could_not_be_left_once_is_left_by_the_watch(
@@ -351,7 +351,7 @@ async def test_a_group_that_could_not_be_left_once_is_left_by_the_watch(
 
     monkeypatch.setattr(layer, "group_discard", refuse_once)
     room.drop("idle")
-    await eventually(lambda: left == [group_of(document.pk)])
+    await eventually(lambda: left == [document_group(document.pk)])
     assert not refusals
 
 
@@ -374,9 +374,9 @@ async def test_a_room_that_ends_while_all_groups_are_joined_again_is_not_joined(
     monkeypatch.setattr(layer, "group_add", held)
     rejoining = asyncio.create_task(hub.bus._rejoin(hub.now()))
     await is_asked.wait()
-    [behind] = [room for room in rooms if group_of(room.document_id) not in joined]
+    [behind] = [room for room in rooms if document_group(room.document_id) not in joined]
     behind.drop("idle")
     await eventually(lambda: behind.document_id not in hub.bus._subscribed)
     may_answer.set()
     await rejoining
-    assert group_of(behind.document_id) not in joined
+    assert document_group(behind.document_id) not in joined
