@@ -170,7 +170,9 @@ class Bus:
         try:
             async with asyncio.timeout(conf().layer_timeout_seconds), self._membership:
                 if self._channel is None:
-                    self._channel = await self._layer.new_channel("palimpsest")
+                    # Of the kind that Channels' own consumers have: channels_redis reads one kind at a time in a
+                    # process, and with two each waits for ever behind the other.
+                    self._channel = await self._layer.new_channel()
                 if document_id is None or document_id in self._subscribed:
                     group = PROCESSES_GROUP if document_id is None else document_group(document_id)
                     await self._layer.group_add(group, self._channel)

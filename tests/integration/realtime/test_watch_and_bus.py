@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from django.db import transaction
 from pytest_django import Settings
 
@@ -142,6 +143,27 @@ async def test_a_layer_that_hangs_does_not_stop_the_watch(
         await layer.is_joined.wait()
         await sync_to_async(append_rows)(make_session(document), [update_that_types("x", client_id=7)])
         await ada.until(lambda: ada.text == "x")
+
+
+async def test_a_consumer_of_channels_own_kind_hears_beside_the_bus_and_the_bus_beside_it(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub]
+) -> None:
+    other = another_process()
+    for each in (hub, other):
+        await each.bus.ready()
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    heard = asyncio.create_task(layer.receive(channel))
+    await layer.group_add("strangers", channel)
+    await layer.group_send("strangers", {"type": "greeting"})
+    assert await asyncio.wait_for(heard, 3) == {"type": "greeting"}
+    heard = asyncio.create_task(layer.receive(channel))
+    document, _ = await shared_document()
+    room = await other.open(document.pk, empty)
+    session = await sync_to_async(make_session)(document)
+    await sync_to_async(append_update)(session, update_that_types("a", client_id=7))
+    await eventually(lambda: room.seq == 1)
+    heard.cancel()
 
 
 async def test_a_layer_that_hangs_keeps_nobody_out(no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
