@@ -10,11 +10,11 @@ from typing import Any
 from pycrdt import Doc
 
 from history.crdt.content import canonical_json, plain_json, pycrdt_root, readable, root_trees
-from history.crdt.delta import EMBED, Delete, Insert, Retain, Step, plain_text, steps_between
+from history.crdt.delta import EMBED, Delete, Insert, Retain, Step, steps_between
 from history.crdt.differing import changes, make_equal
 from history.crdt.roots import RootKind
 from history.crdt.updates import utf16_length
-from history.crdt.values import checked, checked_text
+from history.crdt.values import checked
 
 
 class NotEditable(ValueError):
@@ -178,8 +178,8 @@ def _tree_like(have: Any, value: Any) -> Any:
             return {"type": "map", "entries": {key: _tree_like(entries.get(key), each) for key, each in value.items()}}
         case {"type": "array", "items": items}, list():
             return {"type": "array", "items": _items_like(items, value)}
-        case {"type": "text", "delta": delta}, str():
-            return {"type": "text", "delta": _delta_like(delta, value)}
+        case {"type": "text"}, str():
+            return {"type": "text", "delta": [{"insert": value, "attributes": {}}] if value else []}
         case _:
             return {"type": "json", "value": value} if isinstance(value, dict | list) else value
 
@@ -196,36 +196,3 @@ def _items_like(items: Sequence[Any], values: Sequence[Any]) -> list[Any]:
             like.append(_tree_like(old.pop(0) if old else None, value))
         at = change.have_stop
     return like + list(items[at:])
-
-
-def _delta_like(delta: Sequence[Any], text: str) -> list[Any]:
-    """A nested text with other words; formats of what stays stay, and what is new takes on those before it."""
-    units = [(character, run["attributes"]) for run in delta for character in _characters(run["insert"])]
-    told: list[Any] = []
-    at = 0
-    for step in steps_between(plain_text(delta), checked_text(text)):
-        match step:
-            case Insert(str() as what):
-                formats = units[at - 1][1] if at else {}
-                told.append({"insert": what, "attributes": formats})
-            case Delete(length):
-                at += _characters_in(units, at, length)
-            case Retain(length):
-                stop = at + _characters_in(units, at, length)
-                told += [{"insert": what, "attributes": formats} for what, formats in units[at:stop]]
-                at = stop
-    return told
-
-
-def _characters(insert: Any) -> Sequence[Any]:
-    return insert if isinstance(insert, str) else [insert]
-
-
-def _characters_in(units: Sequence[tuple[Any, Any]], start: int, length: int) -> int:
-    """How many characters and embeds take so many UTF-16 units."""
-    stop = start
-    while length > 0:
-        what = units[stop][0]
-        length -= utf16_length(what) if isinstance(what, str) else 1
-        stop += 1
-    return stop - start

@@ -213,15 +213,6 @@ def test_shared_types_in_a_map_are_edited_and_not_replaced() -> None:
     }
 
 
-def test_a_nested_text_keeps_its_formats() -> None:
-    doc: Doc[Any] = Doc(client_id=1)
-    doc["array"] = Array([Text("")])
-    doc.get("array", type=Array)[0].insert(0, "bold", {"bold": True})
-    rewritten(doc, "array", RootKind.ARRAY, ["bolder"])
-    tree: Any = trees_of(doc, {"array": RootKind.ARRAY})["array"]
-    assert tree["items"][0]["delta"] == [{"insert": "bolder", "attributes": {"bold": True}}]
-
-
 def test_what_a_root_is_not_made_for_is_refused() -> None:
     doc = written("text")
     doc["xml"] = XmlFragment([XmlElement("p")])
