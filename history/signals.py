@@ -1,4 +1,4 @@
-"""How this floor tells those above, always after COMMIT."""
+"""How this floor tells those above: after COMMIT, but for `restored`."""
 
 from typing import Any
 
@@ -9,6 +9,10 @@ from documents.models import Document
 log_appended = Signal()
 """A server-side write is in the log: `document_id`, `stored` (Stored), `update`. `realtime` shows it to open
 editors."""
+
+restored = Signal()
+"""A restore is in the log and not yet committed: `session` (WriteSession), `stored` (Stored). What a receiver writes is
+kept exactly if the restore is, and what it raises undoes the restore."""
 
 document_changed = Signal()
 """Public: a document has new updates. `document` (Document), `seq` (its new head), `actor` (a user, or None).

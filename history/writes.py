@@ -9,25 +9,25 @@ from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from documents.conf import conf
 from documents.credentials import Credential
 from documents.models import Document
-from documents.roles import UNADMITTED, Admission, RoleRule, admit
+from documents.roles import UNADMITTED, Admission, admit
 from history.append import append, requested_seq
 from history.crdt.lib0 import Malformed
 from history.crdt.places import Piece
 from history.crdt.ranges import Span
 from history.crdt.updates import MissingDependency
-from history.errors import LogUnavailable, UpdateRefused
-from history.fates import PendingUpdate, Reason, Refused, Stored
+from history.errors import LogUnavailable, OutcomeUnknown, UpdateRefused
+from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.gate import Gate, GateBroken, NotTaken
 from history.log import consistent_read, head_of, read_log
 from history.models import Kind, Via
 from history.sessions import WriteSession
-from history.signals import log_appended, tell_of_change
+from history.signals import log_appended, restored, tell_of_change
 from history.undoing import Plan, Whose, plan_restore, plan_undo
 
 LIMIT_WAIT = "SELECT set_config('lock_timeout', %s, true)"
@@ -46,14 +46,13 @@ def write_session(
     detail: dict[str, Any] | None = None,
     credential: Credential | None = None,
     admission: Admission | None = None,
-    rule: RoleRule | None = None,
 ) -> WriteSession:
     """A session for one connection or server-side act. With an actor, the actor's role decides in the append (under
     `admission`, or asked for here) for as long as `credential` holds, which is the account alone where not given;
-    `rule` says what that role is where a door has one of its own. Without an actor the code that calls is trusted."""
+    without one, the code that calls is trusted."""
     credential = credential or Credential.of(actor)
     if actor is not None and admission is None:
-        admission = admit(actor, document, credential=credential, rule=rule)
+        admission = admit(actor, document, credential=credential)
     return WriteSession(
         document_id=document.pk,
         user=None if isinstance(actor, AnonymousUser) else actor,
@@ -64,7 +63,6 @@ def write_session(
         requires_role=actor is not None,
         credential=credential,
         admission=admission or UNADMITTED,
-        rule=rule,
         detail=detail or {},
     )
 
@@ -185,7 +183,7 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
         base=gate.base,
         splits=taken.splits,
     )
-    (fate,) = append([pending])
+    fate = _append_restore(pending) if kind is Kind.RESTORE else append([pending])[0]
     if isinstance(fate, Refused):
         if fate.reason in (Reason.BUSY, Reason.UNAVAILABLE, Reason.ROLLED_BACK):
             raise LogUnavailable(f"document {session.document_id}: {fate.reason.value}")
@@ -193,6 +191,32 @@ def _through_gate(session: WriteSession, update: bytes, *, kind: Kind, request_k
     if fate.repeated:
         return _repeated(document_id, fate.seq)
     transaction.on_commit(lambda: _tell(session, fate, taken.update))
+    return fate
+
+
+def _append_restore(pending: PendingUpdate) -> Fate:
+    """Append, and tell of it in the same transaction: the caller's, or one that is committed on return.
+
+    Raises: as `append`, and whatever a receiver of `restored` does; nothing is stored then."""
+    if connection.in_atomic_block:
+        return _appended_and_told(pending)
+    is_told = False
+    try:
+        with transaction.atomic():
+            fate = _appended_and_told(pending)
+            is_told = True
+        return fate
+    except (OperationalError, InterfaceError) as error:
+        document_id, what = pending.document_id, type(error).__name__
+        if is_told:
+            raise OutcomeUnknown(f"document {document_id}: the connection was lost while committing: {what}") from error
+        raise LogUnavailable(f"document {document_id}: the restore could not be stored: {what}") from error
+
+
+def _appended_and_told(pending: PendingUpdate) -> Fate:
+    (fate,) = append([pending])
+    if isinstance(fate, Stored) and not fate.repeated:
+        restored.send(sender=Document, session=pending.session, stored=fate)
     return fate
 
 
