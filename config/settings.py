@@ -153,6 +153,7 @@ CELERY_BEAT_SCHEDULE = {
     "purge": _every(_PURGE_SECONDS, "documents.tasks.purge_deleted"),
     "purge-refused": _every(_PURGE_SECONDS, "history.tasks.purge_refused"),
     "purge-audit": _every(_PURGE_SECONDS, "history.tasks.purge_audit"),
+    "purge-notifications": _every(_PURGE_SECONDS, "realtime.tasks.purge_notifications"),
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -219,6 +219,12 @@ class Conf:
     """Hints that wait for a slow channel layer; above it the oldest go first, and the log has what they told."""
     hint_bytes_max: int = 64 * 1024
     """An update above this goes to the other processes as seqs only; they read it from the log."""
+    notification_bytes_max: int = 16 * 1024
+    """One notification, as JSON; a larger one is refused."""
+    unread_notifications_max: int = 1000
+    """Unread notifications of one person; of more, the oldest count as read."""
+    read_notification_days: int = 30
+    """Notifications are removed this long after they were read. 0 keeps them."""
     ping_seconds: float = 20.0
     """A socket is pinged this often, and ended where it does not answer for as long: at the latest after twice this."""
     request_seconds: float = 20.0

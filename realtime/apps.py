@@ -6,5 +6,7 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from realtime import bus
+        from realtime.notifications import causes
 
         bus.connect_signals()
+        causes.connect()

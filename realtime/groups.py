@@ -40,6 +40,11 @@ def notifications_group(user_key: Any) -> str:
     return _group(NOTIFICATIONS, str(user_key))
 
 
+def mailbox_group(user_key: Any) -> str:
+    """The internal group of one account: the processes that hold sockets for its notifications."""
+    return _group(f"{INTERNAL}mailbox.", str(user_key))
+
+
 def document_group(document_id: int) -> str:
     """The internal group of a document: one member for each process that has it open."""
     return f"{INTERNAL}document.{document_id}"

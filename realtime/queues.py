@@ -28,5 +28,6 @@ TASK_ROUTES = {
     "history.tasks.purge_refused": {"queue": REST},
     "history.tasks.purge_audit": {"queue": REST},
     "documents.tasks.purge_deleted": {"queue": REST},
+    "realtime.tasks.purge_notifications": {"queue": REST},
 }
 """For Celery's setting `task_routes`."""

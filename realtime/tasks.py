@@ -7,9 +7,12 @@ from celery import Task, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError
+from django.utils import timezone
 
+from documents.chores import chore
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.models import Kind, Via
+from realtime.notifications.changes import remove_read
 from realtime.push import push
 
 PUSH_SECONDS_MAX = 50
@@ -19,6 +22,12 @@ RETRIES_MAX = 12
 """With pauses of 1, 2, 4, … seconds (and random shorter ones) a push outlasts some minutes without a database."""
 
 RETRY_SECONDS_MAX = 60
+
+PURGE_SECONDS_MAX = 120
+"""Then the run is killed; what it has removed stays removed."""
+
+PURGE_ROWS_MAX = 100_000
+"""Rows of one run; the next run of the schedule takes the rest."""
 
 
 class Push(Task):  # type: ignore[misc]
@@ -62,3 +71,11 @@ def push_document_update(
         request_key=request_key or self.request.id,
     )
     return None if stored is None else stored.seq
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=PURGE_SECONDS_MAX)
+def purge_notifications() -> int:
+    """Remove notifications that were read more than READ_NOTIFICATION_DAYS ago; return how many."""
+    with chore("realtime.tasks.purge_notifications") as turn:
+        turn.made = remove_read(now=timezone.now(), limit=PURGE_ROWS_MAX)
+        return turn.made

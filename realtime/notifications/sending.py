@@ -1,0 +1,126 @@
+"""Telling people: from views, tasks, the shell and other floors' signals.
+
+A notification is a row of the caller's transaction. What the channel layer then carries is a hint: whoever has a
+socket open reads the row, and finds it within HEAD_CHECK_SECONDS where the hint was lost."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.layers import get_channel_layer
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, transaction
+
+from documents.conf import conf
+from realtime.groups import mailbox_group, notifications_group
+from realtime.notifications.changes import trim_unread
+from realtime.notifications.messages import checked
+from realtime.notifications.models import REQUEST_KEY_LENGTH_MAX, Notification
+
+logger = logging.getLogger(__name__)
+
+LOOK = {"type": "look"}
+"""Between processes: something about this account's notifications is new. Whoever forged it has the rows looked at."""
+
+
+class NoSuchUser(LookupError):
+    """Raised when there is no account of this key."""
+
+    def __init__(self, user_id: Any) -> None:
+        super().__init__(f"There is no account of the key {user_id!r}, so nobody can be told.")
+        self.user_id = user_id
+
+
+def send_notification_to_user(user_id: Any, message: Any, *, request_key: str | None = None) -> int:
+    """Store one notification for an account, and send it to its open sockets; return its id.
+
+    `message` is any JSON of at most NOTIFICATION_BYTES_MAX. Inside `atomic()` it is part of the caller's transaction,
+    and told on its commit. The same `request_key` (at most 200 characters) is told this person once: the second time
+    the first one's id is returned. Raises: NoSuchUser, NotificationInvalid; nothing is stored then."""
+    said = checked(message)
+    if request_key is not None and len(request_key) > REQUEST_KEY_LENGTH_MAX:
+        raise ValueError(f"a request key has at most {REQUEST_KEY_LENGTH_MAX} characters")
+    user_key = _existing(user_id)
+    with transaction.atomic():
+        if request_key is None:
+            stored, is_new = Notification.objects.create(user_id=user_key, message=said), True
+        else:
+            stored, is_new = Notification.objects.get_or_create(
+                user_id=user_key, request_key=request_key, defaults={"message": said}
+            )
+        if is_new:
+            transaction.on_commit(lambda: _told(stored))
+    return int(stored.pk)
+
+
+async def asend_notification_to_user(user_id: Any, message: Any, *, request_key: str | None = None) -> int:
+    """As `send_notification_to_user`, for async code."""
+    return await sync_to_async(send_notification_to_user)(user_id, message, request_key=request_key)
+
+
+def event_of(notification: Notification) -> dict[str, Any]:
+    """The event `send_notification` of a stored one, for the group of its account."""
+    return {
+        "type": "send_notification",
+        "id": notification.pk,
+        "at": notification.created_at.isoformat(),
+        "message": notification.message,
+    }
+
+
+def tell(user_key: Any, *events: dict[str, Any]) -> None:
+    """Send events into the group of an account, and a look to the processes that hold its sockets. Raises nothing: what
+    is not heard is found by the watch."""
+    group = notifications_group(user_key)
+    _hints.send([*((group, event) for event in events), (mailbox_group(user_key), LOOK)])
+
+
+def _existing(user_id: Any) -> Any:
+    """The key of an account, as the database has it. Raises: NoSuchUser."""
+    model = get_user_model()
+    try:
+        user_key = model._meta.pk.to_python(user_id)  # noqa: SLF001  (Django documents it)
+        found = user_key is not None and model._base_manager.filter(pk=user_key).exists()  # noqa: SLF001
+    except (ValidationError, ValueError, TypeError) as error:
+        raise NoSuchUser(user_id) from error
+    if not found:
+        raise NoSuchUser(user_id)
+    return user_key
+
+
+def _told(stored: Notification) -> None:
+    try:
+        trim_unread(stored.user_id)
+    except DatabaseError as error:  # the next notification does it
+        logger.warning("unread notifications were not trimmed: %s", type(error).__name__)
+    tell(stored.user_id, event_of(stored))
+
+
+class _Hints:
+    """Sends into the channel layer from any thread. One that hangs costs LAYER_TIMEOUT_SECONDS, not as much for each of
+    many who are told in one transaction: as long again nothing is sent."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def send(self, messages: list[tuple[str, dict[str, Any]]]) -> None:
+        if get_channel_layer() is None or time.monotonic() < self._silent_until:
+            return
+        try:
+            async_to_sync(_group_send)(messages)
+        except Exception as error:  # noqa: BLE001  (whatever a layer raises)
+            logger.info("channel layer: a notification was not sent: %s", type(error).__name__)
+            self._silent_until = time.monotonic() + conf().layer_timeout_seconds
+
+
+_hints = _Hints()
+
+
+async def _group_send(messages: list[tuple[str, dict[str, Any]]]) -> None:
+    layer = get_channel_layer()
+    async with asyncio.timeout(conf().layer_timeout_seconds):
+        for group, message in messages:
+            await layer.group_send(group, message)
