@@ -18,7 +18,7 @@ from documents.conf import conf
 from documents.credentials import Credential
 from documents.models import Document, DocumentQuerySet, Membership, Role
 from documents.naming import clean_line, validate_name
-from documents.roles import Admission, User, admit
+from documents.roles import Admission, RoleRule, User, admit
 
 NAME_ENTROPY_BYTES = 12
 """Of a generated room name: 96 bits cannot be guessed, in 16 characters."""
@@ -54,8 +54,10 @@ class Opened:
     admission: Admission
 
 
-def open_document(user: User | None, name: str, *, credential: Credential | None = None) -> Opened:
-    """Find the document that a client asks for by its room name, and admit the user to it.
+def open_document(
+    user: User | None, name: str, *, credential: Credential | None = None, rule: RoleRule | None = None
+) -> Opened:
+    """Find the document that a client asks for by its room name, and admit the user to it, by `rule` where given.
 
     Under OPEN_ROOMS a missing document is created on first use, with no members. Reads the database at each call.
     Raises: NotSignedIn for an anonymous user (or None) who has no role, whether or not the document exists;
@@ -63,7 +65,7 @@ def open_document(user: User | None, name: str, *, credential: Credential | None
     user = user or AnonymousUser()
     with transaction.atomic():  # a room that the rule then keeps the user out of is not created
         document = _present_or_created(name)
-        admission = None if document is None else admit(user, document, credential=credential)
+        admission = None if document is None else admit(user, document, credential=credential, rule=rule)
         if document is not None and admission is not None and admission.role is not None:
             return Opened(document, admission)
         if user.is_authenticated or not _is_room_name(name):

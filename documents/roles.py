@@ -64,9 +64,18 @@ class Admission:
 UNADMITTED = Admission(None, 0)
 
 
-def role_for(user: User, document: Document) -> Role | None:
-    """The user's role, or None: a deleted document gives nobody any. Reads the database at each call."""
-    return None if document.deleted_at is not None else role_once_recovered(user, document)
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """Who asks to be let in: by what they came with, and by a rule of the door's own where it has one."""
+
+    credential: Credential
+    rule: RoleRule | None = None
+
+
+def role_for(user: User, document: Document, *, rule: RoleRule | None = None) -> Role | None:
+    """The user's role, or None: a deleted document gives nobody any, whatever `rule`, which one door may have instead
+    of ROLE_FOR, would say. Reads the database at each call."""
+    return None if document.deleted_at is not None else (rule or role_once_recovered)(user, document)
 
 
 def role_once_recovered(user: User, document: Document) -> Role | None:
@@ -95,22 +104,24 @@ def is_superuser(user: User) -> bool:
     return bool(getattr(user, "is_superuser", False))
 
 
-def admit(user: User, document: Document, *, credential: Credential | None = None) -> Admission:
+def admit(
+    user: User, document: Document, *, credential: Credential | None = None, rule: RoleRule | None = None
+) -> Admission:
     """The user's role, and under what it was given. The account is read anew: a user object may be as old as the socket
     that holds it, and a rule may go by what has changed in it. Reads the database; raises whatever the rule raises."""
-    credential = credential or Credential.of(user)
-    return _Register(document, {credential}).admission(credential, user)
+    applicant = Applicant(credential or Credential.of(user), rule)
+    return _Register(document, {applicant}).admission(applicant, user)
 
 
-def admit_again(users: Mapping[Credential, User], document: Document) -> dict[Credential, Admission]:
-    """As `admit`, for many at once; the rule is asked once for each account, however many credentials it has here.
+def admit_again(users: Mapping[Applicant, User], document: Document) -> dict[Applicant, Admission]:
+    """As `admit`, for many at once; a rule is asked once for each account, however many credentials it has here.
 
     Those for whom the rule fails are left out: what they may do is not known. Raises: DatabaseError."""
     register = _Register(document, users.keys())
-    admissions: dict[Credential, Admission] = {}
-    for credential, user in users.items():
+    admissions: dict[Applicant, Admission] = {}
+    for applicant, user in users.items():
         try:
-            admissions[credential] = register.admission(credential, user)
+            admissions[applicant] = register.admission(applicant, user)
         except DatabaseError:
             raise
         except Exception:  # a host's rule may fail for one: the others are asked all the same
@@ -122,28 +133,30 @@ class _Register:
     """What the database holds of a document's rights and of some accounts. The version is read first, then the document
     itself, and each role after the account that it is given to: a change in between is then noticed later."""
 
-    def __init__(self, document: Document, credentials: Collection[Credential]) -> None:
+    def __init__(self, document: Document, applicants: Collection[Applicant]) -> None:
+        credentials = {each.credential for each in applicants}
         self.version = document.access_version
         # Anew: closed to all since it was read, it would give a role of before under the version of after, for ever.
         self.document = Document.objects.filter(pk=document.pk).first() or document
         self.accounts = read_accounts(credentials)
         self.standing = read_standing(credentials, accounts=False)
-        self.roles: dict[Any, Role | None] = {}
+        self.roles: dict[tuple[Any, RoleRule | None], Role | None] = {}
 
-    def admission(self, credential: Credential, user: User) -> Admission:
-        key = credential.user_key
+    def admission(self, applicant: Applicant, user: User) -> Admission:
+        credential, key = applicant.credential, applicant.credential.user_key
         account = self.accounts.get(key)
         stamp = None if account is None else account.stamp
         if account is not None:
             user = account.user
         if key is not None and not (account and account.lets_in(credential) and self.standing.has_session(credential)):
             return Admission(None, self.version, stamp, signed_in=False)
-        if key not in self.roles:
-            self.roles[key] = role_for(user, self.document)
-            if self.roles[key] is None and account is not None and not read_accounts({credential}):
+        asked = key, applicant.rule
+        if asked not in self.roles:
+            self.roles[asked] = role_for(user, self.document, rule=applicant.rule)
+            if self.roles[asked] is None and account is not None and not read_accounts({credential}):
                 del self.accounts[key]  # it went, and its memberships with it, after it was read
-                return self.admission(credential, user)
-        return Admission(self.roles[key], self.version, stamp)
+                return self.admission(applicant, user)
+        return Admission(self.roles[asked], self.version, stamp)
 
 
 def document_for(user: User, *, role: Role = Role.VIEWER, **lookup: Any) -> Document:

@@ -160,7 +160,7 @@ class _RightsChanged(Exception):
 def _readmit(document_id: int, sessions: Collection[WriteSession]) -> set[WriteSession]:
     """Read what these sessions of one document may do now; return those of which that cannot be said, because a host's
     rule fails. Their updates are refused, and their next ones have the rule asked again."""
-    users = {session.credential: session.user or AnonymousUser() for session in sessions}
+    users = {session.applicant: session.user or AnonymousUser() for session in sessions}
     try:
         admissions = admit_again(users, Document.objects.get(pk=document_id))
     except (DatabaseError, ObjectDoesNotExist) as error:
@@ -168,9 +168,9 @@ def _readmit(document_id: int, sessions: Collection[WriteSession]) -> set[WriteS
         logger.warning("no roles can be read: document=%s error=%s", document_id, _name(error))
         return set()
     for session in sessions:
-        if session.credential in admissions:
-            session.admission = admissions[session.credential]
-    return {session for session in sessions if session.credential not in admissions}
+        if session.applicant in admissions:
+            session.admission = admissions[session.applicant]
+    return {session for session in sessions if session.applicant not in admissions}
 
 
 def _append_or_reconnect(

@@ -8,7 +8,7 @@ from typing import Any
 
 from documents.conf import conf
 from documents.credentials import ANONYMOUS, Credential
-from documents.roles import UNADMITTED, Admission
+from documents.roles import UNADMITTED, Admission, Applicant, RoleRule
 from history.crdt.chain import commitment
 from history.models import Via
 
@@ -23,8 +23,9 @@ class WriteSession:
     Its row is stored in the transaction of its first update: readers leave none. `requires_role` is false for acts of
     the server itself, which nobody's rights limit. `admission` is what its `credential` was last found to be allowed;
     the append looks again where that holds no more. The appending thread and the event loop both replace it: it is one
-    value, so that nobody ever sees the role of one moment with the version of another. `claims` are the client ids
-    that are known to be its user's: the append need not look them up again."""
+    value, so that nobody ever sees the role of one moment with the version of another. `rule` is asked instead of
+    ROLE_FOR, whenever it is asked again too. `claims` are the client ids that are known to be its user's: the append
+    need not look them up again."""
 
     document_id: int
     user: Any | None
@@ -35,12 +36,17 @@ class WriteSession:
     requires_role: bool
     credential: Credential = ANONYMOUS
     admission: Admission = UNADMITTED
+    rule: RoleRule | None = None
     detail: dict[str, Any] = field(default_factory=dict)
     id: int = field(default_factory=lambda: secrets.randbits(52))
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(SALT_BYTES))
     commitment: bytes = field(init=False)
     stored: bool = field(default=False, init=False)
     claims: set[int] = field(default_factory=set, init=False)
+
+    @property
+    def applicant(self) -> Applicant:
+        return Applicant(self.credential, self.rule)
 
     def owns(self, owner: str | None) -> bool:
         """Whether it may write under a client id of `owner` (an `actor`; None where nobody has written under it)."""

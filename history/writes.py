@@ -15,7 +15,7 @@ from django.utils import timezone
 from documents.conf import conf
 from documents.credentials import Credential
 from documents.models import Document
-from documents.roles import UNADMITTED, Admission, admit
+from documents.roles import UNADMITTED, Admission, RoleRule, admit
 from history.append import append, requested_seq
 from history.crdt.lib0 import Malformed
 from history.crdt.places import Piece
@@ -46,13 +46,14 @@ def write_session(
     detail: dict[str, Any] | None = None,
     credential: Credential | None = None,
     admission: Admission | None = None,
+    rule: RoleRule | None = None,
 ) -> WriteSession:
     """A session for one connection or server-side act. With an actor, the actor's role decides in the append (under
     `admission`, or asked for here) for as long as `credential` holds, which is the account alone where not given;
-    without one, the code that calls is trusted."""
+    `rule` says what that role is where a door has one of its own. Without an actor the code that calls is trusted."""
     credential = credential or Credential.of(actor)
     if actor is not None and admission is None:
-        admission = admit(actor, document, credential=credential)
+        admission = admit(actor, document, credential=credential, rule=rule)
     return WriteSession(
         document_id=document.pk,
         user=None if isinstance(actor, AnonymousUser) else actor,
@@ -63,6 +64,7 @@ def write_session(
         requires_role=actor is not None,
         credential=credential,
         admission=admission or UNADMITTED,
+        rule=rule,
         detail=detail or {},
     )
 

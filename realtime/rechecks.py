@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from documents.conf import conf
 from documents.credentials import Credential, has_ended_elsewhere, read_standing, sessions_are_in_database
 from documents.models import Document
-from documents.roles import Admission, admit_again
+from documents.roles import Admission, Applicant, admit_again
 from realtime.rooms import Room
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ class Rechecks:
         """As `look_at_room_soon`, now. Raises: DatabaseError; the watch looks again then."""
         # Those who are here now: who comes meanwhile is admitted just then.
         here = [each for each in room.connections if whom is None or each.session.credential in whom]
-        users = {each.session.credential: each.user for each in here}
+        users = {each.session.applicant: each.user for each in here}
         if not users:
             return
         admissions = await self._hub.load(_admit_again, users, room.document_id)
         for connection in here:
-            if connection in room.connections and connection.session.credential in admissions:
-                connection.readmit(admissions[connection.session.credential])
+            if connection in room.connections and connection.session.applicant in admissions:
+                connection.readmit(admissions[connection.session.applicant])
 
     # Of accounts and their sessions
 
@@ -167,7 +167,7 @@ class Rechecks:
                 connection.readmit(replace(connection.session.admission, role=None, signed_in=False))
 
 
-def _admit_again(users: Mapping[Credential, Any], document_id: int) -> dict[Credential, Admission]:
+def _admit_again(users: Mapping[Applicant, Any], document_id: int) -> dict[Applicant, Admission]:
     document = Document.objects.filter(pk=document_id).first()
     return {} if document is None else admit_again(users, document)  # a purged document has its room dropped
 

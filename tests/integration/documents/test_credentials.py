@@ -16,7 +16,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from documents import credentials
 from documents.credentials import ANONYMOUS, Credential, decides, has_ended_elsewhere, read_accounts, read_standing
 from documents.models import Document, Role
-from documents.roles import admit, admit_again, membership_role
+from documents.roles import Applicant, admit, admit_again, membership_role
 from tests.integration.documents.builders import PASSWORD, a_document, a_user
 
 pytestmark = pytest.mark.django_db
@@ -91,22 +91,38 @@ def test_the_rule_is_asked_once_for_an_account_with_many_sockets(monkeypatch: py
         asked.append(user)
         return Role.OWNER
 
-    monkeypatch.setattr("documents.roles.role_for", rule)
-    held = {Credential.by_session(ada, a_session(ada)): ada for _ in range(3)}
+    monkeypatch.setattr("documents.roles.role_once_recovered", rule)
+    held = {Applicant(Credential.by_session(ada, a_session(ada))): ada for _ in range(3)}
     assert {each.role for each in admit_again(held, document).values()} == {Role.OWNER}
+    assert asked == [ada]
+
+
+def test_a_doors_own_rule_is_asked_once_for_each_account_and_no_other_door_goes_by_it() -> None:
+    ada = a_user("ada")
+    document = a_document(ada)
+    asked: list[object] = []
+
+    def rule(user: object, _: Document) -> Role:
+        asked.append(user)
+        return Role.VIEWER
+
+    by_session = [Credential.by_session(ada, a_session(ada)) for _ in range(2)]
+    held = {Applicant(credential, each): ada for credential in by_session for each in (None, rule)}
+    roles = {applicant: admission.role for applicant, admission in admit_again(held, document).items()}
+    assert roles == {each: Role.OWNER if each.rule is None else Role.VIEWER for each in held}
     assert asked == [ada]
 
 
 def test_who_has_no_role_since_the_account_went_just_now_is_signed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ada = a_user("ada")
     document = a_document(ada)
-    held = {Credential.by_session(ada, a_session(ada)): ada for _ in range(2)}
+    held = {Applicant(Credential.by_session(ada, a_session(ada))): ada for _ in range(2)}
 
     def rule_that_comes_too_late(user: User, document: Document) -> Role | None:
         User.objects.filter(pk=user.pk).delete()
         return membership_role(user, document)
 
-    monkeypatch.setattr("documents.roles.role_for", rule_that_comes_too_late)
+    monkeypatch.setattr("documents.roles.role_once_recovered", rule_that_comes_too_late)
     admissions = admit_again(held, document)
     assert [(each.role, each.signed_in) for each in admissions.values()] == [(None, False)] * 2
 

@@ -14,15 +14,15 @@ from django.utils import timezone
 from psycopg import IsolationLevel
 from pytest_django import Settings
 
-from documents.credentials import Credential
 from documents.models import Document, Membership, Role
-from documents.roles import Admission, access_changed, admit_again, membership_role
+from documents.roles import Admission, Applicant, RoleRule, access_changed, admit, admit_again, membership_role
 from history.append import append
 from history.errors import WrongIsolation
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.models import Head, Request, Session, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.sessions import WriteSession
+from history.writes import write_session
 from tests.builders import (
     admitted_session,
     append_rows,
@@ -325,6 +325,55 @@ def test_a_rule_that_fails_turns_back_one_session_and_nobody_elses_edits(setting
     assert isinstance(append([_pending(of_eve)])[0], Stored)  # what failed once is not remembered
 
 
+def session_by(rule: RoleRule, document: Document, user: Any) -> WriteSession:
+    """As a socket has one whose door has a rule of its own."""
+    return write_session(document, actor=user, via=Via.WEBSOCKET, rule=rule)
+
+
+def test_a_doors_own_rule_narrows_and_widens_for_its_sessions_alone_and_is_asked_again_in_the_append() -> None:
+    editor, stranger = make_user(), make_user()
+    document = make_document(a=(editor, Role.EDITOR))
+    roles: dict[Any, Role | None] = {editor.pk: Role.VIEWER, stranger.pk: Role.EDITOR}
+
+    def rule(user: Any, document: Document) -> Role | None:
+        return roles[user.pk]
+
+    narrowed, widened = session_by(rule, document, editor), session_by(rule, document, stranger)
+    elsewhere = admitted_session(document, editor)
+
+    def who_may() -> list[bool]:
+        fates = append([_pending(each) for each in (narrowed, widened, elsewhere)])
+        return [isinstance(fate, Stored) for fate in fates]
+
+    assert who_may() == [False, True, True]
+    access_changed(document)  # who was let in before is asked about anew, by the same rules
+    assert who_may() == [False, True, True]
+    roles |= {editor.pk: Role.EDITOR, stranger.pk: None}
+    access_changed(document)
+    assert who_may() == [True, False, True]
+    assert _proven(document)
+
+
+def test_what_a_doors_own_rule_gives_ends_with_the_account_the_document_and_the_rules_own_fault() -> None:
+    ada, bob, eve = make_user(), make_user(), make_user("eve")
+    document = make_document()
+
+    def rule(user: Any, document: Document) -> Role | None:
+        return rule_that_fails_for_eve(user, document) or Role.OWNER
+
+    assert isinstance(append([_pending(session_by(rule, document, bob))])[0], Stored)
+    of_ada, of_bob = session_by(rule, document, ada), session_by(rule, document, bob)
+    of_eve = session_by(lambda *_: Role.OWNER, document, eve)
+    of_eve.rule = rule
+    get_user_model().objects.filter(pk=ada.pk).update(is_active=False)
+    access_changed(document)
+    fates = append([_pending(of_ada), _pending(of_eve), _pending(of_bob)])
+    assert fates[:2] == [Refused(Reason.NOT_ALLOWED)] * 2 and isinstance(fates[2], Stored)
+    Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
+    assert append([_pending(of_bob)]) == [Refused(Reason.GONE)]
+    assert admit(bob, document, rule=rule).role is None
+
+
 def rule_that_changes_the_rights_it_is_asked_for(user: Any, document: Document) -> Role | None:
     access_changed(document)
     return Role.EDITOR
@@ -350,7 +399,7 @@ def test_roles_that_cannot_be_read_just_now_are_read_again_and_nobody_is_refused
     session = admitted_session(document, user)
     faults = [OperationalError()]
 
-    def away_once(users: Mapping[Credential, Any], document: Document) -> dict[Credential, Admission]:
+    def away_once(users: Mapping[Applicant, Any], document: Document) -> dict[Applicant, Admission]:
         if faults:
             raise faults.pop()
         return admit_again(users, document)
