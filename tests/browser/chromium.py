@@ -32,6 +32,15 @@ OPTIONS = (
     "--mute-audio",
 )
 
+NAMED_KEYS = {
+    "Home": ("Home", 36),
+    "End": ("End", 35),
+    "ArrowLeft": ("ArrowLeft", 37),
+    "ArrowRight": ("ArrowRight", 39),
+    " ": ("Space", 32),
+}
+"""Key → where it is on the keyboard, and its number in key events; those of letters and digits are computed."""
+
 
 class BrowserError(Exception):
     """A command failed in the browser, a script threw, or a deadline passed."""
@@ -53,14 +62,16 @@ class Browser:
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
-    async def new_page(self, url: str, *, cookies: Mapping[str, str]) -> "Page":
-        """Open `url` with these cookies, which belong to its host."""
+    async def new_page(self, url: str, *, cookies: Mapping[str, str], bypass_csp: bool = False) -> "Page":
+        """Open `url` with these cookies, which belong to its host; `bypass_csp` lets a test put its own page there."""
         context = (await self.call("Target.createBrowserContext"))["browserContextId"]
         target = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         page = Page(self, attached["sessionId"])
         for name, value in cookies.items():
             await page.call("Network.setCookie", name=name, value=value, url=url)
+        if bypass_csp:
+            await page.call("Page.setBypassCSP", enabled=True)
         await page.call("Page.navigate", url=url)
         return page
 
@@ -124,14 +135,34 @@ class Page:
 
     async def press_control_end(self) -> None:
         """Take the cursor to the end of the text, as a person does."""
-        key = {"key": "End", "code": "End", "windowsVirtualKeyCode": 35, "modifiers": 2}
-        for kind in ("rawKeyDown", "keyUp"):
-            await self.call("Input.dispatchKeyEvent", type=kind, **key)
+        await self.press("End", control=True)
+
+    async def press(self, key: str, *, control: bool = False, shift: bool = False) -> None:
+        """Press and release one key: a character, or a name of NAMED_KEYS. With Control it types nothing."""
+        code, number = NAMED_KEYS.get(key) or _place_of(key)
+        pressed = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 2 * control + 8 * shift}
+        text = {"text": key} if len(key) == 1 and not control else {}
+        await self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **pressed, **text)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    async def press_each(self, text: str) -> None:
+        """Type on the keyboard into what has the focus: each character's key goes down and up."""
+        for character in text:
+            await self.press(character)
 
     async def type(self, text: str) -> None:
-        """Type into what has the focus, character by character."""
+        """Put text into what has the focus, character by character, as an input method does."""
         for character in text:
             await self.call("Input.insertText", text=character)
+
+
+def _place_of(character: str) -> tuple[str, int]:
+    """A character's key and its number. Of punctuation neither: its code point is the number of another key."""
+    if character.isascii() and character.isalpha():
+        return f"Key{character.upper()}", ord(character.upper())
+    if character.isascii() and character.isdigit():
+        return f"Digit{character}", ord(character)
+    return "", 0
 
 
 @contextlib.asynccontextmanager

