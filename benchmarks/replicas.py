@@ -11,14 +11,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from realtime.protocols.frames import (
-    SyncStep1,
-    SyncStep2,
-    Update,
     decode_frame,
     encode_sync_step1,
     encode_sync_step2,
     encode_update,
 )
+from realtime.protocols.messages import SyncStep1, SyncStep2, Update
 
 BACKOFF_SECONDS_MAX = 2.5
 """Stock clients wait 0.1 s, 0.2 s and so on up to this before they come again."""

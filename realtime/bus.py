@@ -148,6 +148,7 @@ class Bus:
         self._is_joined = True  # until a join fails
         if not await self._join():
             return
+        self._hub.groups.rejoin()
         for document_id in list(self._subscribed):
             if not await self._join(document_id):
                 return

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from channels.db import database_sync_to_async
@@ -22,7 +22,7 @@ from history.crdt.joining import joined
 from history.crdt.merging import MERGE_UPDATES_MAX, merged
 from history.crdt.splits import NO_SPLITS, Splits
 from history.errors import HistoryError, OutcomeUnknown
-from history.fates import Fate, PendingUpdate, Reason, Refused
+from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
 from history.gate import Gate, Taken
 from history.models import Kind
 from history.sessions import WriteSession
@@ -38,21 +38,37 @@ BUSY = Refused(Reason.BUSY)
 
 
 @dataclass(slots=True)
+class Part:
+    """One update that a gate has taken, and who is to be told that it is stored, or refused."""
+
+    taken: Taken
+    receipts: "list[Connection]" = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Entry:
     """One row to be: what one session sent a room in one go. `origin` is the socket it came from, if any; its updates
-    are in the intake of `gate`, and in no other's."""
+    are in the intake of `gate`, and in no other's. What has a `request_key` is a row of its own."""
 
     room: "Room"
     session: WriteSession
     origin: "Connection | None"
     kind: Kind
     gate: Gate
-    taken: list[Taken]
+    parts: list[Part]
     size: int
     future: "asyncio.Future[Fate | None] | None" = None
-    """Resolved with the fate once the room has taken it over; for doors that acknowledge."""
+    """Resolved with the fate once the room has taken it over."""
+    request_key: str | None = None
     is_settled: bool = False
     """Whether its bytes are counted no more."""
+
+    def settle(self, fate: Fate) -> None:
+        """Tell everyone who waits for it what became of it."""
+        self.resolve(fate)
+        for part in self.parts:
+            for receiver in part.receipts:
+                receiver.tell_saved(applied=isinstance(fate, Stored))
 
     def resolve(self, fate: Fate | None) -> None:
         if self.future is not None and not self.future.done():
@@ -63,15 +79,15 @@ class Entry:
             self.future.set_exception(error)
 
     def payload(self) -> bytes:
-        return joined(merged([taken.update for taken in self.taken]))
+        return joined(merged([part.taken.update for part in self.parts]))
 
     @property
     def splits(self) -> Splits:
-        return NO_SPLITS.union(*(taken.splits for taken in self.taken))
+        return NO_SPLITS.union(*(part.taken.splits for part in self.parts))
 
     @property
     def clients(self) -> AbstractSet[int]:
-        return frozenset[int]().union(*(taken.clients for taken in self.taken))
+        return frozenset[int]().union(*(part.taken.clients for part in self.parts))
 
     def pending(self) -> PendingUpdate:
         return PendingUpdate(
@@ -82,6 +98,7 @@ class Entry:
             clients=self.clients,
             base=self.room.base,
             splits=self.splits,
+            request_key=self.request_key,
         )
 
 
@@ -109,30 +126,31 @@ class GroupCommit:
         self,
         room: "Room",
         session: WriteSession,
-        taken: Taken,
+        part: Part,
         gate: Gate,
         *,
         origin: "Connection | None",
         kind: Kind = Kind.SYNC,
         future: "asyncio.Future[Fate | None] | None" = None,
+        request_key: str | None = None,
     ) -> None:
         """Line up one update that the room's gate has taken. The room hears of its fate by `Room.settle`."""
-        size = len(taken.update)
+        size = len(part.taken.update)
         last = self._last_of_room.get(room.document_id)
         if (
             last is not None
             and last.session is session
             and last.kind == kind
             and last.gate is gate
-            and len(last.taken) < MERGE_UPDATES_MAX
+            and len(last.parts) < MERGE_UPDATES_MAX
             and last.size + size <= conf().off_loop_bytes  # what shares a row is read here, to join it
             and last.future is None
             and future is None
         ):
-            last.taken.append(taken)
+            last.parts.append(part)
             last.size += size
         else:
-            entry = Entry(room, session, origin, kind, gate, [taken], size, future)
+            entry = Entry(room, session, origin, kind, gate, [part], size, future, request_key)
             self._parked.get(room, self._queue).append(entry)
             self._last_of_room[room.document_id] = entry
         self._unstored_bytes += size
@@ -140,6 +158,11 @@ class GroupCommit:
             self._room_for_more.clear()
         self._idle.clear()
         self._wake.set()
+
+    def last_of(self, room: "Room") -> Entry | None:
+        """The last row of the room that has not met its fate yet."""
+        in_line = (*self._in_flight, *self._queue, *self._parked.get(room, ()))
+        return next((entry for entry in reversed(in_line) if entry.room is room), None)
 
     def withdraw(self, room: "Room") -> list[Entry]:
         """Take a room's entries out of the line, in their order."""
@@ -149,7 +172,7 @@ class GroupCommit:
 
     def has_more_for(self, room: "Room") -> bool:
         """Whether rows of the room have not met their fate yet."""
-        return any(entry.room is room for entry in (*self._in_flight, *self._queue, *self._parked.get(room, ())))
+        return self.last_of(room) is not None
 
     async def room_for_more(self) -> None:
         """Wait while too many bytes are unstored: whoever reads a socket asks before it reads on."""

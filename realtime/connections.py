@@ -1,101 +1,62 @@
-"""One socket in one room: what its messages do, and what it is sent.
-
-Knows the messages of y-sync and awareness, not the WebSocket: the consumer brings frames and takes payloads."""
+"""A socket whose client speaks y-sync and awareness: what its messages do."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeAlias
 
 from documents.conf import conf
-from documents.roles import Admission
 from history.crdt.updates import Id, MissingDependency
 from history.fates import Reason
-from history.refusals import CLIENTS_NOTED_MAX, ROW_COST, RefusedUpdate
-from history.sessions import WriteSession
-from realtime.closing import CloseCode, Closing, closing_for
-from realtime.frames import FrameWriter, SharedMessage
-from realtime.identities import identity_of
-from realtime.limits import TokenBucket
-from realtime.outbox import Outbox
-from realtime.protocols.frames import (
-    Awareness,
-    Message,
-    QueryAwareness,
-    SyncStep1,
-    SyncStep2,
-    Update,
-    decode_frame,
-    encode_permission_denied,
-    holds_one_update,
-)
+from history.refusals import ROW_COST
+from realtime.closing import CloseCode, Closing
+from realtime.frames import SharedMessage
+from realtime.members import Member
+from realtime.protocols.frames import decode_frame, holds_one_update
+from realtime.protocols.messages import Awareness, Message, QueryAwareness, Saved, SyncStep1, SyncStep2, Update
 from realtime.rooms import Room
-
-logger = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 5.0
 """A question that a client has not answered for so long is asked again when it sends what builds on the missing."""
 
 
-class Connection:
-    """One socket in one room, under one session."""
+class Connection(Member):
+    """One socket in one room, under one session, whose client speaks y-sync."""
 
-    def __init__(
-        self,
-        room: Room,
-        *,
-        user: Any,
-        session: WriteSession,
-        send: Callable[[bytes], Awaitable[None]],
-        writer: FrameWriter | None,
-        close: Callable[[Closing], None],
-    ) -> None:
-        self.room = room
-        self.user = user
-        self.session = session
-        self.identity = identity_of(session.user)
-        self._close = close
-        self._is_gone = False
-        self._has_lost_right = False
+    def __init__(self, room: Room, **how: Any) -> None:
+        super().__init__(room, **how)
         self._late_bytes_left = conf().sync_frame_bytes_max
         self._refused = 0
         self._asked: Id | None = None
         self._asked_at = 0.0
         self._answered: set[Id] = set()
         self._asked_before: set[type[Message]] = set()
-        now = room.hub.now()
-        self._updates_left = TokenBucket(rate=conf().updates_per_second, burst=conf().updates_burst, now=now)
-        self._bytes_left = TokenBucket(rate=conf().bytes_per_second, burst=conf().bytes_burst, now=now)
-        self.outbox = Outbox(
-            send=send,
-            writer=writer,
-            missed_since=room.missed_since,
-            failed=lambda error: close(closing_for(error)),
-            bytes_max=conf().outbox_bytes_max,
-        )
 
     def greet(self) -> None:
         """Join the room, and send its state vector and who is there. Raises: Closing."""
-        if self.room.closed:
-            raise Closing(CloseCode.TRY_AGAIN, "the room was closed")
-        self.room.join(self)
-        for message in self.room.greeting():
+        super().greet()
+        self.ask(self.room.sync_step1())
+        for message in self.room.presence():
             self.outbox.offer(message)
 
-    def leave(self) -> None:
-        self._is_gone = True
-        self.room.leave(self)
-        self.outbox.close()
+    def ask(self, question: SyncStep1) -> None:
+        self.outbox.offer(SharedMessage(question))
 
-    def close(self, closing: Closing) -> None:
-        """From this moment on the socket is shown nothing, whenever its client takes the close."""
-        self.leave()
-        self._close(closing)
+    # What its client is told of its edits. A wire that does not say it keeps no receipts.
 
-    def deliver(self, message: SharedMessage, *, seq: int) -> None:
-        """Send what the whole room is sent."""
-        self.outbox.offer(message, seq=seq)
+    def receipts_for(self, message: SyncStep2 | Update) -> "Receipts":
+        """For whom it is to be said what becomes of this message, as often as they stand here."""
+        return ()
+
+    def owe(self, receipts: "Receipts") -> None:
+        """These are due with the answer to the question that the client is asked: it holds what they are of."""
+
+    def tell_saved(self, *, applied: bool) -> None:
+        """Say of one of the client's edits that it is committed, or never will be."""
+        if not self.is_gone:
+            self.outbox.offer(SharedMessage(Saved(applied)))
+
+    # What its client says
 
     async def receive(self, frame: bytes) -> None:
         """Do what one frame says; return when the next one may be read: later than at once for who sends too fast.
@@ -107,11 +68,12 @@ class Connection:
         for place, message in enumerate(messages):
             if place:
                 await asyncio.sleep(0)  # many small things in one frame are no reason to let everybody else wait
-            if self._is_gone:
+            if self.is_gone:
                 return await self._keep(messages[place:])
             if not isinstance(message, SyncStep1 | QueryAwareness) or last_asked[type(message)] == place:
                 await self._do(message)
-        await self._paced(frame, messages)
+        if pause := self.pause(size=len(frame), messages=len(messages)):
+            await asyncio.sleep(pause)
 
     async def receive_late(self, frame: bytes) -> None:
         """Keep what one frame edits that was under way when the socket was closed because a right had ended: its client
@@ -120,7 +82,7 @@ class Connection:
 
         Raises: Malformed, Closing; there is nothing left to close."""
         self._late_bytes_left -= len(frame)
-        if self._has_lost_right and self._late_bytes_left >= 0:
+        if self.has_lost_right and self._late_bytes_left >= 0:
             await self._keep(await self._decoded(frame))
 
     async def _decoded(self, frame: bytes) -> Sequence[Message]:
@@ -134,7 +96,7 @@ class Connection:
 
     async def _keep(self, messages: Sequence[Message]) -> None:
         """Refuse what these say that is new, where it is because a right has ended that nothing else is done."""
-        if self._has_lost_right:
+        if self.has_lost_right:
             for message in messages:
                 if not isinstance(message, SyncStep2 | Update):
                     continue
@@ -145,21 +107,6 @@ class Connection:
                     self.refuse(message.update, Reason.NOT_ALLOWED)
                     await self.room.hub.refusals.room_for_more()
 
-    def charge(self, size: int) -> None:
-        """Count what a message costs as so many bytes that the socket sent: it is read on when they are paid for."""
-        self._bytes_left.take(size, now=self.room.hub.now())
-
-    def charge_time(self, cpu_seconds: float) -> None:
-        """Count processor time as so many bytes: some edits cost yrs time that grows with the text that they are in."""
-        if conf().cpu_percent_per_socket:
-            self.charge(round(cpu_seconds * conf().bytes_per_second * 100 / conf().cpu_percent_per_socket))
-
-    async def _paced(self, frame: bytes, messages: Sequence[Message]) -> None:
-        now = self.room.hub.now()
-        pause = max(self._bytes_left.take(len(frame), now=now), self._updates_left.take(len(messages), now=now))
-        if pause:
-            await asyncio.sleep(pause)
-
     async def _do(self, message: Message) -> None:
         match message:
             case SyncStep1(state_vector):
@@ -167,24 +114,25 @@ class Connection:
                 self._answer([self.room.sync_step2(state_vector)], to=SyncStep1)
             case SyncStep2(update):
                 self._has_answered()
-                await self._write(update, may_ask=False)
+                await self._write(update, may_ask=False, receipts=self.receipts_for(message))
             case Update(update):
-                await self._write(update, may_ask=True)
+                await self._write(update, may_ask=True, receipts=self.receipts_for(message))
             case Awareness(entries):
                 self.room.hear(self, entries)
             case QueryAwareness():
                 await self.outbox.room_for_answers()
                 self._answer(self.room.presence(), to=QueryAwareness)
 
-    async def _write(self, update: bytes, *, may_ask: bool) -> None:
+    async def _write(self, update: bytes, *, may_ask: bool, receipts: "Receipts") -> None:
         refused_before = self._refused
         if self.may_write and (may_ask or self.room.judge.has_gate):
-            await self.room.write(self, update, may_ask=may_ask)
-        elif await self.room.would_change(update):  # what comes with everybody who opens a document builds no gate
-            if self.may_write:
-                await self.room.write(self, update, may_ask=may_ask)
-            else:
-                self.refuse(update, Reason.NOT_ALLOWED)
+            await self.room.write(self, update, may_ask=may_ask, receipts=receipts)
+        elif not await self.room.would_change(update):  # what comes with everybody who opens a document builds no gate
+            self.room.nothing_new(receipts)
+        elif self.may_write:
+            await self.room.write(self, update, may_ask=may_ask, receipts=receipts)
+        else:
+            self.refuse(update, Reason.NOT_ALLOWED, receipts=receipts)
         if self._refused != refused_before:
             await self.room.hub.refusals.room_for_more()
 
@@ -192,30 +140,25 @@ class Connection:
         """Answer a question. Each but the first of its kind, which everybody asks who comes, costs what its answer has:
         encoding a document of 8 MB takes 60 ms, in which nobody else is served, and asking for it takes six bytes."""
         for message in messages:
-            self.outbox.offer(message)
+            size = self.outbox.offer(message)
             if to in self._asked_before:
-                self.charge(len(message.payload))
+                self.charge(size)
         self._asked_before.add(to)
 
-    def refuse(self, update: bytes, reason: Reason, *, clients: AbstractSet[int] = frozenset()) -> None:
-        """Tell the client that an update was not taken, or not whole, and keep it where it can be fetched. The socket
-        stays: editors emit an update on loading. `clients`: those because of whom it was refused."""
-        logger.info(
-            "update refused: document=%s session=%s reason=%s clients=%s",
-            self.session.document_id,
-            self.session.id,
-            reason.name,
-            sorted(clients)[:CLIENTS_NOTED_MAX],
-        )
+    def refuse(
+        self,
+        update: bytes,
+        reason: Reason,
+        *,
+        clients: AbstractSet[int] = frozenset(),
+        receipts: "Receipts" = (),
+    ) -> None:
         self._refused += 1
-        refused = RefusedUpdate(session=self.session, update=update, reason=reason, clients=clients)
-        self.room.hub.refusals.offer(refused, self)
-        self.tell(reason)
+        super().refuse(update, reason, clients=clients)
+        for each in receipts:
+            each.tell_saved(applied=False)
 
-    def tell(self, reason: Reason) -> None:
-        self.outbox.offer(SharedMessage(encode_permission_denied(reason.value)))
-
-    def ask_for_missing(self, missing: MissingDependency, sync_step1: bytes) -> bool:
+    def ask_for_missing(self, missing: MissingDependency, question: SyncStep1) -> bool:
         """Ask the client for what its last update builds on. Whether that, and all that it sends meanwhile, is in the
         answer to come; False when it has answered that question before and did not have it."""
         if self._is_asked():
@@ -223,7 +166,7 @@ class Connection:
         if self._lacks(missing):
             return False
         self._asked, self._asked_at = (missing.client, missing.clock), self.room.hub.now()
-        self.outbox.offer(SharedMessage(sync_step1))
+        self.ask(question)
         return True
 
     def is_worth_a_look(self, missing: MissingDependency) -> bool:
@@ -250,17 +193,6 @@ class Connection:
             self._answered.add(self._asked)
             self._asked = None
 
-    def readmit(self, admission: Admission) -> None:
-        """Take over what the user may do now; without any right the socket is closed."""
-        could_write, self.session.admission = self.may_write, admission
-        self._has_lost_right = not admission.signed_in or admission.role is None
-        if not admission.signed_in:
-            self.close(Closing(CloseCode.SIGNED_OUT, "you are no longer signed in"))
-        elif admission.role is None:
-            self.close(Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document"))
-        elif could_write and not admission.may_write:
-            self.tell(Reason.NOT_ALLOWED)
 
-    @property
-    def may_write(self) -> bool:
-        return self.session.admission.may_write
+Receipts: TypeAlias = Sequence[Connection]
+"""Connections that are to be told of an edit what became of it, each as often as it stands here."""

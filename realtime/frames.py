@@ -1,31 +1,60 @@
-"""One WebSocket frame encoded once and written to many sockets, where the server offers it as an ASGI extension.
+"""One message encoded once for all sockets that are spoken to in one way, and written as it is where the server can.
 
-`realtime.uvicorn_protocol` does. On any other server each socket gets an ordinary ASGI send."""
+`realtime.uvicorn_protocol` offers that as an ASGI extension. On any other server each socket gets an ordinary send."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Protocol
+
+from realtime.protocols.messages import ServerMessage, Wire
 
 EXTENSION = "palimpsest.frames"
 
+TEXT_FRAME, BINARY_FRAME = 0x81, 0x82
+"""The first byte of an unmasked final frame (RFC 6455, 5.2)."""
+
 
 class SharedMessage:
-    """One message for many sockets: the payload, and its frame, encoded when a socket first asks for it."""
+    """One message for many sockets: for each wire the payload, and its frame, encoded when a socket first asks."""
 
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
+    __slots__ = ("_frames", "_payloads", "message")
 
-    @cached_property
-    def frame(self) -> bytes:
-        """An unmasked final binary frame (RFC 6455, 5.2)."""
-        length = len(self.payload)
-        if length < 126:
-            header = bytes((0x82, length))
-        elif length < 1 << 16:
-            header = b"\x82\x7e" + length.to_bytes(2, "big")
-        else:
-            header = b"\x82\x7f" + length.to_bytes(8, "big")
-        return header + self.payload
+    def __init__(self, message: ServerMessage) -> None:
+        self.message = message
+        self._payloads: dict[Wire, bytes | None] = {}
+        self._frames: dict[Wire, bytes] = {}
+
+    def payload(self, wire: Wire) -> bytes | None:
+        """What one frame of this wire holds; None where it does not say such things."""
+        if wire in self._payloads:
+            return self._payloads[wire]
+        payload = wire.encode(self.message)
+        if wire.is_shared:
+            self._payloads[wire] = payload
+        return payload
+
+    def frame(self, wire: Wire) -> bytes | None:
+        """As `payload`, within its frame."""
+        frame = self._frames.get(wire)
+        if frame is None:
+            payload = self.payload(wire)
+            if payload is None:
+                return None
+            frame = framed(payload, TEXT_FRAME if wire.is_text else BINARY_FRAME)
+            if wire.is_shared:
+                self._frames[wire] = frame
+        return frame
+
+
+def framed(payload: bytes, first_byte: int) -> bytes:
+    """An unmasked final frame."""
+    length = len(payload)
+    if length < 126:
+        header = bytes((first_byte, length))
+    elif length < 1 << 16:
+        header = bytes((first_byte, 126)) + length.to_bytes(2, "big")
+    else:
+        header = bytes((first_byte, 127)) + length.to_bytes(8, "big")
+    return header + payload
 
 
 class FrameWriter(Protocol):

@@ -37,6 +37,7 @@ from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.databases import cut
 from realtime.limits import SocketCounts
+from realtime.listening import Groups
 from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
@@ -45,7 +46,7 @@ from realtime.rooms import MakeDoc, Room
 from realtime.tails import Committed
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection
+    from realtime.members import Member
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Hub:
         self.commits = GroupCommit()
         self.rechecks = Rechecks(self)
         self.bus = Bus(self)
+        self.groups = Groups()
         self.sockets = SocketCounts()
         self.refusals = RefusalKeeper(lambda refused: self.load(keep_refused, refused))
         self.openings = OpeningRecorder(lambda openings: self.load(record_once, openings))
@@ -304,7 +306,7 @@ class Hub:
                 continue
             if head.seq > room.seq or head.seq < seen[room] or not head.has_base:  # or a backup was restored
                 room.catch_up_soon()
-            admissions = (connection.session.admission for connection in room.connections)
+            admissions = (member.session.admission for member in room.members)
             if any(each.access_version != head.access_version or each.role is None for each in admissions):
                 self.rechecks.look_at_room_soon(room)
 
@@ -325,7 +327,7 @@ class Hub:
 
     def _empty_rooms(self) -> list[Room]:
         """Those that nobody is in or on the way into, empty for longest first."""
-        empty = (room for room in self.rooms.values() if not room.connections and not self._entering[room.document_id])
+        empty = (room for room in self.rooms.values() if not room.members and not self._entering[room.document_id])
         return sorted(empty, key=lambda room: room.idle_since)
 
     def _evict(self, room: Room) -> None:
@@ -361,6 +363,7 @@ class Hub:
         self.openings.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self.groups.stop()
         await self.bus.stop()
         await self.commits.close(seconds_max=LAST_SECONDS_MAX)
         await self._end_threads()
@@ -383,19 +386,19 @@ class Hub:
         """Close every socket with 1012 once all that waits for it is written, and at the deadline whatever waits.
 
         A few at a time: those who come again at once meet processes that have others to serve."""
-        sockets = [connection for room in self.rooms.values() for connection in room.connections]
+        sockets = [member for room in self.rooms.values() for member in room.members]
         pause = (deadline - self.now()) * SPREAD_SHARE * CLOSED_AT_ONCE / max(len(sockets), 1)
         async with asyncio.TaskGroup() as closing:
-            for place, connection in enumerate(sockets):
-                closing.create_task(self._close_when_read(connection, deadline))
+            for place, member in enumerate(sockets):
+                closing.create_task(self._close_when_read(member, deadline))
                 if place % CLOSED_AT_ONCE == CLOSED_AT_ONCE - 1:
                     await asyncio.sleep(pause)
 
-    async def _close_when_read(self, connection: "Connection", deadline: float) -> None:
+    async def _close_when_read(self, member: "Member", deadline: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await connection.outbox.written()
-        connection.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
+                await member.outbox.written()
+        member.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
 
 
 def _connect() -> None:

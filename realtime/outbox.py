@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from realtime.frames import FrameWriter, SharedMessage
+from realtime.protocols.messages import Wire
 
 LINE_BYTES = 128
 """What a place in line costs beside its payload: a million bytes of keystrokes are 30,000 messages."""
@@ -15,17 +16,17 @@ LINE_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    message: SharedMessage
+    payload: bytes
     seq: int | None
     """The last seq that the message brings; None for what may not be dropped (handshakes)."""
 
     @property
     def cost(self) -> int:
-        return len(self.message.payload) + LINE_BYTES
+        return len(self.payload) + LINE_BYTES
 
 
 class Outbox:
-    """The messages of one socket, in order.
+    """The messages of one socket in one room, in order, said over `wire`.
 
     `send` awaits until the server took a payload. `missed_since(seq)` returns the message that brings a socket from
     `seq` to the room's present, and the seq it then has. `failed` is told when either raised: nothing more is sent."""
@@ -33,12 +34,14 @@ class Outbox:
     def __init__(
         self,
         *,
+        wire: Wire,
         send: Callable[[bytes], Awaitable[None]],
         writer: FrameWriter | None,
         missed_since: Callable[[int], Awaitable[tuple[SharedMessage | None, int]]],
         failed: Callable[[BaseException], None],
         bytes_max: int,
     ) -> None:
+        self._wire = wire
         self._send = send
         self._writer = writer
         self._missed_since = missed_since
@@ -54,19 +57,24 @@ class Outbox:
         self.seq = 0
         """The last seq written to the socket."""
 
-    def offer(self, message: SharedMessage, *, seq: int | None = None) -> None:
-        """Write the message, or line it up. `seq` marks an update (or presence, with the seq unchanged) that may be
-        dropped and replaced when the reader is too slow."""
-        if self._pump is None and self._writer is not None and self._writer.write_frame(message.frame):
-            self._wrote(seq)
-            return
-        waiting = _Waiting(message, seq)
+    def offer(self, message: SharedMessage, *, seq: int | None = None) -> int:
+        """Write the message, or line it up; return its bytes. `seq` marks an update (or presence, with the seq
+        unchanged) that may be dropped and replaced when the reader is too slow."""
+        if self._pump is None and self._writer is not None:
+            frame = message.frame(self._wire)
+            if frame is None or self._writer.write_frame(frame):
+                self._wrote(seq)
+                return 0 if frame is None else len(frame)
+        payload = message.payload(self._wire)
+        if payload is None:
+            return 0
+        waiting = _Waiting(payload, seq)
         if seq is not None:
             if self._behind:
-                return
+                return 0
             if self._droppable_bytes + waiting.cost > self._bytes_max:
                 self._overflow()
-                return
+                return 0
             self._droppable_bytes += waiting.cost
         else:
             self._answer_bytes += waiting.cost
@@ -74,6 +82,7 @@ class Outbox:
                 self._room_for_answers.clear()
         self._waiting.append(waiting)
         self._ensure_pump()
+        return len(payload)
 
     def skip(self, seq: int) -> None:
         """The socket has the update of `seq` already. With others still in line that says nothing of those: they, and
@@ -91,6 +100,8 @@ class Outbox:
             await asyncio.wait([self._pump])
 
     def close(self) -> None:
+        """Send nothing more, and let go of whoever tells what was missed: they have this."""
+        self._missed_since = _nothing_missed
         self._waiting.clear()
         self._droppable_bytes = 0
         if self._pump is not None:
@@ -118,7 +129,7 @@ class Outbox:
                 waiting = self._waiting.popleft()
                 if waiting.seq is not None:
                     self._droppable_bytes -= waiting.cost
-                await self._send(waiting.message.payload)
+                await self._send(waiting.payload)
                 self._wrote(waiting.seq)
                 if waiting.seq is None:
                     self._answer_bytes -= waiting.cost
@@ -129,8 +140,9 @@ class Outbox:
             # Before the look: what is shown while it lasts lines up; what the message also holds does no harm twice.
             self._behind = False
             message, seq = await self._missed_since(self.seq)
-            if message is not None:
-                await self._send(message.payload)
+            payload = None if message is None else message.payload(self._wire)
+            if payload is not None:
+                await self._send(payload)
                 self._wrote(seq)
 
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
@@ -142,3 +154,7 @@ class Outbox:
             self._failed(error)
         elif self._waiting or self._behind:  # lined up, or overflowed, between the pump's end and this call
             self._ensure_pump()
+
+
+async def _nothing_missed(seq: int) -> tuple[SharedMessage | None, int]:
+    return None, seq

@@ -15,8 +15,8 @@ from documents.roles import Admission, Applicant, admit_again
 from realtime.rooms import Room
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection
     from realtime.hub import Hub
+    from realtime.members import Member
 
 EVERYONE = ""
 """Instead of a user's key: no more is known than that some accounts have changed."""
@@ -42,15 +42,15 @@ class Rechecks:
 
     # Of a document
 
-    def entered(self, connection: "Connection", *, since: float) -> None:
+    def entered(self, member: "Member", *, since: float) -> None:
         """Somebody has come who was admitted after `since`. What was told of meanwhile did not find them here, and of a
         room that was not open nobody was told."""
-        room = connection.room
+        room = member.room
         if max(room.opened_at, room.rights_told_at, self.told_at) < since:
             return
         if room not in self._entered:
             self._hub.spawn(self._look_at_entered(room))
-        self._entered.setdefault(room, set()).add(connection.session.credential)
+        self._entered.setdefault(room, set()).add(member.session.credential)
 
     async def _look_at_entered(self, room: Room) -> None:
         """All who came while the look before was under way; it keeps no other look waiting."""
@@ -77,14 +77,14 @@ class Rechecks:
     async def look_at_room(self, room: Room, whom: Collection[Credential] | None = None) -> None:
         """As `look_at_room_soon`, now. Raises: DatabaseError; the watch looks again then."""
         # Those who are here now: who comes meanwhile is admitted just then.
-        here = [each for each in room.connections if whom is None or each.session.credential in whom]
+        here = [each for each in room.members if whom is None or each.session.credential in whom]
         users = {each.session.applicant: each.user for each in here}
         if not users:
             return
         admissions = await self._hub.load(_admit_again, users, room.document_id)
-        for connection in here:
-            if connection in room.connections and connection.session.applicant in admissions:
-                connection.readmit(admissions[connection.session.applicant])
+        for member in here:
+            if member in room.members and member.session.applicant in admissions:
+                member.readmit(admissions[member.session.applicant])
 
     # Of accounts and their sessions
 
@@ -115,27 +115,27 @@ class Rechecks:
         """By the watch: look at everyone's account and session. Raises: DatabaseError."""
         await self._look_at(self._people(None), named=False)
 
-    def _people(self, keys: Collection[str] | None) -> "dict[Credential, list[Connection]]":
+    def _people(self, keys: Collection[str] | None) -> "dict[Credential, list[Member]]":
         """Everyone who is not nobody, or those with these keys, by what they came with."""
-        people: dict[Credential, list[Connection]] = {}
+        people: dict[Credential, list[Member]] = {}
         for room in self._hub.rooms.values():
-            for connection in room.connections:
-                credential = connection.session.credential
+            for member in room.members:
+                credential = member.session.credential
                 if credential.user_key is not None and (keys is None or str(credential.user_key) in keys):
-                    people.setdefault(credential, []).append(connection)
+                    people.setdefault(credential, []).append(member)
         return people
 
-    async def _look_at(self, people: "dict[Credential, list[Connection]]", *, named: bool) -> None:
+    async def _look_at(self, people: "dict[Credential, list[Member]]", *, named: bool) -> None:
         """Those who are named are asked for in full; of the rest the database says whose account or session is not what
         it was, in one query for each kind."""
         if not people:
             return
         standing = None if named else await self._hub.load(read_standing, people.keys())
         stale: dict[Room, set[Credential]] = {}
-        for credential, connections in people.items():
-            for connection in connections:
-                if standing is None or not connection.session.admission.holds(credential, standing):
-                    stale.setdefault(connection.room, set()).add(credential)
+        for credential, members in people.items():
+            for member in members:
+                if standing is None or not member.session.admission.holds(credential, standing):
+                    stale.setdefault(member.room, set()).add(credential)
         for room, whom in stale.items():
             self.look_at_room_soon(room, whom)
         with_session = {each: people[each] for each in people if each.session_key is not None}
@@ -144,7 +144,7 @@ class Rechecks:
 
     # Of sessions that only their engine knows
 
-    def _look_up_sessions(self, people: "dict[Credential, list[Connection]]", *, at_once: bool) -> None:
+    def _look_up_sessions(self, people: "dict[Credential, list[Member]]", *, at_once: bool) -> None:
         """Have sessions looked up in the background: those that are named, else whichever has not been for
         SESSION_CHECK_SECONDS."""
         now = self._hub.now()
@@ -157,14 +157,14 @@ class Rechecks:
             self._looked_up_at |= dict.fromkeys(due, now)
             self._hub.spawn(self._end_sessions({each: people[each] for each in due}))
 
-    async def _end_sessions(self, people: "dict[Credential, list[Connection]]") -> None:
+    async def _end_sessions(self, people: "dict[Credential, list[Member]]") -> None:
         try:
             ended = await self._hub.load(_ended, list(people))
         finally:
             self._looking_up = False
-        for connection in (each for credential in ended for each in people[credential]):
-            if connection in connection.room.connections:
-                connection.readmit(replace(connection.session.admission, role=None, signed_in=False))
+        for member in (each for credential in ended for each in people[credential]):
+            if member in member.room.members:
+                member.readmit(replace(member.session.admission, role=None, signed_in=False))
 
 
 def _admit_again(users: Mapping[Applicant, Any], document_id: int) -> dict[Applicant, Admission]:

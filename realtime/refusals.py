@@ -12,7 +12,7 @@ from history.refusals import RefusedUpdate
 from realtime.closing import CloseCode, Closing
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection
+    from realtime.members import Member
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     refused: RefusedUpdate
-    sender: "Connection"
+    sender: "Member"
 
 
 class RefusalKeeper:
@@ -34,7 +34,7 @@ class RefusalKeeper:
         self._room_for_more.set()
         self._task: asyncio.Task[None] | None = None
 
-    def offer(self, refused: RefusedUpdate, sender: "Connection") -> None:
+    def offer(self, refused: RefusedUpdate, sender: "Member") -> None:
         """Line up an update that `sender` sent. Where it cannot be kept, the sender's socket is closed with 1013: its
         client then still holds it, and brings it again."""
         self._waiting.append(_Waiting(refused, sender))

@@ -25,23 +25,18 @@ from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
-from realtime.commits import Entry
+from realtime.commits import Entry, Part
 from realtime.frames import SharedMessage
 from realtime.judging import Judge
 from realtime.protocols.awareness import AwarenessEntry, Claim
-from realtime.protocols.frames import (
-    encode_awareness,
-    encode_awareness_frames,
-    encode_sync_step1,
-    encode_sync_step2,
-    encode_update,
-)
+from realtime.protocols.messages import Awareness, SyncStep1, SyncStep2, Update, awareness_messages
 from realtime.protocols.presence import AwarenessStates
 from realtime.tails import Committed, Tail, read_tail
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection
+    from realtime.connections import Connection, Receipts
     from realtime.hub import Hub
+    from realtime.members import Member
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +64,7 @@ class Room:
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
         """How large the document is at most: what it was when last encoded whole, and the rows since."""
         self._make_doc = make_doc
-        self.connections: set[Connection] = set()
+        self.members: set[Member] = set()
         self.judge = Judge(self)
         self.awareness = AwarenessStates(
             states_max=conf().awareness_states_max,
@@ -91,23 +86,23 @@ class Room:
         self._catch_ups_asked = 0
         self._catch_ups_done = 0
         self._not_shown: list[tuple[Entry, Stored]] = []
-        self._held_off: set[Connection] = set()
+        self._held_off: set[Member] = set()
         """Those of whom something was refused because another connection uses their client id."""
 
     # Who is here
 
-    def join(self, connection: "Connection") -> None:
-        self.connections.add(connection)
-        connection.outbox.seq = self.seq
+    def join(self, member: "Member") -> None:
+        self.members.add(member)
+        member.outbox.seq = self.seq
 
-    def leave(self, connection: "Connection") -> None:
-        self.connections.discard(connection)
+    def leave(self, member: "Member") -> None:
+        self.members.discard(member)
         self.idle_since = self.hub.now()
-        self._held_off.discard(connection)
-        gone = self.awareness.remove_owner(connection)
+        self._held_off.discard(member)
+        gone = self.awareness.remove_owner(member)
         if not self.closed:
-            self.show(gone, as_user=connection.identity.user)
-            if not connection.session.actor:
+            self.show(gone, as_user=member.identity.user)
+            if not member.session.actor:
                 self._ask_who_was_held_off()
 
     def is_anothers(self, client_id: int, session: WriteSession) -> bool:
@@ -133,15 +128,13 @@ class Room:
         """A connection of nobody's has ended, and its client ids are free: as where somebody has reconnected from
         elsewhere, and only now the old socket is known to be dead."""
         asked, self._held_off = self._held_off, set()
-        if asked:
-            question = SharedMessage(encode_sync_step1(self.doc.get_state()))
-            for connection in asked:
-                connection.outbox.offer(question)
+        for member in asked:
+            member.ask(self.sync_step1())
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody is in the room and nothing of it is on its way to the log."""
-        return not (self.connections or self.judge.is_busy or self.hub.commits.has_more_for(self))
+        return not (self.members or self.judge.is_busy or self.hub.commits.has_more_for(self))
 
     def drop(self, reason: str, *, code: CloseCode = CloseCode.TRY_AGAIN) -> None:
         """End this copy: close its sockets; the next who comes loads the document from the log."""
@@ -149,20 +142,19 @@ class Room:
             return
         self.closed = True
         logger.info(
-            "room dropped: document=%s seq=%s sockets=%s: %s", self.document_id, self.seq, len(self.connections), reason
+            "room dropped: document=%s seq=%s sockets=%s: %s", self.document_id, self.seq, len(self.members), reason
         )
         self.hub.forget(self)
         self._tell_who_waits()
-        for connection in list(self.connections):
-            connection.close(Closing(code, reason))
+        for member in list(self.members):
+            member.close(Closing(code, reason))
         self.judge.start_anew()  # without its gate nothing holds the room in a circle: its documents are free at once
 
     # Reading
 
-    def greeting(self) -> Iterable[SharedMessage]:
-        """What a socket is sent when it comes: our state vector, and who is here."""
-        yield SharedMessage(encode_sync_step1(self.doc.get_state()))
-        yield from self.presence()
+    def sync_step1(self) -> SyncStep1:
+        """What is asked of whoever may have more than this room."""
+        return SyncStep1(self.doc.get_state())
 
     def presence_here(self) -> Sequence[Claim]:
         """Of those whose sockets are in this process: each process speaks for its own."""
@@ -174,11 +166,11 @@ class Room:
     def sync_step2(self, state_vector: bytes) -> SharedMessage:
         """What a client with that state vector lacks. The whole document is encoded once for all who come to it."""
         if state_vector != EMPTY_STATE_VECTOR:
-            return SharedMessage(encode_sync_step2(self.doc.get_update(state_vector)))
+            return SharedMessage(SyncStep2(self.doc.get_update(state_vector)))
         if self._whole is None or self._whole[0] != self.seq:
             whole = self.doc.get_update()
             self.stored_bytes = len(whole)
-            self._whole = self.seq, SharedMessage(encode_sync_step2(whole))
+            self._whole = self.seq, SharedMessage(SyncStep2(whole))
         return self._whole[1]
 
     async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
@@ -189,8 +181,8 @@ class Room:
         if upto - seq <= min(MERGE_UPDATES_MAX, conf().catch_up_rows_max):
             rows = (await self.hub.load(read_tail, self.document_id, seq, self.base)).rows
             if rows and rows[-1].last_seq >= upto:  # else it is too much: the whole document is less
-                return SharedMessage(encode_update(merged([row.update for row in rows]))), rows[-1].last_seq
-        return SharedMessage(encode_update(self.doc.get_update())), self.seq
+                return SharedMessage(Update(merged([row.update for row in rows]))), rows[-1].last_seq
+        return SharedMessage(Update(self.doc.get_update())), self.seq
 
     def known(self) -> Mapping[int, int]:
         """By client how far the document reaches, or will with what is on its way to the log. Read once for each seq:
@@ -220,49 +212,78 @@ class Room:
 
     # Writing
 
-    async def write(self, connection: "Connection", update: bytes, *, may_ask: bool) -> None:
+    async def write(self, connection: "Connection", update: bytes, *, may_ask: bool, receipts: "Receipts" = ()) -> None:
         """Take an update of a client: through the gate, then in line for the log. What builds on edits that are not
         here is asked for, if it may be; what then is missing, or is under another's client id, is refused, and the rest
-        taken. Returns before COMMIT. Raises: Malformed, Closing; the socket is to be closed then."""
+        taken. Returns before COMMIT; `receipts` are given after it, or where it is refused.
+
+        Raises: Malformed, Closing; the socket is to be closed then."""
         if len(update) > conf().update_bytes_max:
             raise Closing(CloseCode.TOO_LARGE, "the update is too large")
         await self.hub.commits.room_for_more()
-        taken = await self._take_for(connection, connection.session, update, may_ask=may_ask)
-        if taken is not None:
-            if not connection.session.actor and connection in self.connections:
-                self.awareness.wrote(taken[0].clients, owner=connection)
-            self.hub.commits.submit(self, connection.session, *taken, origin=connection)
-            connection.charge_time(taken[0].cpu_seconds)
-            if taken[0].splits:  # every process reads the document anew for it
+        accepted = await self._take_for(connection, connection.session, update, may_ask=may_ask, receipts=receipts)
+        if accepted is not None:
+            part, gate = accepted
+            if not connection.session.actor and connection in self.members:
+                self.awareness.wrote(part.taken.clients, owner=connection)
+            self.hub.commits.submit(self, connection.session, part, gate, origin=connection)
+            connection.charge_time(part.taken.cpu_seconds)
+            if part.taken.splits:  # every process reads the document anew for it
                 connection.charge(self.stored_bytes)
 
     async def _take_for(
-        self, connection: "Connection | None", session: WriteSession, update: bytes, *, may_ask: bool
-    ) -> tuple[Taken, Gate] | None:
+        self,
+        connection: "Connection | None",
+        session: WriteSession,
+        update: bytes,
+        *,
+        may_ask: bool,
+        receipts: "Receipts",
+    ) -> tuple[Part, Gate] | None:
         """As `_take`; what cannot be taken is asked for or refused, and its sender told."""
         try:
-            return await self._take(session, update, sender=connection)
+            taken = await self._take(session, update, sender=connection)
         except (NotTaken, MissingDependency) as error:
             if connection is None:
                 raise
             if not connection.may_write:  # any more: of what was in line, this built on what was refused
-                connection.refuse(update, Reason.NOT_ALLOWED)
+                connection.refuse(update, Reason.NOT_ALLOWED, receipts=receipts)
                 return None
             if isinstance(error, NotTaken):
-                connection.refuse(update, error.reason, clients=error.clients)
-                if connection in self.connections and any(map(self._is_nobodys_who_is_here, error.clients)):
+                connection.refuse(update, error.reason, clients=error.clients, receipts=receipts)
+                if connection in self.members and any(map(self._is_nobodys_who_is_here, error.clients)):
                     self._held_off.add(connection)
-            elif may_ask and connection.ask_for_missing(error, encode_sync_step1(self.doc.get_state())):
+            elif may_ask and connection.ask_for_missing(error, self.sync_step1()):
+                connection.owe(receipts)
                 return None
             else:
                 if not may_ask:
                     connection.has_not(error)
-                connection.refuse(update, Reason.MISSING)
+                connection.refuse(update, Reason.MISSING, receipts=receipts)
+        else:
+            if taken is None:
+                self.nothing_new(receipts)
+                return None
+            return Part(taken[0], [*receipts]), taken[1]
         part = await self.judge.part_of(session, update)
-        return None if part is None else await self._take(session, part)
+        taken = None if part is None else await self._take(session, part)
+        return None if taken is None else (Part(taken[0]), taken[1])
 
-    async def write_and_wait(self, session: WriteSession, update: bytes, *, kind: Kind) -> Fate | None:
+    def nothing_new(self, receipts: "Receipts") -> None:
+        """Give receipts for what says nothing new: with those of the last edit that stands in line, which may be what
+        it says; at once where none does."""
+        last = self.hub.commits.last_of(self) if receipts else None
+        if last is not None:
+            last.parts[-1].receipts.extend(receipts)
+        else:
+            for each in receipts:
+                each.tell_saved(applied=True)
+
+    async def write_and_wait(
+        self, session: WriteSession, update: bytes, *, kind: Kind, request_key: str | None = None
+    ) -> Fate | None:
         """Take an update that no socket sent; return its fate once others may see it, or None if it says nothing new.
+        The same `request_key` of the same author is stored once.
 
         Raises: Malformed, MissingDependency, Closing."""
         await self.hub.commits.room_for_more()
@@ -273,7 +294,9 @@ class Room:
         if taken is None:
             return None
         future: asyncio.Future[Fate | None] = asyncio.get_running_loop().create_future()
-        self.hub.commits.submit(self, session, *taken, origin=None, kind=kind, future=future)
+        self.hub.commits.submit(
+            self, session, Part(taken[0]), taken[1], origin=None, kind=kind, future=future, request_key=request_key
+        )
         return await future
 
     async def _take(
@@ -299,6 +322,10 @@ class Room:
     def settle(self, settled: Sequence[tuple[Entry, bytes, Fate]]) -> None:
         """Take over the fates of this room's rows of one batch: show what is stored, turn back what was refused."""
         rows: list[Committed] = []
+        repeated = [each for each in settled if isinstance(each[2], Stored) and each[2].repeated]
+        for entry, _, fate in repeated:
+            entry.settle(fate)
+        settled = [each for each in settled if each not in repeated]
         for entry, payload, fate in settled:
             if isinstance(fate, Stored):
                 self._has_seen(Base(fate.epoch, fate.seq, fate.hash))
@@ -315,14 +342,14 @@ class Room:
                 )
                 self._not_shown.append((entry, fate))
             elif not (isinstance(fate, Refused) and fate.reason in _JUDGED_AGAIN):
-                entry.resolve(fate)
+                entry.settle(fate)
         if rows:
             if not self.closed:
                 self.advance(rows)
             self._tell_who_waits()
             self.hub.publish_rows(self, rows, settled)  # stored is stored, though this copy of the room has ended
         refused = [(entry, fate.reason) for entry, _, fate in settled if isinstance(fate, Refused)]
-        if refused:
+        if refused or repeated:
             self._turn_back(refused)
 
     def _tell_who_waits(self) -> None:
@@ -330,13 +357,14 @@ class Room:
         waiting, self._not_shown = self._not_shown, []
         for entry, fate in waiting:
             if fate.seq <= self.seq or self.closed:
-                entry.resolve(fate)
+                entry.settle(fate)
             else:
                 self._not_shown.append((entry, fate))
 
     def _turn_back(self, refused: Sequence[tuple[Entry, Reason]]) -> None:
-        """What was refused is in the intake: a new one is built, and what stands in line behind it is judged again, so
-        that no other session's edits fail with it and nothing is logged that builds on what is not there."""
+        """What was refused, or was in the log before, is in the intake: a new one is built, and what stands in line
+        behind it is judged again, so that no other session's edits fail with it and nothing is logged that builds on
+        what is not there."""
         if any(reason in _LOG_IS_NOT_THERE for _, reason in refused):
             # What stands in line builds on what is not in the log: clients hold it and sync it again.
             for entry in (*(entry for entry, _ in refused), *self.hub.commits.withdraw(self)):
@@ -364,22 +392,31 @@ class Room:
 
     async def _take_again(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            for earlier in entry.taken:
+            for part in entry.parts:
+                update = part.taken.update
                 try:
-                    taken = await self._take_for(entry.origin, entry.session, earlier.update, may_ask=True)
+                    accepted = await self._take_for(
+                        entry.origin, entry.session, update, may_ask=True, receipts=part.receipts
+                    )
                 except NotTaken as error:
-                    entry.resolve(Refused(error.reason))
+                    entry.settle(Refused(error.reason))
                     continue
                 except (MissingDependency, Closing, Malformed) as error:
                     entry.fail(error)
                     if entry.origin is not None:
                         entry.origin.close(closing_for(error))
                     continue
-                if taken is None:
+                if accepted is None:
                     entry.resolve(None)
                     continue
                 self.hub.commits.submit(
-                    self, entry.session, *taken, origin=entry.origin, kind=entry.kind, future=entry.future
+                    self,
+                    entry.session,
+                    *accepted,
+                    origin=entry.origin,
+                    kind=entry.kind,
+                    future=entry.future,
+                    request_key=entry.request_key,
                 )
 
     def advance(self, rows: Sequence[Committed]) -> None:
@@ -429,13 +466,13 @@ class Room:
             logger.error("document=%s seq=%s: an observer raised %s", self.document_id, row.last_seq, names)
 
     def _broadcast(self, rows: Sequence[Committed]) -> None:
-        message = SharedMessage(encode_update(merged([row.update for row in rows])))
+        message = SharedMessage(Update(merged([row.update for row in rows])))
         origin = rows[0].origin if all(row.origin is rows[0].origin for row in rows) else None
-        for connection in self.connections:
-            if connection is not origin:
-                connection.deliver(message, seq=self.seq)
+        for member in self.members:
+            if member is not origin:
+                member.deliver(message, seq=self.seq)
             else:
-                connection.outbox.skip(self.seq)
+                member.outbox.skip(self.seq)
 
     def catch_up_soon(self) -> None:
         """Have the log looked at in the background; many reasons at once are one. A reason that comes while somebody
@@ -518,7 +555,7 @@ class Room:
         for message in self._awareness_messages(changes.outdated):
             connection.outbox.offer(message)
         if changes.unheard and not changes.broadcast:
-            connection.outbox.offer(SharedMessage(encode_awareness(())))
+            connection.outbox.offer(SharedMessage(Awareness(())))
         self.show(changes.broadcast, as_user=connection.identity.user)
 
     def hear_from(self, process: str, claims: Sequence[Claim]) -> None:
@@ -528,15 +565,15 @@ class Room:
     def show(self, entries: Sequence[AwarenessEntry], *, as_user: str | None = None) -> None:
         """Show entries to everyone here, and to the other processes where they are of a user whose socket is here."""
         for message in self._awareness_messages(entries):
-            for connection in self.connections:
-                connection.deliver(message, seq=self.seq)
+            for member in self.members:
+                member.deliver(message, seq=self.seq)
         if entries and as_user is not None:
             self.hub.publish_awareness(self, [Claim(as_user, entry) for entry in entries])
 
     def _awareness_messages(self, entries: Sequence[AwarenessEntry]) -> Iterable[SharedMessage]:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.
-        for frame in encode_awareness_frames(entries, bytes_max=conf().frame_bytes_max // 6):
-            yield SharedMessage(frame)
+        for message in awareness_messages(entries, bytes_max=conf().frame_bytes_max // 6):
+            yield SharedMessage(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,26 +3,30 @@
 A frame is read whole or refused whole: no message of a malformed frame is ever returned, so it can change nothing.
 Updates are opaque here; the write gate judges them. Source: y-websocket 3.1.0 and y-protocols 1.0.7."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import TypeAlias
 
-from history.crdt.lib0 import Malformed, Reader, var_bytes, var_string, var_uint
+from history.crdt.lib0 import Malformed, Reader, var_bytes, var_string
 from history.crdt.state_vectors import decode_state_vector
 from realtime.protocols.awareness import (
     AWARENESS_ENTRIES_MAX,
     AwarenessEntry,
     decode_awareness_update,
     encode_awareness_update,
-    encode_entry,
+)
+from realtime.protocols.messages import (
+    Awareness,
+    Message,
+    PermissionDenied,
+    QueryAwareness,
+    ServerMessage,
+    SyncStep1,
+    SyncStep2,
+    Update,
 )
 
 FRAME_MESSAGES_MAX = 256
 """Messages in one frame. Stock clients send one; several are legal."""
-
-COUNT_BYTES_MAX = 8
-"""The longest encoding of a length or count (53 bits)."""
 
 
 class MessageType(IntEnum):
@@ -40,40 +44,6 @@ class SyncType(IntEnum):
 
 class AuthType(IntEnum):
     PERMISSION_DENIED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SyncStep1:
-    """ "This is what I have": answered with a SyncStep2. `state_vector` has been checked."""
-
-    state_vector: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SyncStep2:
-    """What the sender has and the receiver lacked; nothing about `update` has been checked."""
-
-    update: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A live edit; nothing about `update` has been checked."""
-
-    update: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Awareness:
-    entries: tuple[AwarenessEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryAwareness:
-    """Asks for the awareness of everyone in the room."""
-
-
-Message: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | QueryAwareness
 
 
 def decode_frame(
@@ -140,6 +110,31 @@ def _decode_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
 # A y-websocket client reads only the first message of a frame: each of these is a frame of its own.
 
 
+class YWebsocketWire:
+    """How a y-websocket client is spoken to: it is not told what is saved."""
+
+    is_text = False
+    is_shared = True
+
+    def encode(self, message: ServerMessage) -> bytes | None:
+        match message:
+            case SyncStep1(state_vector):
+                return encode_sync_step1(state_vector)
+            case SyncStep2(update):
+                return encode_sync_step2(update)
+            case Update(update):
+                return encode_update(update)
+            case Awareness(entries):
+                return encode_awareness(entries)
+            case PermissionDenied(reason):
+                return encode_permission_denied(reason)
+            case _:
+                return None
+
+
+Y_WEBSOCKET = YWebsocketWire()
+
+
 def encode_sync_step1(state_vector: bytes) -> bytes:
     return bytes((MessageType.SYNC, SyncType.STEP_1)) + var_bytes(state_vector)
 
@@ -154,32 +149,6 @@ def encode_update(update: bytes) -> bytes:
 
 def encode_awareness(entries: Iterable[AwarenessEntry]) -> bytes:
     return bytes((MessageType.AWARENESS,)) + var_bytes(encode_awareness_update(entries))
-
-
-def encode_awareness_frames(
-    entries: Iterable[AwarenessEntry], *, bytes_max: int, entries_max: int = AWARENESS_ENTRIES_MAX
-) -> Iterator[bytes]:
-    """Encode as frames of at most `entries_max` entries and `bytes_max` bytes each (one entry alone may be longer).
-
-    A y-websocket client sends every entry it receives back to the server, so a frame that `decode_frame` would
-    refuse makes innocent clients send what closes their sockets. Numbers such as `1e20` come back up to 5 times as
-    long: `bytes_max` is at most a sixth of the largest frame that the server takes."""
-    batch: list[bytes] = []
-    batch_bytes = 0
-    for entry in entries:
-        encoded = encode_entry(entry)
-        if batch and (len(batch) == entries_max or batch_bytes + len(encoded) + 2 * COUNT_BYTES_MAX + 1 > bytes_max):
-            yield _awareness_frame(batch)
-            batch, batch_bytes = [], 0
-        batch.append(encoded)
-        batch_bytes += len(encoded)
-    if batch:
-        yield _awareness_frame(batch)
-
-
-def _awareness_frame(encoded_entries: list[bytes]) -> bytes:
-    update = var_uint(len(encoded_entries)) + b"".join(encoded_entries)
-    return bytes((MessageType.AWARENESS,)) + var_bytes(update)
 
 
 def encode_permission_denied(reason: str) -> bytes:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from config.asgi import application
 from realtime.frames import SharedMessage
-from realtime.protocols.frames import encode_update
+from realtime.protocols.messages import Update
 from realtime.rooms import Room
 
 __all__ = ["application"]
@@ -15,11 +15,11 @@ __all__ = ["application"]
 _write = Room.write
 
 
-async def _show_and_write(self: Room, writer: Any, update: bytes, *, may_ask: bool) -> None:
-    for connection in self.connections:
-        if connection is not writer:
-            connection.deliver(SharedMessage(encode_update(update)), seq=self.seq)
-    await _write(self, writer, update, may_ask=may_ask)
+async def _show_and_write(self: Room, writer: Any, update: bytes, **how: Any) -> None:
+    for member in self.members:
+        if member is not writer:
+            member.deliver(SharedMessage(Update(update)), seq=self.seq)
+    await _write(self, writer, update, **how)
 
 
 patch.object(Room, "write", _show_and_write).start()

@@ -21,7 +21,7 @@ from history.fates import Base
 from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Via
 from history.sessions import WriteSession
-from realtime.protocols import frames
+from realtime.protocols import frames, messages
 from realtime.protocols.identities import Identity
 from realtime.protocols.presence import AwarenessStates
 from tests.fuzz.yjs import comparable
@@ -90,21 +90,21 @@ class Room:
     def hear(self, frame: bytes, *, owner: int) -> Fate:
         """Take one frame of a client. Raises: WrongError for anything that may not happen, PanicException included."""
         try:
-            messages = self._call("decode_frame", frames.decode_frame, frame)
+            said = self._call("decode_frame", frames.decode_frame, frame)
         except Malformed:
             return Fate.MALFORMED
         fate = Fate.NOTHING_NEW
-        for message in messages:
+        for message in said:
             match message:
-                case frames.SyncStep1(state_vector):
+                case messages.SyncStep1(state_vector):
                     self._call("get_update", self.served.get_update, state_vector)
-                case frames.SyncStep2(update) | frames.Update(update):
+                case messages.SyncStep2(update) | messages.Update(update):
                     fate = self.take(update)
                     if fate in (Fate.MALFORMED, Fate.REFUSED, Fate.BROKEN):
                         return fate  # its socket is closed
-                case frames.Awareness(entries):
+                case messages.Awareness(entries):
                     self._call("awareness", self._show, entries, owner)
-                case frames.QueryAwareness():
+                case messages.QueryAwareness():
                     self._call("awareness", frames.encode_awareness, self.awareness.entries())
         return fate
 

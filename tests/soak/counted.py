@@ -36,7 +36,7 @@ async def _tell(folder: Path) -> None:
             "threads": threading.active_count(),
             "thread_names": [thread.name for thread in threading.enumerate()],
             "rooms": len(rooms),
-            "sockets": sum(len(room.connections) for room in rooms),
+            "sockets": sum(len(room.members) for room in rooms),
         }
         draft.write_text(json.dumps(counts))
         draft.replace(told)

@@ -15,16 +15,13 @@ from history.crdt.folding import emitted_by
 from realtime.consumers import YjsConsumer
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import (
-    Awareness,
-    SyncStep1,
-    SyncStep2,
-    Update,
     decode_frame,
     encode_awareness,
     encode_sync_step1,
     encode_sync_step2,
     encode_update,
 )
+from realtime.protocols.messages import Awareness, SyncStep1, SyncStep2, Update
 from tests.integration.realtime.rooms import shared_document
 
 DEADLINE_SECONDS = 10.0

@@ -18,7 +18,8 @@ from history.gate import Gate, TakesLong
 from history.models import Via
 from history.sessions import WriteSession
 from realtime.hub import Hub
-from realtime.protocols.frames import SyncStep2, Update, decode_frame, encode_update
+from realtime.protocols.frames import decode_frame, encode_update
+from realtime.protocols.messages import SyncStep2, Update
 from realtime.push import send_doc_update
 from tests.builders import typed
 from tests.integration.realtime.rooms import (

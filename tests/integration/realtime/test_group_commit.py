@@ -20,6 +20,7 @@ from history.errors import LogUnavailable
 from history.fates import PendingUpdate, Reason, Refused, Stored
 from history.models import Kind, Update, Via
 from history.writes import write_session
+from realtime.commits import Part
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
 from realtime.rooms import Room
@@ -209,7 +210,7 @@ async def test_updates_of_one_session_share_a_row_only_where_they_are_of_one_kin
     for place, kind in enumerate((Kind.EDIT, Kind.SYNC, Kind.SYNC, Kind.EDIT)):
         taken = await room.judge.take(session, update_that_types("x", client_id=7 + place))
         assert taken is not None
-        hub.commits.submit(room, session, *taken, origin=None, kind=kind)
+        hub.commits.submit(room, session, Part(taken[0]), taken[1], origin=None, kind=kind)
         if place == 0:
             await held.under_way.wait()
     held.may_go_on.set()

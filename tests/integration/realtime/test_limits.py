@@ -12,6 +12,7 @@ from documents.models import Document, Role
 from history.crdt.state_vectors import decode_state_vector
 from history.models import Via
 from history.writes import append_update, write_session
+from realtime import entrance
 from realtime.connections import Connection
 from realtime.consumers import YjsConsumer
 from realtime.hub import Hub
@@ -78,16 +79,16 @@ def _fail_at_once(*args: Any, **kwargs: Any) -> Any:
     ("owner", "step", "failing"),
     [
         (YjsConsumer, "make_room_name", _fail_at_once),
-        (YjsConsumer, "_admit", _fail_at_once),
+        (entrance, "_admit", _fail_at_once),
         (YjsConsumer, "make_ydoc", _fail),
-        (YjsConsumer, "_writer", _fail_at_once),
+        (YjsConsumer, "frame_writer", _fail_at_once),
         (Connection, "greet", _fail_at_once),
         (Connection, "receive", _fail),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_a_socket_that_fails_at_any_step_is_counted_no_more(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, failing: Any
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, failing: Any
 ) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     async with Socket(document.name, user=people["ada"]) as ada:
@@ -115,15 +116,15 @@ async def test_a_socket_that_the_database_keeps_waiting_is_let_go_and_leaves_not
     settings.PALIMPSEST = {**settings.PALIMPSEST, "AUTHENTICATE_SECONDS": 0.05}
     document, people = await shared_document(ada=Role.OWNER)
     may_answer = threading.Event()
-    admit = YjsConsumer._admit
+    admit = entrance._admit
 
-    def slow(consumer: YjsConsumer) -> Any:
+    def slow(*who: Any) -> Any:
         assert may_answer.wait(10)
-        return admit(consumer)
+        return admit(*who)
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(YjsConsumer, "_admit", slow)
+            patch.setattr(entrance, "_admit", slow)
             for _ in range(2):
                 async with Socket(document.name, user=people["ada"]) as ada:
                     await ada.until(lambda: ada.closed == 1013)

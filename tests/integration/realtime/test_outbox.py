@@ -7,11 +7,12 @@ import pytest
 from pytest_django import Settings
 
 from documents.models import Document, Role
-from realtime.connections import Connection
 from realtime.frames import SharedMessage
 from realtime.hub import Hub
+from realtime.members import Member
 from realtime.outbox import LINE_BYTES, Outbox
 from realtime.protocols.frames import encode_sync_step1
+from realtime.protocols.messages import ServerMessage, Update
 from tests.integration.realtime.rooms import eventually, shared_document, stored
 from tests.integration.realtime.sockets import Socket
 
@@ -21,9 +22,26 @@ A_CLIENT_NOBODY_KNOWS = b"\x01\x05\x00"
 """A state vector: other than the empty one, each answer to it is encoded anew."""
 
 
-def only_connection_of(hub: Hub, document: Document, user: object) -> Connection:
-    (connection,) = [each for each in hub.rooms[document.pk].connections if each.user == user]
-    return connection
+class PlainWire:
+    """Updates as they are."""
+
+    is_text = False
+    is_shared = True
+
+    def encode(self, message: ServerMessage) -> bytes | None:
+        return message.update if isinstance(message, Update) else None
+
+
+PLAIN = PlainWire()
+
+
+def said(payload: bytes) -> SharedMessage:
+    return SharedMessage(Update(payload))
+
+
+def only_member_of(hub: Hub, document: Document, user: object) -> Member:
+    (member,) = [each for each in hub.rooms[document.pk].members if each.user == user]
+    return member
 
 
 async def test_what_is_shown_while_the_missed_rows_are_read_reaches_a_slow_reader() -> None:
@@ -37,16 +55,21 @@ async def test_what_is_shown_while_the_missed_rows_are_read_reaches_a_slow_reade
     async def missed_since(seq: int) -> tuple[SharedMessage | None, int]:
         looks.set()
         await may_return.wait()
-        return SharedMessage(b"rows 1 to 3"), 3
+        return said(b"rows 1 to 3"), 3
 
     outbox = Outbox(
-        send=send, writer=None, missed_since=missed_since, failed=lambda error: None, bytes_max=LINE_BYTES + 10
+        wire=PLAIN,
+        send=send,
+        writer=None,
+        missed_since=missed_since,
+        failed=lambda error: None,
+        bytes_max=LINE_BYTES + 10,
     )
     for seq in (1, 2, 3):
-        outbox.offer(SharedMessage(b"x" * 8), seq=seq)
+        outbox.offer(said(b"x" * 8), seq=seq)
     reads.set()
     await looks.wait()
-    outbox.offer(SharedMessage(b"row 4"), seq=4)
+    outbox.offer(said(b"row 4"), seq=4)
     may_return.set()
     assert outbox._pump is not None
     await outbox._pump
@@ -65,7 +88,7 @@ async def test_an_update_that_overflows_just_as_the_line_ends_is_not_lost() -> N
     asked = asyncio.Event()
 
     def offer_large() -> None:
-        outbox.offer(SharedMessage(b"x" * 9000), seq=2)
+        outbox.offer(said(b"x" * 9000), seq=2)
 
     async def send(payload: bytes) -> None:
         if not offered:
@@ -74,13 +97,18 @@ async def test_an_update_that_overflows_just_as_the_line_ends_is_not_lost() -> N
 
     async def missed_since(seq: int) -> tuple[SharedMessage | None, int]:
         asked.set()
-        return SharedMessage(b"rows from 2"), 2
+        return said(b"rows from 2"), 2
 
     offered: list[bool] = []
     outbox = Outbox(
-        send=send, writer=FullSocket(), missed_since=missed_since, failed=lambda error: None, bytes_max=LINE_BYTES + 100
+        wire=PLAIN,
+        send=send,
+        writer=FullSocket(),
+        missed_since=missed_since,
+        failed=lambda error: None,
+        bytes_max=LINE_BYTES + 100,
     )
-    outbox.offer(SharedMessage(b"one"), seq=1)
+    outbox.offer(said(b"one"), seq=1)
     async with asyncio.timeout(10):
         await asked.wait()
     await outbox.written()
@@ -130,14 +158,15 @@ async def test_a_client_that_asks_and_does_not_read_costs_bounded_memory(
         await asyncio.gather(ada.until_synced(), eve.until_synced())
         ada.type("x" * 50_000)
         await eve.until(lambda: len(eve.text) == 50_000)
-        outbox = only_connection_of(hub, document, people["eve"]).outbox
+        outbox = only_member_of(hub, document, people["eve"]).outbox
         waiting: list[int] = []
         is_held_up = asyncio.Event()
         offer, room_for_answers = outbox.offer, outbox.room_for_answers
 
-        def offer_and_count(message: SharedMessage, *, seq: int | None = None) -> None:
-            offer(message, seq=seq)
-            waiting.append(sum(len(each.message.payload) for each in outbox._waiting))
+        def offer_and_count(message: SharedMessage, *, seq: int | None = None) -> int:
+            size = offer(message, seq=seq)
+            waiting.append(sum(len(each.payload) for each in outbox._waiting))
+            return size
 
         async def room_for_answers_is_awaited() -> None:
             if not outbox._room_for_answers.is_set():

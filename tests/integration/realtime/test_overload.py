@@ -160,7 +160,7 @@ async def test_what_waits_for_readers_that_have_stalled_is_bounded_and_comes_in_
         await asyncio.gather(*(reader.until_synced() for reader in stalled))
         for reader in stalled:
             reader.reads.clear()
-        outboxes: list[Outbox] = [each.outbox for each in hub.rooms[document.pk].connections]
+        outboxes: list[Outbox] = [each.outbox for each in hub.rooms[document.pk].members]
         received = [len(reader.received) for reader in stalled]
         most = 0
         for number in range(300):
@@ -180,7 +180,7 @@ async def test_what_waits_for_readers_that_have_stalled_is_bounded_and_comes_in_
 
 def bytes_in_line(outbox: Outbox) -> int:
     """What is held for one reader: a place in line takes memory too, more than a keystroke does."""
-    return sum(len(waiting.message.payload) + PLACE_BYTES for waiting in outbox._waiting)
+    return sum(len(waiting.payload) + PLACE_BYTES for waiting in outbox._waiting)
 
 
 def text_is(reader: Socket, length: int) -> Any:

@@ -119,7 +119,7 @@ async def test_nothing_of_a_frame_is_done_once_its_socket_was_closed(no_watch: N
     async with Socket(document.name, user=people["ada"]) as ada, Socket(document.name, user=people["eve"]) as eve:
         await asyncio.gather(ada.until_synced(), eve.until_synced())
         room = hub.rooms[document.pk]
-        (gone,) = [each for each in room.connections if each.session.user == people["eve"]]
+        (gone,) = [each for each in room.members if each.session.user == people["eve"]]
         gone.leave()
         eve.show(7, 1, '{"user": {}}')
         eve.type("late")
@@ -168,7 +168,7 @@ async def test_who_was_refused_and_why_is_logged_without_what_they_wrote(
             bob.send(encode_update(merge_updates(*(update_that_types("forgery", client_id=id_) for id_ in many))))
             await bob.until(lambda: bob.denied == 1)
             _, bobs = caplog.messages
-        sessions = {each.session.user: each.session.id for each in hub.rooms[document.pk].connections}
+        sessions = {each.session.user: each.session.id for each in hub.rooms[document.pk].members}
     told = "update refused: document={} session={} reason={} clients={}"
     assert eves == told.format(document.pk, sessions[people["eve"]], "NOT_ALLOWED", [])
     assert bobs == told.format(document.pk, sessions[people["bob"]], "NOT_YOURS", list(many[:CLIENTS_NOTED_MAX]))
@@ -185,7 +185,7 @@ async def test_a_question_whose_answer_is_late_is_asked_again_and_nothing_refuse
         ada.reads.clear()  # and no question is read
         ada.type("y")
         ada.type("z")
-        (connection,) = hub.rooms[document.pk].connections
+        (connection,) = hub.rooms[document.pk].members
         await eventually(lambda: len(connection.outbox._waiting) >= 1)
         ada.reads.set()
         await eventually(lambda: str(hub.rooms[document.pk].doc.get("text", type=Text)) == "zyx")

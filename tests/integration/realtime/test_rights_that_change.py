@@ -379,7 +379,7 @@ async def test_many_messages_are_one_look(no_watch: None, hub: Hub, monkeypatch:
         await eventually(lambda: not hub.rechecks._rooms_busy and not hub.rechecks._accounts_busy)
         assert looks.count("_admit_again") <= 2
         assert looks.count("read_standing") <= 3
-        assert room.connections
+        assert room.members
 
 
 async def test_a_transaction_over_many_accounts_sends_few_messages(

@@ -188,7 +188,7 @@ async def test_a_slow_reader_gets_what_it_missed_in_one_update(hub: Hub, setting
         for number in range(60):
             ada.type("x" * 50)
             await stored(hub, document, number + 1)
-        (outbox,) = [each.outbox for each in hub.rooms[document.pk].connections if each.user == people["eve"]]
+        (outbox,) = [each.outbox for each in hub.rooms[document.pk].members if each.user == people["eve"]]
         assert outbox._droppable_bytes <= 2000
         before = len(eve.received)
         eve.reads.set()

@@ -335,5 +335,5 @@ def everything_of(hub: Hub, document: Document) -> dict[str, "weakref.ref[Any]"]
         "served document": room.doc,
         "intake": gate.intake,
     }
-    held |= {f"connection {number}": connection for number, connection in enumerate(room.connections)}
+    held |= {f"connection {number}": connection for number, connection in enumerate(room.members)}
     return {name: weakref.ref(each) for name, each in held.items()}

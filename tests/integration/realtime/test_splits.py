@@ -20,14 +20,13 @@ from history.writes import append_update, write_session
 from realtime.consumers import YjsConsumer
 from realtime.hub import Hub
 from realtime.protocols.frames import (
-    SyncStep1,
-    SyncStep2,
     decode_frame,
     encode_sync_step1,
     encode_sync_step2,
     encode_update,
 )
-from realtime.protocols.frames import Update as UpdateMessage
+from realtime.protocols.messages import SyncStep1, SyncStep2
+from realtime.protocols.messages import Update as UpdateMessage
 from realtime.rooms import Room
 from tests.histories import replay, updates_of
 from tests.integration.realtime.rooms import empty, eventually, rows_of, shared_document, stored

@@ -8,7 +8,16 @@ from history.crdt.lib0 import Malformed, var_bytes, var_string, var_uint
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from realtime.protocols import frames
 from realtime.protocols.awareness import AwarenessEntry
-from realtime.protocols.frames import Awareness, Message, QueryAwareness, SyncStep1, SyncStep2, Update, decode_frame
+from realtime.protocols.frames import decode_frame
+from realtime.protocols.messages import (
+    Awareness,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    awareness_messages,
+)
 from tests.unit.protocols import golden_frames as golden
 from tests.unit.protocols.builders import awareness_entries, encode_state_vector, state_vectors
 
@@ -160,11 +169,11 @@ def test_the_awareness_messages_of_one_frame_share_one_limit() -> None:
 
 def test_awareness_frames_are_split_so_that_a_client_may_send_each_of_them_back() -> None:
     room = [AwarenessEntry(client_id, 1, '{"name":"somebody"}') for client_id in range(1000, 1050)]
-    written = list(frames.encode_awareness_frames(room, bytes_max=200, entries_max=7))
+    written = [frames.encode_awareness(each.entries) for each in awareness_messages(room, bytes_max=200, entries_max=7)]
     decoded = [message for frame in written for message in decode_frame(frame, entries_max=7)]
     assert [entry for message in decoded if isinstance(message, Awareness) for entry in message.entries] == room
     assert max(map(len, written)) <= 200
-    assert list(frames.encode_awareness_frames([], bytes_max=200)) == []
+    assert list(awareness_messages([], bytes_max=200)) == []
 
 
 @given(awareness_entries, st.integers(20, 400))
@@ -172,7 +181,8 @@ def test_split_awareness_frames_exceed_their_size_only_for_a_single_entry(
     entries: tuple[AwarenessEntry, ...], bytes_max: int
 ) -> None:
     received: list[AwarenessEntry] = []
-    for frame in frames.encode_awareness_frames(entries, bytes_max=bytes_max):
+    for part in awareness_messages(entries, bytes_max=bytes_max):
+        frame = frames.encode_awareness(part.entries)
         [message] = decode_frame(frame)
         assert isinstance(message, Awareness)
         assert len(frame) <= bytes_max or len(message.entries) == 1
