@@ -1,0 +1,129 @@
+"""The messages of a JSON room: what its clients say, read strictly, and what they are told. Every one is a JSON object
+with a `type`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from history.crdt.delta import BadDelta, Step, read_delta
+from history.crdt.values import BadValue, checked
+
+DEFAULT_COLOR = "#3B82F6"
+COLOR_LENGTH_MAX = 64
+"""Characters of a colour."""
+POSITION_BYTES_MAX = 4096
+"""A cursor's position, which is whatever JSON its clients agree on."""
+EDIT_ID_LENGTH_MAX = 128
+"""Characters of the name that a client gives an edit."""
+STEPS_MAX = 10_000
+"""Steps of one delta."""
+
+Said: TypeAlias = dict[str, Any]
+
+
+class BadMessage(ValueError):
+    """Raised for a message that is not understood: `code` for programs, the message for people, `edit_id` where it
+    names an edit."""
+
+    def __init__(self, code: str, message: str, *, edit_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.edit_id = edit_id
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody in a room; `user_id` is an account's key as text, None for nobody's."""
+
+    user_id: str | None
+    username: str
+
+    def told(self) -> Said:
+        return {"user_id": self.user_id, "username": self.username}
+
+
+@dataclass(frozen=True, slots=True)
+class CursorUpdate:
+    position: Any
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentEdit:
+    """Either `steps`, made on what the document said at `base`, or, where those are None, whole `content`."""
+
+    id: str | None
+    base: int | None
+    steps: Sequence[Step] | None
+    content: Any
+
+
+def read_message(text: str) -> Said:
+    """One frame. Raises: BadMessage."""
+    try:
+        said = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise BadMessage("malformed", "this is not JSON") from None
+    if not isinstance(said, dict) or not isinstance(said.get("type"), str):
+        raise BadMessage("malformed", "a message is an object with a type")
+    return said
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def read_cursor(said: Said) -> CursorUpdate:
+    """Raises: BadMessage."""
+    color = said.get("color", DEFAULT_COLOR)
+    if not isinstance(color, str) or not 0 < len(color) <= COLOR_LENGTH_MAX:
+        raise BadMessage("malformed", f"a color is a text of at most {COLOR_LENGTH_MAX} characters")
+    try:
+        position = checked(said.get("position"))
+        checked(color)
+    except BadValue as error:
+        raise BadMessage("malformed", f"position: {error}") from None
+    if len(json.dumps(position)) > POSITION_BYTES_MAX:
+        raise BadMessage("malformed", f"a position has at most {POSITION_BYTES_MAX} bytes")
+    return CursorUpdate(position, color)
+
+
+def read_edit(said: Said) -> DocumentEdit:
+    """Raises: BadMessage."""
+    edit_id = _id_of(said)
+    base = said.get("base")
+    if base is not None and (not isinstance(base, int) or isinstance(base, bool) or base < 0):
+        raise BadMessage("malformed", "a base is the seq that the edit was made on", edit_id=edit_id)
+    if ("delta" in said) == ("content" in said):
+        raise BadMessage("malformed", "an edit has either a delta or whole content", edit_id=edit_id)
+    try:
+        if "content" in said:
+            return DocumentEdit(edit_id, base, None, checked(said["content"]))
+        if base is None:
+            raise BadMessage("malformed", "a delta names the base that it was made on", edit_id=edit_id)
+        return DocumentEdit(edit_id, base, read_delta(said["delta"], steps_max=STEPS_MAX), None)
+    except (BadDelta, BadValue) as error:
+        raise BadMessage("malformed", str(error), edit_id=edit_id) from None
+
+
+def _id_of(said: Said) -> str | None:
+    """Printable, so that the log's names of requests can hold it. Raises: BadMessage."""
+    match said.get("id"):
+        case None:
+            return None
+        case str() as edit_id if 0 < len(edit_id) <= EDIT_ID_LENGTH_MAX and edit_id.isprintable():
+            return edit_id
+        case int() as number if not isinstance(number, bool) and len(str(number)) <= EDIT_ID_LENGTH_MAX:
+            return str(number)
+        case _:
+            raise BadMessage("malformed", f"an id is a text of 1 to {EDIT_ID_LENGTH_MAX} characters")
+
+
+def error_message(code: str, message: str, *, edit_id: str | None = None) -> Said:
+    return {"type": "error", "code": code, "message": message, "id": edit_id}
+
+
+def encode(said: Said) -> bytes:
+    """A message as it is sent: UTF-8, no spaces."""
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
