@@ -59,7 +59,7 @@ def decode_frame(
     while reader.remaining or not messages:
         if len(messages) == messages_max:
             raise Malformed(f"a frame holds more than {messages_max} messages")
-        message = _decode_message(reader, entries_max=entries_left)
+        message = decode_message(reader, entries_max=entries_left)
         if isinstance(message, Awareness):
             entries_left -= len(message.entries)
         messages.append(message)
@@ -79,7 +79,8 @@ def holds_one_update(data: bytes) -> bool:
         return False
 
 
-def _decode_message(reader: Reader, *, entries_max: int) -> Message:
+def decode_message(reader: Reader, *, entries_max: int) -> Message:
+    """Read one message of a client. Raises: Malformed."""
     match reader.var_uint():
         case MessageType.SYNC:
             return _decode_sync(reader)

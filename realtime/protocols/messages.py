@@ -58,10 +58,24 @@ class Saved:
     applied: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """From the server alone: what the client may do here, from now on."""
+
+    may_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stateless:
+    """A text of the host project's own, which nothing keeps."""
+
+    payload: str
+
+
 Message: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | QueryAwareness
 """What a client says."""
 
-ServerMessage: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved
+ServerMessage: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved | Admitted | Stateless
 
 
 class Wire(Protocol):

@@ -1,5 +1,6 @@
-// Hosts real Yjs clients for the tests: the stock WebsocketProvider over `ws`, one JSON command per line on stdin, one JSON
-// answer per line on stdout. driver.py is the only caller and mirrors COMMANDS one to one. Ends when stdin does.
+// Hosts real Yjs clients for the tests: the stock WebsocketProvider, or a stock HocuspocusProvider, over `ws`; one JSON
+// command per line on stdin, one JSON answer per line on stdout. driver.py is the only caller and mirrors COMMANDS one to
+// one. Ends when stdin does.
 import { isDeepStrictEqual } from 'node:util'
 import * as decoding from 'lib0/decoding'
 import { encodeAwarenessUpdate } from 'y-protocols/awareness'
@@ -10,6 +11,7 @@ import { serve } from './commands.mjs'
 import { contentOf, hexOf } from './content.mjs'
 import { applyActions, rootOf } from './edits.mjs'
 import { editEmojiAtRandom } from './emoji_edits.mjs'
+import { clientsIn, Hocuspocus } from './hocuspocus.mjs'
 import { editAtRandom, randomFrom } from './random_edits.mjs'
 
 const DEFAULT_TYPES = { t: 'text', a: 'array', m: 'map', x: 'xml' }
@@ -20,7 +22,7 @@ const SYNC_UPDATE = 2
 
 class Client {
   constructor({ url, room, params = {}, headers = {}, protocols = [], connect = true, types = DEFAULT_TYPES, client_id, gc = true,
-    max_backoff_ms = 2500 }) {
+    max_backoff_ms = 2500, hocuspocus = null }) {
     this.doc = new Y.Doc({ gc })
     if (client_id !== undefined && client_id !== null) this.doc.clientID = client_id
     this.types = types
@@ -30,16 +32,30 @@ class Client {
     this.updateMessages = 0
     this.listeners = new Set()
     this.destroyed = false
-    this.provider = new WebsocketProvider(url, room.split('/').map(encodeURIComponent).join('/'), this.doc, {
+    if (hocuspocus === null) this.#openYWebsocket({ url, room, params, protocols, headers, max_backoff_ms, connect })
+    else this.#openHocuspocus({ ...hocuspocus, url, room, headers, max_backoff_ms })
+    this.doc.on('update', (update, origin) => {
+      this.updates.push({ at_ms: Date.now(), remote: origin === this.remote, update })
+      this.#changed()
+    })
+    this.provider.awareness?.on('update', () => this.#changed())
+  }
+
+  #openHocuspocus({ headers, ...options }) {
+    this.provider = new Hocuspocus({ ...options, doc: this.doc, polyfill: socketWith(headers) }, (event) => {
+      if (event.kind === 'update') this.updateMessages++
+      this.#event(event)
+    })
+    this.remote = this.provider.stock
+  }
+
+  #openYWebsocket({ url, room, params, protocols, headers, max_backoff_ms, connect }) {
+    const { doc } = this
+    const provider = new WebsocketProvider(url, room.split('/').map(encodeURIComponent).join('/'), doc, {
       connect: false, params, protocols, disableBc: true, maxBackoffTime: max_backoff_ms,
       WebSocketPolyfill: socketWith(headers),
     })
-    this.#record()
-    if (connect) this.provider.connect()
-  }
-
-  #record() {
-    const { provider, doc } = this
+    this.provider = this.remote = provider
     provider.on('status', ({ status }) => this.#event({ kind: 'status', status }))
     provider.on('sync', (synced) => this.#event({ kind: 'sync', synced }))
     provider.on('connection-close', (event) => this.#event({ kind: 'close', code: event?.code ?? null, reason: event?.reason ?? null }))
@@ -57,11 +73,7 @@ class Client {
     this.#before(MESSAGE_AWARENESS, (body) => {
       if (clientsIn(decoding.readVarUint8Array(body)).includes(doc.clientID)) this.#event({ kind: 'echo' })
     })
-    doc.on('update', (update, origin) => {
-      this.updates.push({ at_ms: Date.now(), remote: origin === provider, update })
-      this.#changed()
-    })
-    provider.awareness.on('update', () => this.#changed())
+    if (connect) provider.connect()
   }
 
   /** Reads each message of a type on a decoder of its own, then leaves it to the provider's handler. */
@@ -90,7 +102,7 @@ class Client {
   destroy() {
     this.destroyed = true
     this.provider.destroy()
-    this.provider.awareness.destroy()
+    this.provider.awareness?.destroy()
     this.doc.destroy()
     this.#changed()
   }
@@ -103,17 +115,6 @@ function socketWith(headers) {
       super(address, protocols, { headers, perMessageDeflate: false })
     }
   }
-}
-
-/** The client ids that an awareness update speaks of. */
-function clientsIn(update) {
-  const decoder = decoding.createDecoder(update)
-  return Array.from({ length: decoding.readVarUint(decoder) }, () => {
-    const clientID = decoding.readVarUint(decoder)
-    decoding.readVarUint(decoder)
-    decoding.readVarString(decoder)
-    return clientID
-  })
 }
 
 const clients = new Map()
@@ -250,6 +251,21 @@ const COMMANDS = {
     find(client).updates.map(({ at_ms, remote, update }) => ({ at_ms, remote, update: hexOf(update) })),
   update_messages: ({ client }) => find(client).updateMessages,
   events: ({ client }) => find(client).events,
+
+  // Of Hocuspocus providers alone.
+  unsynced: ({ client }) => find(client).provider.unsynced,
+  set_tokens({ client, tokens }) {
+    find(client).provider.tokens = tokens
+  },
+  send_stateless: ({ client, payload }) => find(client).provider.stock.sendStateless(payload),
+  force_sync: ({ client }) => find(client).provider.stock.forceSync(),
+  attach: ({ client }) => find(client).provider.stock.attach(),
+  detach: ({ client }) => find(client).provider.stock.detach(),
+  wait_unsynced({ client, number, timeout_seconds }) {
+    const found = find(client)
+    return until([found], timeout_seconds, `${number} unsynced changes on "${client}"`, () =>
+      holds(found.provider.unsynced === number))
+  },
 
   set_awareness: ({ client, state }) => find(client).provider.awareness.setLocalState(state),
   awareness: ({ client }) => Object.fromEntries(find(client).provider.awareness.getStates()),

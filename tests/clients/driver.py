@@ -175,9 +175,35 @@ class Client:
 
         `status {status}`, `sync {synced}`, `close {code, reason}` (None where the client closed),
         `closed {code, reason}` (44xx: final), `error {message}`, `denied {reason}` (permission-denied message),
-        `echo` (one's own awareness came back)."""
+        `echo` (one's own awareness came back). Hocuspocus providers also: `authenticated {scope}`, `left {reason}` (the
+        server closed this document alone), `stateless {payload}`, `unsynced {number}`, `status of sync {applied}`."""
         result: list[dict[str, Any]] = await self._call("events")
         return result
+
+    async def unsynced(self) -> int:
+        """How many changes a Hocuspocus provider takes to be not saved yet."""
+        return int(await self._call("unsynced"))
+
+    async def wait_unsynced(self, number: int, *, timeout_seconds: float = WAIT_SECONDS) -> None:
+        await self._wait("wait_unsynced", timeout_seconds, number=number)
+
+    async def set_tokens(self, *tokens: str) -> None:
+        """What a Hocuspocus provider gives next when it is asked, the last again and again."""
+        await self._call("set_tokens", tokens=list(tokens))
+
+    async def send_stateless(self, payload: str) -> None:
+        await self._call("send_stateless", payload=payload)
+
+    async def force_sync(self) -> None:
+        await self._call("force_sync")
+
+    async def attach(self) -> None:
+        """Of 3 and 4: take the document up again on its socket."""
+        await self._call("attach")
+
+    async def detach(self) -> None:
+        """Of 3 and 4: leave the document, and keep its socket."""
+        await self._call("detach")
 
     async def set_awareness(self, state: Mapping[str, object] | None) -> None:
         await self._call("set_awareness", state=state)
@@ -304,8 +330,12 @@ class NodeClients:
         client_id: int | None = None,
         gc: bool = True,
         max_backoff_ms: int = 2500,
+        hocuspocus: Mapping[str, object] | None = None,
     ) -> Client:
-        """Open a document through the stock provider and return at once, before it is connected.
+        """Open a document through a stock provider and return at once, before it is connected.
+
+        `hocuspocus` asks for one of Hocuspocus instead of y-websocket's: `{"major": 2, 3 or 4}` and what else
+        hocuspocus.mjs takes; `url` is then the whole address, and `params`, `protocols` and `connect` are not used.
 
         `url` is the server's part (`ws://host:port/ws`); `room` is the plain name, whose segments get percent-encoded.
         `types` maps roots to kinds, by default `t` text, `a` array, `m` map, `x` xml. Cookies go in `headers`."""
@@ -319,6 +349,7 @@ class NodeClients:
             "client_id": client_id,
             "gc": gc,
             "max_backoff_ms": max_backoff_ms,
+            "hocuspocus": None if hocuspocus is None else dict(hocuspocus),
         }
         if types is not None:
             options["types"] = dict(types)

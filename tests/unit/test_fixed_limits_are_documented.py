@@ -6,10 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 from history.crdt import guard, lib0, order, state_vectors, updates
-from realtime.protocols import awareness
+from realtime.protocols import awareness, hocuspocus
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
-WHAT_CLIENTS_SEND_MEETS = (state_vectors, updates, lib0, guard, order, awareness)
+WHAT_CLIENTS_SEND_MEETS = (state_vectors, updates, lib0, guard, order, awareness, hocuspocus)
 NO_BOUND_OF_ITS_OWN = {"SAFE_INTEGER_MAX", "NUMBER_GROWTH_BYTES_MAX", "USER_BYTES_MAX"}
 """Of the wire's numbers, of what a state grows by, and of what the server alone writes."""
 
