@@ -30,6 +30,8 @@ class PendingUpdate:
     `splits`: characters of the document that it cuts in two; a `split` row right before it records those that the log
     does not know yet. `clients`: those under whose ids it brings new structs. `base`: where the log stood at least when
     it was judged.
+    `at`: when it was made, of what is imported into a log that begins in this transaction; the row is never of a time
+    before that of the row before it, nor one that has not come yet. The database's clock says it everywhere else.
     `chain`: updates of one chain may build on earlier ones; what stands behind a refused one is refused as BEHIND."""
 
     session: WriteSession
@@ -41,6 +43,7 @@ class PendingUpdate:
     clients: AbstractSet[int] = frozenset()
     base: Base | None = None
     splits: Splits = NO_SPLITS
+    at: datetime | None = None
 
     @property
     def document_id(self) -> int:

@@ -17,7 +17,7 @@ from history.crdt.updates import Id
 from history.fates import Base, Fate, PendingUpdate, Reason, Refused, Stored
 from history.models import Kind
 from history.sessions import WriteSession
-from history.times import microseconds
+from history.times import EPOCH, microseconds
 
 ClientKey: TypeAlias = tuple[int, int]
 """(document id, Yjs client id)"""
@@ -181,8 +181,9 @@ class Sequencer:
     def _number(self, item: PendingUpdate, head: LockedHead, *, kind: Kind, payload: bytes) -> None:
         session = item.session
         self._claim(item)
+        # An empty log's time is that of its document's making, behind which no imported row would come.
+        head.at = max(min(item.at or head.now, head.now), head.at if head.seq or item.at is None else EPOCH)
         head.seq += 1
-        head.at = max(head.now, head.at)
         head.hash = row_hash(
             head.hash,
             document_key=head.key.bytes,

@@ -2,7 +2,7 @@
 
 The bytes of the structs are copied as they are, so whatever was checked of them still holds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from history.crdt.lib0 import Reader, var_uint
@@ -10,6 +10,7 @@ from history.crdt.updates import (
     DeletedRange,
     MissingDependency,
     Struct,
+    check_deletes,
     in_causal_order,
     read_deleted_ranges,
     read_struct,
@@ -34,13 +35,66 @@ def part_of(update: bytes, known: Mapping[int, int], *, without: AbstractSet[int
     clipped = _clipped(deletes, {**known, **reached})
     if not kept and not clipped:
         return None
+    return _encode_structs(update, spans, kept) + _encode_deletes(clipped)
+
+
+def pieces_of(update: bytes, known: Mapping[int, int], *, bytes_max: int, parts_max: int) -> Iterator[bytes]:
+    """An update (v1) as several that say the same one after the other: each builds on those before it alone, and has
+    about `bytes_max` bytes and `parts_max` structs, deleted ranges and values at most; a larger struct is a piece.
+
+    `known` is the state vector of the document that takes them all.
+    Raises, before the first piece: MissingDependency where the whole needs more than that; Malformed, RefusedUpdate."""
+    structs, spans, deletes = _with_spans(update)
+    reached: dict[int, int] = {}
+    ordered = [struct for struct, _ in in_causal_order(structs, known, reached)]
+    check_deletes(deletes, known, reached)
+    room = _Room(bytes_max, parts_max)
+    kept: dict[int, list[Struct]] = {}
+    for struct in ordered:
+        start, stop = spans[struct.client, struct.clock]
+        values = len(struct.content) if isinstance(struct.content, list) else 0
+        if not room.takes(stop - start, 1 + values) and kept:
+            yield _encode_structs(update, spans, kept) + _encode_deletes({})
+            kept = {}
+        kept.setdefault(struct.client, []).append(struct)
+    if kept:
+        yield _encode_structs(update, spans, kept) + _encode_deletes({})
+    ranges_max = max(1, min(parts_max, bytes_max // RANGE_BYTES_MAX))
+    for start in range(0, len(deletes), ranges_max):
+        clipped = _clipped(deletes[start : start + ranges_max], {**known, **reached})
+        yield _encode_structs(update, spans, {}) + _encode_deletes(clipped)
+
+
+RANGE_BYTES_MAX = 32
+"""Of one deleted range, its client's head included."""
+
+
+class _Room:
+    """What a piece still has room for; what does not go in begins the next one."""
+
+    def __init__(self, bytes_max: int, parts_max: int) -> None:
+        self._most = bytes_max, parts_max
+        self._bytes = self._parts = 0
+
+    def takes(self, bytes_: int, parts: int) -> bool:
+        bytes_max, parts_max = self._most
+        self._bytes, self._parts = self._bytes + bytes_, self._parts + parts
+        fits = self._bytes <= bytes_max and self._parts <= parts_max
+        if not fits:
+            self._bytes, self._parts = bytes_, parts
+        return fits
+
+
+def _encode_structs(
+    update: bytes, spans: Mapping[tuple[int, int], tuple[int, int]], kept: Mapping[int, list[Struct]]
+) -> bytes:
     encoded = [var_uint(len(kept))]
     # Higher client ids first, as Yjs writes them.
     for client in sorted(kept, reverse=True):
         mine = kept[client]
         encoded += [var_uint(len(mine)), var_uint(client), var_uint(mine[0].clock)]
         encoded += [update[slice(*spans[client, struct.clock])] for struct in mine]
-    return b"".join(encoded) + _encode_deletes(clipped)
+    return b"".join(encoded)
 
 
 def _with_spans(update: bytes) -> tuple[list[Struct], dict[tuple[int, int], tuple[int, int]], list[DeletedRange]]:
