@@ -38,6 +38,7 @@ from realtime.commits import Entry, GroupCommit
 from realtime.databases import cut
 from realtime.limits import SocketCounts
 from realtime.listening import Groups
+from realtime.notifications.mailboxes import Mailboxes
 from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Rechecks
@@ -103,6 +104,7 @@ class Hub:
         self.rechecks = Rechecks(self)
         self.bus = Bus(self)
         self.groups = Groups()
+        self.mailboxes = Mailboxes(self)
         self.sockets = SocketCounts()
         self.refusals = RefusalKeeper(lambda refused: self.load(keep_refused, refused))
         self.openings = OpeningRecorder(lambda openings: self.load(record_once, openings))
@@ -283,7 +285,8 @@ class Hub:
         while True:
             await asyncio.sleep(conf().head_check_seconds)
             # What needs no database first, and each by itself: others take a process that is silent for a dead one.
-            for look in (self.bus.check, self._tidy, self._check_heads, self.rechecks.check_accounts):
+            looks = self.bus.check, self._tidy, self._check_heads, self.rechecks.check_accounts, self.mailboxes.look
+            for look in looks:
                 try:
                     await look()
                 except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 
 from documents.acts import acted, current_actor
 from documents.models import Document, Membership, Role
@@ -14,7 +15,10 @@ from history.authors import author_of
 from history.fates import Stored
 from history.sessions import WriteSession
 from history.signals import restored
-from realtime.notifications.sending import send_notification_to_user
+from realtime.chat.models import ChatMessage
+from realtime.chat.signals import chat_message_stored
+from realtime.notifications.mentions import mentioned
+from realtime.notifications.sending import notify
 
 OWNERS_TOLD_MAX = 100
 """Of one restore; of more owners those who came first."""
@@ -23,6 +27,7 @@ OWNERS_TOLD_MAX = 100
 def connect() -> None:
     acted.connect(_acted)
     restored.connect(_restored)
+    chat_message_stored.connect(_said)
 
 
 def _acted(document: Document, act: str, detail: dict[str, Any], **_: Any) -> None:
@@ -51,6 +56,20 @@ def _restored(session: WriteSession, stored: Stored, **_: Any) -> None:
     _tell(others, "restored", document, by=session.user, request_key=key, seq=stored.seq, source_seq=source)
 
 
+def _said(room: str, message: ChatMessage, author: User | None, document: Document | None, **_: Any) -> None:
+    if document is None:
+        among = Q(pk__in=ChatMessage.objects.filter(room=message.room_id, author__isnull=False).values("author"))
+    else:
+        among = Q(palimpsest_memberships__document=document)
+    people = [
+        user
+        for user in mentioned(message.text, among=among)
+        if not _is(user, author) and (document is None or role_for(user, document) is not None)
+    ]
+    key = f"mentioned:{message.pk}"
+    _tell(people, "mentioned", document, by=author, request_key=key, room=room, message=message.pk)
+
+
 def _members(document: Document, role: Role) -> Iterable[User]:
     memberships = Membership.objects.filter(document=document, role=role).select_related("user").order_by("pk")
     people: dict[Any, User] = {each.user_id: each.user for each in memberships[:OWNERS_TOLD_MAX]}
@@ -62,7 +81,7 @@ def _members(document: Document, role: Role) -> Iterable[User]:
 def _tell(
     people: Iterable[User],
     kind: str,
-    document: Document,
+    document: Document | None,
     *,
     by: User | None,
     request_key: str | None = None,
@@ -70,13 +89,12 @@ def _tell(
 ) -> None:
     said = {
         "kind": kind,
-        "document": str(document.key),
-        "title": document.title,
+        "document": None if document is None else str(document.key),
+        "title": None if document is None else document.title,
         "by": None if by is None else author_of(by).name,
         **detail,
     }
-    for person in people:
-        send_notification_to_user(person.pk, said, request_key=request_key)
+    notify([person.pk for person in people], said, request_key=request_key)
 
 
 def _account(key_as_text: str) -> User | None:

@@ -6,7 +6,8 @@ socket open reads the row, and finds it within HEAD_CHECK_SECONDS where the hint
 import asyncio
 import logging
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
@@ -18,9 +19,12 @@ from documents.conf import conf
 from realtime.groups import mailbox_group, notifications_group
 from realtime.notifications.changes import trim_unread
 from realtime.notifications.messages import checked
-from realtime.notifications.models import REQUEST_KEY_LENGTH_MAX, Notification
+from realtime.notifications.models import REQUEST_KEY_LENGTH_MAX, CurrentTransaction, Notification
 
 logger = logging.getLogger(__name__)
+
+Hint: TypeAlias = tuple[str, dict[str, Any]]
+"""A group of the channel layer, and a message for it."""
 
 LOOK = {"type": "look"}
 """Between processes: something about this account's notifications is new. Whoever forged it has the rows looked at."""
@@ -40,20 +44,26 @@ def send_notification_to_user(user_id: Any, message: Any, *, request_key: str | 
     `message` is any JSON of at most NOTIFICATION_BYTES_MAX. Inside `atomic()` it is part of the caller's transaction,
     and told on its commit. The same `request_key` (at most 200 characters) is told this person once: the second time
     the first one's id is returned. Raises: NoSuchUser, NotificationInvalid; nothing is stored then."""
+    user_key = _existing(user_id)
+    stored = notify([user_key], message, request_key=request_key)
+    if stored:
+        return stored[0].pk
+    return Notification.objects.values_list("pk", flat=True).get(user=user_key, request_key=request_key)
+
+
+def notify(user_keys: Sequence[Any], message: Any, *, request_key: str | None = None) -> list[Notification]:
+    """As `send_notification_to_user`, for people who are known to be there, in two statements; return what is new."""
     said = checked(message)
     if request_key is not None and len(request_key) > REQUEST_KEY_LENGTH_MAX:
         raise ValueError(f"a request key has at most {REQUEST_KEY_LENGTH_MAX} characters")
-    user_key = _existing(user_id)
+    rows = [Notification(user_id=key, message=said, request_key=request_key) for key in user_keys]
     with transaction.atomic():
-        if request_key is None:
-            stored, is_new = Notification.objects.create(user_id=user_key, message=said), True
-        else:
-            stored, is_new = Notification.objects.get_or_create(
-                user_id=user_key, request_key=request_key, defaults={"message": said}
-            )
-        if is_new:
-            transaction.on_commit(lambda: _told(stored))
-    return int(stored.pk)
+        stored = Notification.objects.bulk_create(rows, ignore_conflicts=request_key is not None)
+        if request_key is not None:
+            mine = Notification.objects.filter(changed_in=CurrentTransaction(), request_key=request_key, read_at=None)
+            stored = list(mine.filter(user__in=user_keys).order_by("pk"))
+        transaction.on_commit(lambda: _told(stored))
+    return stored
 
 
 async def asend_notification_to_user(user_id: Any, message: Any, *, request_key: str | None = None) -> int:
@@ -71,11 +81,12 @@ def event_of(notification: Notification) -> dict[str, Any]:
     }
 
 
-def tell(user_key: Any, *events: dict[str, Any]) -> None:
-    """Send events into the group of an account, and a look to the processes that hold its sockets. Raises nothing: what
-    is not heard is found by the watch."""
-    group = notifications_group(user_key)
-    _hints.send([*((group, event) for event in events), (mailbox_group(user_key), LOOK)])
+async def tell_of_change(user_key: Any) -> None:
+    """Tell the processes that hold sockets of an account that something of it was read. Raises nothing."""
+    try:
+        await _group_send([(mailbox_group(user_key), LOOK)])
+    except Exception as error:  # noqa: BLE001  (whatever a layer raises; the watch finds it)
+        logger.info("channel layer: a hint was not sent: %s", type(error).__name__)
 
 
 def _existing(user_id: Any) -> Any:
@@ -91,12 +102,16 @@ def _existing(user_id: Any) -> Any:
     return user_key
 
 
-def _told(stored: Notification) -> None:
-    try:
-        trim_unread(stored.user_id)
-    except DatabaseError as error:  # the next notification does it
-        logger.warning("unread notifications were not trimmed: %s", type(error).__name__)
-    tell(stored.user_id, event_of(stored))
+def _told(stored: Sequence[Notification]) -> None:
+    """Raises nothing: what is not heard is found by the watch."""
+    hints: list[Hint] = []
+    for each in stored:
+        try:
+            trim_unread(each.user_id)
+        except DatabaseError as error:  # the next notification does it
+            logger.warning("unread notifications were not trimmed: %s", type(error).__name__)
+        hints += [(notifications_group(each.user_id), event_of(each)), (mailbox_group(each.user_id), LOOK)]
+    _hints.send(hints)
 
 
 class _Hints:
@@ -106,11 +121,11 @@ class _Hints:
     def __init__(self) -> None:
         self._silent_until = 0.0
 
-    def send(self, messages: list[tuple[str, dict[str, Any]]]) -> None:
-        if get_channel_layer() is None or time.monotonic() < self._silent_until:
+    def send(self, hints: Sequence[Hint]) -> None:
+        if not hints or time.monotonic() < self._silent_until:
             return
         try:
-            async_to_sync(_group_send)(messages)
+            async_to_sync(_group_send)(hints)
         except Exception as error:  # noqa: BLE001  (whatever a layer raises)
             logger.info("channel layer: a notification was not sent: %s", type(error).__name__)
             self._silent_until = time.monotonic() + conf().layer_timeout_seconds
@@ -119,8 +134,10 @@ class _Hints:
 _hints = _Hints()
 
 
-async def _group_send(messages: list[tuple[str, dict[str, Any]]]) -> None:
+async def _group_send(hints: Sequence[Hint]) -> None:
+    """Raises: TimeoutError, and whatever a layer raises."""
     layer = get_channel_layer()
-    async with asyncio.timeout(conf().layer_timeout_seconds):
-        for group, message in messages:
-            await layer.group_send(group, message)
+    if layer is not None:
+        async with asyncio.timeout(conf().layer_timeout_seconds):
+            for group, message in hints:
+                await layer.group_send(group, message)

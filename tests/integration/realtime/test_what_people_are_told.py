@@ -13,7 +13,9 @@ from documents.opening import create_document, delete_document
 from history.models import Kind, Update, Via
 from history.signals import restored
 from history.writes import append_update, restore, write_session
-from realtime.models import Notification
+from realtime.chat.signals import chat_message_stored
+from realtime.models import ChatMessage, ChatRoom, Notification
+from realtime.notifications.mentions import MENTIONS_MAX
 from tests.builders import make_document, make_user, typed
 
 pytestmark = pytest.mark.django_db
@@ -127,6 +129,50 @@ def test_a_restore_and_what_is_told_of_it_are_one_transaction() -> None:
     restore(write_session(document, actor=ed, via=Via.API), 1)
     assert kinds(ada) == ["restored"]
     assert not connection.in_atomic_block
+
+
+def said(text: str, *, by: Any, document: Document | None = None, name: str = "") -> ChatMessage:
+    """Store a message and tell of it, as the chat does."""
+    room, _ = ChatRoom.objects.get_or_create(document=document, name=name)
+    message = ChatMessage.objects.create(room=room, author=by, text=text)
+    about = document.name if document else name
+    chat_message_stored.send(sender=ChatMessage, room=about, message=message, author=by, document=document)
+    return message
+
+
+def test_members_who_are_mentioned_in_a_documents_chat_hear_of_it() -> None:
+    ada, bob, stranger = make_user("ada.lovelace"), make_user("Bob"), make_user("stranger")
+    document = make_document(ada=(ada, Role.OWNER), bob=(bob, Role.VIEWER))
+    Notification.objects.all().delete()
+    message = said("@bob, @ADA.Lovelace. @Bob! @stranger @nobody @ada.lovelace", by=ada, document=document)
+    about = {"document": str(document.key), "title": document.title, "room": document.name, "message": message.pk}
+    assert told(bob) == [{"kind": "mentioned", "by": "ada.lovelace", **about}]
+    assert (told(ada), told(stranger)) == ([], [])
+    said("@ADA.lovelace... look", by=None, document=document)
+    assert [(each["kind"], each["by"]) for each in told(ada)] == [("mentioned", None)]
+
+
+def test_a_name_that_is_somebodys_exactly_is_nobody_elses() -> None:
+    small, large, dotted = make_user("ada"), make_user("Ada"), make_user("ada.")
+    document = make_document(a=(small, Role.VIEWER), b=(large, Role.VIEWER), c=(dotted, Role.VIEWER))
+    Notification.objects.all().delete()
+    said("@Ada", by=None, document=document)
+    assert [len(told(user)) for user in (small, large, dotted)] == [0, 1, 0]
+    said("@ada.", by=None, document=document)
+    assert [len(told(user)) for user in (small, large, dotted)] == [0, 1, 1]
+    said("@ADA", by=None, document=document)
+    assert [len(told(user)) for user in (small, large, dotted)] == [1, 2, 1]
+
+
+def test_a_message_that_mentions_many_tells_so_many_and_costs_few_queries(
+    django_assert_max_num_queries: Any,
+) -> None:
+    people = [make_user(f"reader{number}") for number in range(30)]
+    gone = make_user("gone", is_active=False)
+    said("first", by=None, name="lobby")
+    with django_assert_max_num_queries(10):
+        said(" ".join(f"@{user.username}" for user in [gone, *people] * 50), by=None, name="lobby")
+    assert [len(told(user)) for user in [gone, *people]] == [0] + [1] * (MENTIONS_MAX - 1) + [0] * 11
 
 
 def only_editors(user: Any, document: Document) -> Role | None:

@@ -1,0 +1,132 @@
+"""The door at `/ws/notifications/`: what concerns the person who is signed in."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from documents.conf import conf
+from realtime.closing import CloseCode, Closing, closing_for
+from realtime.entrance import user_by_cookie
+from realtime.hub import current_hub
+from realtime.limits import TokenBucket
+from realtime.notifications.changes import Marked, mark_read
+from realtime.notifications.readers import Reader
+from realtime.notifications.sending import tell_of_change
+from realtime.sockets import Socket
+
+READ_IDS_MAX = 1000
+"""Notifications that one message may mark as read."""
+
+READS_PER_SECOND = 10
+READS_BURST = 100
+"""Messages that one socket is read at; who sends more is read slower."""
+
+ID_MAX = 2**63 - 1
+
+
+class NotificationConsumer(Socket):
+    """One tab of somebody's. Override `send_notification` to say it in another form, `send_read`, `connect`,
+    `disconnect` and `receive`; `self.user` is there once somebody is let in. Whatever finds a notification (its group,
+    the watch, a connect), `send_notification` is called once for it and this socket."""
+
+    user: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader: Reader | None = None
+        self._reads_left: TokenBucket | None = None
+
+    # To be overridden
+
+    async def send_notification(self, event: dict[str, Any]) -> None:
+        """Send one notification: `id`, `at` (ISO 8601) and `message` of a stored one, in the order of ids; of an event
+        that somebody's own code sent into the group, whatever it has but its type."""
+        await self._send({**event, "type": "notification"})
+
+    async def send_read(self, ids: Sequence[int]) -> None:
+        """Say that these were read: by this socket, or by another of the same person that this one was sent them."""
+        await self._send({"type": "read", "ids": list(ids)})
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take one message: `{"type": "read", "ids": […]}` or `{"type": "read", "up_to": id}`."""
+        if self._reader is None or self._reads_left is None:
+            return
+        if text_data is None:
+            raise Closing(CloseCode.UNSUPPORTED, "only text frames are understood here")
+        if len(text_data) > conf().frame_bytes_max:
+            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
+        try:
+            ids = _ids_in(text_data, self._reader)
+        except ValueError as error:
+            await self._send({"type": "error", "code": "malformed", "message": str(error)})
+        else:
+            await self._mark_read(ids, self._reader)
+        if pause := self._reads_left.take(1, now=current_hub().now()):
+            await asyncio.sleep(pause)
+
+    # The way in and out
+
+    async def enter(self) -> None:
+        if self.seats is None:
+            raise RuntimeError("a socket enters once it has a seat")
+        hub = current_hub()
+        if hub.draining:
+            raise Closing(CloseCode.RESTARTING, "the server is restarting")
+        user, _ = user_by_cookie(self.scope)
+        if not user.is_authenticated:
+            raise Closing(CloseCode.SIGNED_OUT, "sign in to hear what concerns you")
+        self.seats.take("SOCKETS_PER_USER_MAX", user.pk, at_most=conf().sockets_per_user_max)
+        self.user = user
+        self._reads_left = TokenBucket(rate=READS_PER_SECOND, burst=READS_BURST, now=hub.now())
+        self._reader = Reader(
+            hub, user.pk, show=self.send_notification, tell_read=self.send_read, failed=self._sending_failed
+        )
+        try:
+            async with asyncio.timeout(conf().authenticate_seconds or None):
+                unread = await hub.mailboxes.enter(self._reader)
+        except TimeoutError:
+            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+        await self._send({"type": "connection_established", "unread": len(unread)})
+        self._reader.begin(unread)
+
+    def leave(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            current_hub().mailboxes.leave(self._reader)
+
+    def forget(self) -> None:
+        self._reader = None
+
+    def _sending_failed(self, error: BaseException) -> None:
+        self.close_soon(closing_for(error))
+
+    async def _mark_read(self, ids: Sequence[int], reader: Reader) -> None:
+        hub = current_hub()
+        reader.read_here(ids)
+        marked: Marked = await hub.load(mark_read, reader.user_key, ids)
+        await self.send_read(marked.read)
+        if marked.newly:
+            hub.mailboxes.look_soon(reader.user_key)
+            hub.spawn(tell_of_change(reader.user_key))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self.send(text_data=json.dumps(message, ensure_ascii=False))
+
+
+def _ids_in(text: str, reader: Reader) -> list[int]:
+    """The ids that a message marks as read. Raises: ValueError with a sentence for its sender."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("this is not JSON") from None
+    match message:
+        case {"type": "read", "ids": list(ids)} if len(ids) <= READ_IDS_MAX and all(map(_is_id, ids)):
+            return sorted(set(ids))
+        case {"type": "read", "up_to": last_id} if _is_id(last_id):
+            return reader.shown_up_to(last_id)
+    raise ValueError(f'this door takes {{"type": "read"}} with "ids", at most {READ_IDS_MAX}, or "up_to"')
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 < value <= ID_MAX

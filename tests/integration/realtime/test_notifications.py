@@ -1,0 +1,261 @@
+"""Notifications at their door: what is unread comes on connecting, what is new comes live, each once to a socket, and
+what the channel layer loses is found."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import channel_layers, get_channel_layer
+from django.db import connection, transaction
+from pytest_django import Settings
+
+from realtime.groups import mailbox_group, notifications_group
+from realtime.hub import Hub
+from realtime.models import Notification
+from realtime.notifications.changes import mark_read
+from realtime.notifications.consumers import READ_IDS_MAX, NotificationConsumer
+from realtime.notifications.readers import PAGE_MAX
+from realtime.notifications.sending import asend_notification_to_user, send_notification_to_user
+from tests.builders import in_thread, make_user
+from tests.integration.realtime.json_sockets import Tab
+from tests.integration.realtime.rooms import eventually
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+a_user = sync_to_async(make_user)
+
+
+async def both(holds: Callable[[Tab], bool], *tabs: Tab) -> None:
+    """Wait until it holds for each of these."""
+    await asyncio.gather(*(tab.until(partial(holds, tab)) for tab in tabs))
+
+
+@pytest.fixture
+def dead_layer(settings: Settings) -> None:
+    host = "unix:///nowhere/valkey"
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
+    }
+    channel_layers.backends.clear()
+
+
+@pytest.fixture
+def quick_watch(settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.2, "LAYER_TIMEOUT_SECONDS": 0.2}
+
+
+@sync_to_async
+def unread_count(user: Any) -> int:
+    return Notification.objects.filter(user=user, read_at=None).count()
+
+
+async def test_what_is_unread_comes_first_and_what_is_new_behind_it(no_watch: None, hub: Hub) -> None:
+    ada, bob = await a_user(), await a_user()
+    count = 2 * PAGE_MAX + 5
+    ids = [await asend_notification_to_user(ada.pk, number) for number in range(count)]
+    await asend_notification_to_user(bob.pk, "for bob")
+    await sync_to_async(mark_read)(ada.pk, ids[:2])
+    async with Tab(ada) as tab:
+        assert tab.said[0] == {"type": "connection_established", "unread": count - 2}
+        await tab.until(lambda: len(tab.shown) == count - 2)
+        await asend_notification_to_user(ada.pk, "new")
+        await tab.until(lambda: tab.shown[-1] == "new")
+        assert tab.shown == [*range(2, count), "new"]
+        assert tab.ids[:-1] == ids[2:]
+        at = next(each["at"] for each in tab.said if each["type"] == "notification")
+        assert at == (await Notification.objects.aget(pk=ids[2])).created_at.isoformat()
+
+
+async def test_each_tab_is_sent_each_once_and_hears_what_another_has_read(no_watch: None, hub: Hub) -> None:
+    ada, bob = await a_user(), await a_user()
+    first, second = [await asend_notification_to_user(ada.pk, word) for word in ("one", "two")]
+    theirs = await asend_notification_to_user(bob.pk, "for bob")
+    async with Tab(ada) as one, Tab(ada) as other:
+        await both(lambda tab: tab.ids == [first, second], one, other)
+        one.say({"type": "read", "ids": [second, theirs, 10**15]})
+        await both(lambda tab: tab.read == [[second]], one, other)
+        one.say({"type": "read", "ids": [second]})
+        await one.until(lambda: one.read == [[second], [second]])
+        other.say({"type": "read", "up_to": second})
+        await both(lambda tab: tab.read[-1] == [first], one, other)
+        assert (await unread_count(ada), await unread_count(bob)) == (0, 1)
+        await asend_notification_to_user(ada.pk, "three")
+        await both(lambda tab: len(tab.shown) == 3, one, other)
+        assert one.shown == other.shown == ["one", "two", "three"]
+        assert other.read == [[second], [first]]
+
+
+async def test_up_to_marks_only_what_this_socket_was_sent(no_watch: None, hub: Hub) -> None:
+    """What is committed behind a later one has a smaller id, and nobody has seen it."""
+    ada = await a_user()
+    late: list[int] = []
+    begun, may_commit = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def begin_early() -> None:
+        with transaction.atomic():
+            late.append(send_notification_to_user(ada.pk, "late"))
+            loop.call_soon_threadsafe(begun.set)
+            asyncio.run_coroutine_threadsafe(may_commit.wait(), loop).result(10)
+        connection.close()
+
+    async with Tab(ada) as tab:
+        transaction_open = asyncio.create_task(asyncio.to_thread(begin_early))
+        await begun.wait()
+        soon = await asend_notification_to_user(ada.pk, "soon")
+        await tab.until(lambda: tab.shown == ["soon"])
+        assert late[0] < soon
+        tab.say({"type": "read", "up_to": soon})
+        await tab.until(lambda: tab.read == [[soon]])
+        may_commit.set()
+        await transaction_open
+        await tab.until(lambda: tab.shown == ["soon", "late"])
+        assert await unread_count(ada) == 1
+
+
+async def test_without_a_channel_layer_the_watch_finds_what_is_new_late_and_read(
+    quick_watch: None, dead_layer: None, hub: Hub
+) -> None:
+    ada = await a_user()
+    async with Tab(ada) as one, Tab(ada) as other:
+        first = await asend_notification_to_user(ada.pk, "one")
+        await both(lambda tab: tab.shown == ["one"], one, other)
+        # As another process would: this one's own tabs are told without the layer.
+        await asyncio.to_thread(lambda: in_thread(lambda: mark_read(ada.pk, [first])).result())
+        await both(lambda tab: tab.read == [[first]], one, other)
+        await asend_notification_to_user(ada.pk, "two")
+        await both(lambda tab: tab.shown == ["one", "two"], one, other)
+        one.say({"type": "read", "up_to": one.ids[-1]})
+        await both(lambda tab: len(tab.read) == 2, one, other)
+
+
+async def test_an_event_of_ones_own_in_the_group_is_sent_on_as_json(no_watch: None, hub: Hub) -> None:
+    ada = await a_user()
+    layer = get_channel_layer()
+    group = notifications_group(ada.pk)
+    async with Tab(ada) as tab:
+        await layer.group_send(group, {"type": "send_notification", "message": b"no JSON"})
+        await layer.group_send(group, {"type": "something_else", "message": 1})
+        await layer.group_send(group, {"type": "send_notification", "message": {"text": "lunch"}})
+        await tab.until(lambda: len(tab.said) > 1)
+        assert tab.said[1:] == [{"type": "notification", "message": {"text": "lunch"}}]
+        assert tab.closed is None
+
+
+async def test_a_forged_hint_adds_nothing(no_watch: None, hub: Hub) -> None:
+    ada = await a_user()
+    layer = get_channel_layer()
+    async with Tab(ada) as tab:
+        id_ = await asend_notification_to_user(ada.pk, "true")
+        await tab.until(lambda: tab.ids == [id_])
+        for forged in (id_, id_ + 1):
+            event = {"type": "send_notification", "id": forged, "message": "forged", "at": ""}
+            await layer.group_send(notifications_group(ada.pk), event)
+        await layer.group_send(mailbox_group(ada.pk), {"type": "read", "ids": [id_]})
+        await asend_notification_to_user(ada.pk, "true too")
+        await tab.until(lambda: len(tab.shown) > 1)
+        assert (tab.shown, tab.read) == (["true", "true too"], [])
+
+
+async def test_a_socket_that_reads_nothing_holds_a_page_and_loses_nothing(no_watch: None, hub: Hub) -> None:
+    ada = await a_user()
+    async with Tab(ada) as tab:
+        tab.reads.clear()
+        for number in range(3 * PAGE_MAX):
+            await asend_notification_to_user(ada.pk, number)
+        async with Tab(ada) as quick:
+            await quick.until(lambda: len(quick.shown) == 3 * PAGE_MAX)
+            quick.say({"type": "read", "ids": quick.ids[-PAGE_MAX:]})
+            await quick.until(lambda: quick.read != [])
+        assert tab.shown == []
+        tab.reads.set()
+        await asend_notification_to_user(ada.pk, "last")
+        await tab.until(lambda: tab.shown[-1:] == ["last"])
+        assert tab.shown == [*range(2 * PAGE_MAX), "last"]
+
+
+async def test_more_than_its_unread_are_read_for_it_and_every_tab_hears(
+    settings: Settings, no_watch: None, hub: Hub
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "UNREAD_NOTIFICATIONS_MAX": 2}
+    ada = await a_user()
+    async with Tab(ada) as tab:
+        for number in range(3):
+            await asend_notification_to_user(ada.pk, number)
+            await tab.until(lambda: tab.shown[-1:] == [number])  # noqa: B023 (it is waited for in this turn)
+        await tab.until(lambda: tab.read == [[tab.ids[0]]])
+
+
+async def test_only_who_is_signed_in_on_a_page_of_ours_comes_in(settings: Settings, hub: Hub) -> None:
+    ada = await a_user()
+    async with Tab() as nobody:
+        assert (nobody.closed, nobody.said) == (4401, [])
+    elsewhere = [(b"host", b"here.example"), (b"origin", b"https://elsewhere.example")]
+    async with Tab(ada, headers=elsewhere) as abused:
+        assert (abused.closed, abused.said) == (4403, [])
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "SOCKETS_PER_USER_MAX": 1}
+    async with Tab(ada) as one:
+        assert one.closed is None
+        async with Tab(ada) as other:
+            assert other.closed == 1013
+    await eventually(lambda: not hub.mailboxes and not len(hub.groups) and not len(hub.sockets))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "[" * 10_000,
+        "null",
+        "[]",
+        '{"type": "read"}',
+        '{"type": "read", "ids": 7}',
+        '{"type": "read", "ids": [true]}',
+        '{"type": "read", "ids": [0]}',
+        '{"type": "read", "ids": ["7"]}',
+        f'{{"type": "read", "ids": [{2**63}]}}',
+        f'{{"type": "read", "ids": {[1] * (READ_IDS_MAX + 1)}}}',
+        '{"type": "read", "up_to": -1}',
+        '{"type": "write", "ids": [1]}',
+    ],
+    ids=lambda text: text[:40],
+)
+async def test_what_is_not_understood_is_answered_and_changes_nothing(text: str, no_watch: None, hub: Hub) -> None:
+    ada = await a_user()
+    await asend_notification_to_user(ada.pk, "hello")
+    async with Tab(ada) as tab:
+        tab.send(text=text)
+        await tab.until(lambda: tab.said[-1]["type"] == "error")
+        assert tab.said[-1]["code"] == "malformed"
+        tab.say({"type": "read", "up_to": 2**63 - 1})
+        await tab.until(lambda: len(tab.read) == 1)
+        assert tab.closed is None
+
+
+@pytest.mark.parametrize(("frame", "code"), [({"bytes": b"\x00"}, 1003), ({"text": "x" * 1_100_000}, 1009)])
+async def test_what_no_client_of_this_door_sends_closes_it(frame: dict[str, Any], code: int, hub: Hub) -> None:
+    async with Tab(await a_user()) as tab:
+        tab.send(**frame)
+        await tab.until(lambda: tab.closed is not None)
+        assert tab.closed == code
+
+
+class Shouting(NotificationConsumer):
+    """A consumer of somebody's own, as Channels' tutorials have it."""
+
+    async def send_notification(self, event: dict[str, Any]) -> None:
+        await self.send(text_data=f'{{"type": "notification", "message": "{event["message"].upper()}"}}')
+
+
+async def test_a_consumer_of_ones_own_says_it_in_another_form(no_watch: None, hub: Hub) -> None:
+    ada = await a_user()
+    await asend_notification_to_user(ada.pk, "stored")
+    async with Tab(ada, consumer=Shouting) as tab:
+        await tab.until(lambda: tab.shown == ["STORED"])
+        await get_channel_layer().group_send(
+            notifications_group(ada.pk), {"type": "send_notification", "message": "passed on"}
+        )
+        await tab.until(lambda: tab.shown == ["STORED", "PASSED ON"])
