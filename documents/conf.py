@@ -239,6 +239,25 @@ class Conf:
     append_seconds_max: float = 10.0
     """A database that does not answer an append for this long is given up: connection cut, sockets closed with 1013.
     0 is no limit."""
+    handler_threads: int = 16
+    """Threads of one process for the handlers of one class of synchronous consumers (chat): one that blocks holds one.
+    Each may hold a connection to the database; they end when they were idle for 10 s."""
+    handler_wait_seconds: float = 2.0
+    """How long a message waits for a thread where all HANDLER_THREADS are busy; then its sender is told `busy`."""
+    chat_message_length_max: int = 4000
+    """Characters of one chat message."""
+    chat_messages_per_second: float = 5.0
+    """What clients send, in messages, that one chat socket is read at; who sends more is read slower. 0 is no limit."""
+    chat_messages_burst: int = 20
+    """Messages that one chat socket may send at once before CHAT_MESSAGES_PER_SECOND slows it."""
+    chat_page_max: int = 100
+    """Messages of one page of a chat's history."""
+    chat_missed_max: int = 500
+    """Messages that somebody who comes back is sent by themselves; of more the last, and the rest by page."""
+    chat_messages_max: int = 100_000
+    """Messages that one chat keeps; the oldest go first. 0 keeps all."""
+    chat_days: int = 0
+    """Chat messages older than this are removed. 0 keeps them."""
 
 
 def conf() -> Conf:

@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,8 @@ class Bus:
         self._layer = get_channel_layer()
         self._process = secrets.token_hex(8)
         self._channel: str | None = None
-        self._subscribed: set[int] = set()
+        self._subscribed: Counter[int] = Counter()
+        """How many here want to hear of a document: its room, and lobbies."""
         self._leaving: set[int] = set()
         """Whose groups the layer has yet to take this process out of."""
         self._membership = asyncio.Lock()
@@ -79,12 +80,16 @@ class Bus:
 
     async def subscribe(self, document_id: int) -> None:
         """Hear of a document from now on; a layer that is away is tried again by the watch."""
-        self._subscribed.add(document_id)
+        self._subscribed[document_id] += 1
         await self._join(document_id)
 
     async def unsubscribe(self, document_id: int) -> None:
-        """Hear of a document no more; a layer that is away is told again by the watch."""
-        self._subscribed.discard(document_id)
+        """Hear of a document no more, once for each time it was subscribed; a layer that is away is told again by the
+        watch."""
+        self._subscribed[document_id] -= 1
+        if self._subscribed[document_id] > 0:
+            return
+        del self._subscribed[document_id]
         if len(self._leaving) < conf().rooms_max:  # else the layer forgets it by itself, in a day
             self._leaving.add(document_id)
         await self._leave(document_id)
@@ -161,6 +166,7 @@ class Bus:
         with contextlib.suppress(TimeoutError):  # a layer forgets by itself who is gone
             async with asyncio.timeout(conf().layer_timeout_seconds):
                 for document_id in list(self._subscribed):
+                    self._subscribed[document_id] = 1
                     await self.unsubscribe(document_id)
 
     async def _join(self, document_id: int | None = None) -> bool:
@@ -248,13 +254,16 @@ class Bus:
     def _hear(self, message: dict[str, Any]) -> None:
         process = str(message.get("process", ""))
         # Those of rows are a reason to look at the log, whoever sent them.
-        if message["type"] != "doc_update" and not _is_genuine(message):
+        if message["type"] != "doc_update" and not is_genuine(message):
             raise ValueError("not signed by one of these processes")
         if message["type"] == "alive":
             self._heard[process] = self._hub.now()
             return
         if message["type"] == "accounts":
             self._hub.rechecks.look_at_accounts_soon(message["user"])
+            return
+        if message["type"] == "rights":
+            self._hub.rechecks.look_at_document_soon(message["document"])
             return
         if process == self._process:
             return
@@ -269,16 +278,13 @@ class Bus:
                 room.hear_from(process, decode_claims(message["claims"]))
             case "presence_query":
                 self.publish_awareness(room.document_id, room.presence_here())
-            case "rights":
-                room.rights_told_at = self._hub.now()
-                self._hub.rechecks.look_at_room_soon(room)
             case unknown:
                 raise ValueError(f"unknown message type {unknown!r}")
 
     def _hear_rows(self, room: "Room", message: dict[str, Any]) -> None:
         """Take a hint of rows: applied if it is genuine and next in line, otherwise a reason to read the log."""
         is_next = message["epoch"] == room.epoch and message["first_seq"] <= room.seq + 1
-        if is_next and message["update"] and _is_genuine(message):
+        if is_next and message["update"] and is_genuine(message):
             rows = Committed(first_seq=message["first_seq"], last_seq=message["last_seq"], update=message["update"])
             room.advance_by_hint(rows, behind=message["behind"], hash_=message["hash"])
         elif message["last_seq"] > room.seq:
@@ -313,7 +319,7 @@ def signed(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"signature": _signature(message)}
 
 
-def _is_genuine(message: dict[str, Any]) -> bool:
+def is_genuine(message: dict[str, Any]) -> bool:
     return hmac.compare_digest(message.get("signature", b""), _signature(message))
 
 
@@ -360,11 +366,11 @@ def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, **_: An
         hash_=stored.hash,
         process="",
     )
-    _send_now(document_group(document_id), hint)
+    send_now(document_group(document_id), hint)
 
 
 def _on_rights_changed(*, document_id: int, **_: Any) -> None:
-    _send_now(document_group(document_id), {"type": "rights", "document": document_id})
+    send_now(document_group(document_id), {"type": "rights", "document": document_id})
 
 
 class _AccountsTold:
@@ -394,7 +400,7 @@ _accounts_told = _AccountsTold()
 def _on_accounts_changed(*, user_key: Any, **_: Any) -> None:
     name = _accounts_told.name_for(user_key)
     if name is not None:
-        _send_now(PROCESSES_GROUP, {"type": "accounts", "user": name})
+        send_now(PROCESSES_GROUP, {"type": "accounts", "user": name})
 
 
 async def _group_send(group: str, message: dict[str, Any]) -> None:
@@ -402,7 +408,8 @@ async def _group_send(group: str, message: dict[str, Any]) -> None:
         await get_channel_layer().group_send(group, message)
 
 
-def _send_now(group: str, message: dict[str, Any]) -> None:
+def send_now(group: str, message: dict[str, Any]) -> None:
+    """Send to a group, signed, from code that is not async. Never fails, and takes LAYER_TIMEOUT_SECONDS at most."""
     if get_channel_layer() is None:
         return
     try:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from django.db import Error as DatabaseError
 
 from documents.opening import NoSuchDocument, NotSignedIn
+from documents.roles import Admission
 from documents.tickets import TicketExpired, TicketInvalid
 from history.crdt.lib0 import Malformed
 from history.crdt.updates import UpdateTooLarge
@@ -41,6 +42,15 @@ class Closing(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+def ended_right(admission: Admission) -> Closing | None:
+    """What ends the socket of somebody who was found to be allowed this; None where it stays."""
+    if not admission.signed_in:
+        return Closing(CloseCode.SIGNED_OUT, "you are no longer signed in")
+    if admission.role is None:
+        return Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document")
+    return None
 
 
 def closing_for(error: BaseException) -> Closing:

@@ -36,12 +36,13 @@ from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.databases import cut
+from realtime.guests import Guest, Guests
 from realtime.limits import SocketCounts
 from realtime.listening import Groups
 from realtime.notifications.mailboxes import Mailboxes
 from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
-from realtime.rechecks import Rechecks
+from realtime.rechecks import Place, Rechecks
 from realtime.refusals import RefusalKeeper
 from realtime.rooms import MakeDoc, Room
 from realtime.tails import Committed
@@ -101,6 +102,7 @@ class Hub:
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = {}
         self.commits = GroupCommit()
+        self.guests = Guests(self)
         self.rechecks = Rechecks(self)
         self.bus = Bus(self)
         self.groups = Groups()
@@ -181,6 +183,10 @@ class Hub:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Closing):
             logger.warning("background work of a room failed: %s: %s", type(error).__name__, error)
+
+    def places(self) -> "list[Place]":
+        """All that sockets of this process are in."""
+        return [*self.rooms.values(), *self.guests]
 
     # Rooms
 
@@ -285,8 +291,14 @@ class Hub:
         while True:
             await asyncio.sleep(conf().head_check_seconds)
             # What needs no database first, and each by itself: others take a process that is silent for a dead one.
-            looks = self.bus.check, self._tidy, self._check_heads, self.rechecks.check_accounts, self.mailboxes.look
-            for look in looks:
+            for look in (
+                self.bus.check,
+                self._tidy,
+                self._check_heads,
+                self.guests.check,
+                self.rechecks.check_accounts,
+                self.mailboxes.look,
+            ):
                 try:
                     await look()
                 except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
@@ -366,6 +378,7 @@ class Hub:
         self.openings.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self.guests.stop(seconds_max=LAST_SECONDS_MAX)
         await self.groups.stop()
         await self.bus.stop()
         await self.commits.close(seconds_max=LAST_SECONDS_MAX)
@@ -389,7 +402,7 @@ class Hub:
         """Close every socket with 1012 once all that waits for it is written, and at the deadline whatever waits.
 
         A few at a time: those who come again at once meet processes that have others to serve."""
-        sockets = [member for room in self.rooms.values() for member in room.members]
+        sockets: list[Member | Guest] = [member for room in self.places() for member in room.members]
         pause = (deadline - self.now()) * SPREAD_SHARE * CLOSED_AT_ONCE / max(len(sockets), 1)
         async with asyncio.TaskGroup() as closing:
             for place, member in enumerate(sockets):
@@ -397,10 +410,10 @@ class Hub:
                 if place % CLOSED_AT_ONCE == CLOSED_AT_ONCE - 1:
                     await asyncio.sleep(pause)
 
-    async def _close_when_read(self, member: "Member", deadline: float) -> None:
+    async def _close_when_read(self, member: "Member | Guest", deadline: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await member.outbox.written()
+                await member.written()
         member.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
 
 

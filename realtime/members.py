@@ -12,7 +12,7 @@ from documents.roles import Admission
 from history.fates import Reason
 from history.refusals import CLIENTS_NOTED_MAX, RefusedUpdate
 from history.sessions import WriteSession
-from realtime.closing import CloseCode, Closing, closing_for
+from realtime.closing import CloseCode, Closing, closing_for, ended_right
 from realtime.frames import FrameWriter, SharedMessage
 from realtime.identities import identity_of
 from realtime.limits import TokenBucket
@@ -87,6 +87,10 @@ class Member:
         """What brings this socket, which was too slow, from a seq to the room's present, and the seq it then has."""
         return await self.room.missed_since(seq)
 
+    async def written(self) -> None:
+        """Wait until nothing waits to be sent."""
+        await self.outbox.written()
+
     # What it may do
 
     @property
@@ -97,10 +101,9 @@ class Member:
         """Take over what the user may do now; without any right the socket is closed."""
         could_write, self.session.admission = self.may_write, admission
         self.has_lost_right = not admission.signed_in or admission.role is None
-        if not admission.signed_in:
-            self.close(Closing(CloseCode.SIGNED_OUT, "you are no longer signed in"))
-        elif admission.role is None:
-            self.close(Closing(CloseCode.NOT_ALLOWED, "you may no longer see this document"))
+        closing = ended_right(admission)
+        if closing is not None:
+            self.close(closing)
         elif could_write != admission.may_write:
             self.role_changed()
 

@@ -6,17 +6,20 @@ at least; all that comes meanwhile is one further look. The watch comes here too
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from documents.conf import conf
 from documents.credentials import Credential, has_ended_elsewhere, read_standing, sessions_are_in_database
 from documents.models import Document
 from documents.roles import Admission, Applicant, admit_again
+from realtime.guests import Guest, Lobby
 from realtime.rooms import Room
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
     from realtime.members import Member
+
+Place: TypeAlias = Room | Lobby
 
 EVERYONE = ""
 """Instead of a user's key: no more is known than that some accounts have changed."""
@@ -30,9 +33,9 @@ class Rechecks:
 
     def __init__(self, hub: "Hub") -> None:
         self._hub = hub
-        self._rooms_due: dict[Room, set[Credential] | None] = {}
-        self._rooms_busy: set[Room] = set()
-        self._entered: dict[Room, set[Credential]] = {}
+        self._rooms_due: dict[Place, set[Credential] | None] = {}
+        self._rooms_busy: set[Place] = set()
+        self._entered: dict[Place, set[Credential]] = {}
         self._accounts_due: set[str] = set()
         self._accounts_busy = False
         self._looked_up_at: dict[Credential, float] = {}
@@ -42,7 +45,7 @@ class Rechecks:
 
     # Of a document
 
-    def entered(self, member: "Member", *, since: float) -> None:
+    def entered(self, member: "Member | Guest", *, since: float) -> None:
         """Somebody has come who was admitted after `since`. What was told of meanwhile did not find them here, and of a
         room that was not open nobody was told."""
         room = member.room
@@ -52,11 +55,18 @@ class Rechecks:
             self._hub.spawn(self._look_at_entered(room))
         self._entered.setdefault(room, set()).add(member.session.credential)
 
-    async def _look_at_entered(self, room: Room) -> None:
+    async def _look_at_entered(self, room: Place) -> None:
         """All who came while the look before was under way; it keeps no other look waiting."""
         await self.look_at_room(room, self._entered.pop(room))
 
-    def look_at_room_soon(self, room: Room, whom: Iterable[Credential] | None = None) -> None:
+    def look_at_document_soon(self, document_id: int) -> None:
+        """It was told that somebody's right on a document has changed."""
+        for room in self._hub.places():
+            if room.document_id == document_id:
+                room.rights_told_at = self._hub.now()
+                self.look_at_room_soon(room)
+
+    def look_at_room_soon(self, room: Place, whom: Iterable[Credential] | None = None) -> None:
         """Ask again what these people may do in a room, everyone where none are named; close or downgrade those who
         may no longer."""
         waiting = self._rooms_due.get(room, set())
@@ -65,7 +75,7 @@ class Rechecks:
             self._rooms_busy.add(room)
             self._hub.spawn(self._look_at_room(room))
 
-    async def _look_at_room(self, room: Room) -> None:
+    async def _look_at_room(self, room: Place) -> None:
         try:
             while room in self._rooms_due and not room.closed:
                 await self.look_at_room(room, self._rooms_due.pop(room))
@@ -74,14 +84,17 @@ class Rechecks:
             self._rooms_busy.discard(room)
             self._rooms_due.pop(room, None)
 
-    async def look_at_room(self, room: Room, whom: Collection[Credential] | None = None) -> None:
+    async def look_at_room(self, room: Place, whom: Collection[Credential] | None = None) -> None:
         """As `look_at_room_soon`, now. Raises: DatabaseError; the watch looks again then."""
         # Those who are here now: who comes meanwhile is admitted just then.
         here = [each for each in room.members if whom is None or each.session.credential in whom]
         users = {each.session.applicant: each.user for each in here}
         if not users:
             return
-        admissions = await self._hub.load(_admit_again, users, room.document_id)
+        if room.document_id is None:
+            admissions = await self._hub.load(room.admit_again, users)
+        else:
+            admissions = await self._hub.load(_admit_again, users, room.document_id)
         for member in here:
             if member in room.members and member.session.applicant in admissions:
                 member.readmit(admissions[member.session.applicant])
@@ -115,23 +128,23 @@ class Rechecks:
         """By the watch: look at everyone's account and session. Raises: DatabaseError."""
         await self._look_at(self._people(None), named=False)
 
-    def _people(self, keys: Collection[str] | None) -> "dict[Credential, list[Member]]":
+    def _people(self, keys: Collection[str] | None) -> "dict[Credential, list[Member | Guest]]":
         """Everyone who is not nobody, or those with these keys, by what they came with."""
-        people: dict[Credential, list[Member]] = {}
-        for room in self._hub.rooms.values():
+        people: dict[Credential, list[Member | Guest]] = {}
+        for room in self._hub.places():
             for member in room.members:
                 credential = member.session.credential
                 if credential.user_key is not None and (keys is None or str(credential.user_key) in keys):
                     people.setdefault(credential, []).append(member)
         return people
 
-    async def _look_at(self, people: "dict[Credential, list[Member]]", *, named: bool) -> None:
+    async def _look_at(self, people: "dict[Credential, list[Member | Guest]]", *, named: bool) -> None:
         """Those who are named are asked for in full; of the rest the database says whose account or session is not what
         it was, in one query for each kind."""
         if not people:
             return
         standing = None if named else await self._hub.load(read_standing, people.keys())
-        stale: dict[Room, set[Credential]] = {}
+        stale: dict[Place, set[Credential]] = {}
         for credential, members in people.items():
             for member in members:
                 if standing is None or not member.session.admission.holds(credential, standing):
@@ -144,7 +157,7 @@ class Rechecks:
 
     # Of sessions that only their engine knows
 
-    def _look_up_sessions(self, people: "dict[Credential, list[Member]]", *, at_once: bool) -> None:
+    def _look_up_sessions(self, people: "dict[Credential, list[Member | Guest]]", *, at_once: bool) -> None:
         """Have sessions looked up in the background: those that are named, else whichever has not been for
         SESSION_CHECK_SECONDS."""
         now = self._hub.now()
@@ -157,7 +170,7 @@ class Rechecks:
             self._looked_up_at |= dict.fromkeys(due, now)
             self._hub.spawn(self._end_sessions({each: people[each] for each in due}))
 
-    async def _end_sessions(self, people: "dict[Credential, list[Member]]") -> None:
+    async def _end_sessions(self, people: "dict[Credential, list[Member | Guest]]") -> None:
         try:
             ended = await self._hub.load(_ended, list(people))
         finally:
