@@ -6,7 +6,9 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from realtime import bus
+        from realtime.chat import telling
         from realtime.notifications import causes
 
         bus.connect_signals()
+        telling.connect()
         causes.connect()

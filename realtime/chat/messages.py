@@ -1,0 +1,89 @@
+"""Stored messages as they are shown, and read: by page, or since an id."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from history.authors import author_of
+from realtime.chat.models import ChatMessage, ChatRoom
+from realtime.chat.places import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message. `author` is `{user_id, username}`, None for the server's own code, nobody's account and one that is
+    gone; `at` is ISO 8601 in UTC. `before` is the id of the last one before it in its room, 0 where nobody asks."""
+
+    id: int
+    before: int
+    message: str
+    author: dict[str, str] | None
+    at: str
+
+    def shown(self) -> dict[str, Any]:
+        return {"message": self.message, "author": self.author, "at": self.at, "id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Messages in the order of their ids. `last_id`: all up to there that are not among them were passed over, which is
+    none but where `is_whole` is false."""
+
+    messages: list[Said]
+    last_id: int
+    is_whole: bool = True
+
+
+def said_of(message: ChatMessage, *, before: int = 0) -> Said:
+    user = message.author
+    author = None if user is None else {"user_id": str(user.pk), "username": author_of(user).name}
+    return Said(message.pk, before, message.text, author, message.at.astimezone(UTC).isoformat())
+
+
+def page(place: Place, *, before: int | None, limit: int) -> tuple[list[Said], int | None]:
+    """The last `limit` messages, or those before an id, oldest first; and what to ask before for more of them."""
+    older = _messages(place) if before is None else _messages(place).filter(pk__lt=before)
+    found = list(older.order_by("-pk")[: limit + 1])
+    shown = found[:limit][::-1]
+    return [said_of(each) for each in shown], shown[0].pk if len(found) > limit else None
+
+
+def last_missed(place: Place, *, after: int, limit: int) -> Missed:
+    """The last `limit` messages behind an id."""
+    last_id = last_ids([place]).get(place, 0)
+    found = list(_messages(place).filter(pk__gt=after).order_by("-pk")[: limit + 1])
+    return _missed(found[:limit][::-1], last_id, is_whole=len(found) <= limit)
+
+
+def next_missed(place: Place, *, after: int, limit: int) -> Missed:
+    """The next `limit` messages behind an id; whoever has not read all asks again."""
+    last_id = last_ids([place]).get(place, 0)  # first: what is said from here on is told by somebody else
+    found = list(_messages(place).filter(pk__gt=after).order_by("pk")[:limit])
+    if len(found) == limit:
+        last_id = found[-1].pk
+    return _missed(found, last_id)
+
+
+def last_ids(places: Collection[Place]) -> dict[Place, int]:
+    """The newest id that there ever was, of all chats in which anything was said."""
+    documents = {each.document_id: each for each in places if each.document_id is not None}
+    names = {each.name: each for each in places if each.document_id is None}
+    rooms = ChatRoom.objects.filter(Q(document_id__in=documents) | Q(document=None, name__in=names))
+    rows = rooms.values_list("document_id", "name", "last_id")
+    return {names[name] if key is None else documents[key]: last_id for key, name, last_id in rows}
+
+
+def _missed(found: Iterable[ChatMessage], last_id: int, *, is_whole: bool = True) -> Missed:
+    messages = [said_of(each) for each in found]
+    return Missed(messages, max([last_id, *(each.id for each in messages)]), is_whole)
+
+
+def _messages(place: Place) -> QuerySet[ChatMessage]:
+    if place.document_id is None:
+        of_place = ChatMessage.objects.filter(room__document=None, room__name=place.name)
+    else:
+        of_place = ChatMessage.objects.filter(room__document_id=place.document_id)
+    return of_place.select_related("author")
