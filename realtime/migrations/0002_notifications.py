@@ -27,6 +27,7 @@ class Migration(migrations.Migration):
                 ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='palimpsest_notifications', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'default_permissions': ('delete', 'view'),
                 'indexes': [models.Index(fields=['user', '-id'], name='realtime_notification_user'), models.Index(condition=models.Q(('read_at', None)), fields=['user', 'id'], name='realtime_notification_unread'), models.Index(fields=['changed_in', 'id'], name='realtime_notification_change'), models.Index(condition=models.Q(('read_at__isnull', False)), fields=['read_at'], name='realtime_notification_read')],
                 'constraints': [models.UniqueConstraint(condition=models.Q(('request_key__isnull', False)), fields=('user', 'request_key'), name='realtime_notification_once')],
             },

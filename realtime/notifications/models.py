@@ -35,6 +35,7 @@ class Notification(models.Model):
     changed_in = models.BigIntegerField(db_default=CurrentTransaction(), editable=False)
 
     class Meta:
+        default_permissions = ("delete", "view")
         constraints = [
             models.UniqueConstraint(
                 fields=["user", "request_key"],

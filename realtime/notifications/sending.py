@@ -81,6 +81,11 @@ def event_of(notification: Notification) -> dict[str, Any]:
     }
 
 
+def say_that_some_were_read(user_key: Any) -> None:
+    """Tell an account's open sockets, on commit, to look at what was marked as read. Raises nothing."""
+    transaction.on_commit(lambda: _hints.send([(mailbox_group(user_key), LOOK)]))
+
+
 async def tell_of_change(user_key: Any) -> None:
     """Tell the processes that hold sockets of an account that something of it was read. Raises nothing."""
     try:
