@@ -39,7 +39,6 @@ from realtime.databases import cut
 from realtime.guests import Guest, Guests
 from realtime.limits import SocketCounts
 from realtime.listening import Groups
-from realtime.notifications.mailboxes import Mailboxes
 from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
 from realtime.rechecks import Place, Rechecks
@@ -106,7 +105,6 @@ class Hub:
         self.rechecks = Rechecks(self)
         self.bus = Bus(self)
         self.groups = Groups()
-        self.mailboxes = Mailboxes(self)
         self.sockets = SocketCounts()
         self.refusals = RefusalKeeper(lambda refused: self.load(keep_refused, refused))
         self.openings = OpeningRecorder(lambda openings: self.load(record_once, openings))
@@ -297,7 +295,6 @@ class Hub:
                 self._check_heads,
                 self.guests.check,
                 self.rechecks.check_accounts,
-                self.mailboxes.look,
             ):
                 try:
                     await look()

@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from documents.conf import conf
-from realtime.closing import CloseCode, Closing, closing_for
+from documents.roles import Applicant
+from realtime.closing import CloseCode, Closing, closing_for, ended_right
 from realtime.entrance import user_by_cookie
+from realtime.guests import admit_by_account
 from realtime.hub import current_hub
 from realtime.limits import TokenBucket
+from realtime.message_errors import MessageRefused
 from realtime.notifications.changes import Marked, mark_read
+from realtime.notifications.mailboxes import Mailbox, MailboxGuest
 from realtime.notifications.readers import Reader
 from realtime.notifications.sending import tell_of_change
 from realtime.sockets import Socket
@@ -30,11 +34,12 @@ class NotificationConsumer(Socket):
     `disconnect` and `receive`; `self.user` is there once somebody is let in. Whatever finds a notification (its group,
     the watch, a connect), `send_notification` is called once for it and this socket."""
 
-    user: Any = None
+    user: Any
+    mailbox: Mailbox
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reader: Reader | None = None
+        self.guest: MailboxGuest | None = None
         self._reads_left: TokenBucket | None = None
 
     # To be overridden
@@ -50,82 +55,95 @@ class NotificationConsumer(Socket):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take one message: `{"type": "read", "ids": […]}` or `{"type": "read", "up_to": id}`."""
-        if self._reader is None or self._reads_left is None:
+        if self.guest is None or self._reads_left is None:
             return
         if text_data is None:
             raise Closing(CloseCode.UNSUPPORTED, "only text frames are understood here")
         if len(text_data) > conf().frame_bytes_max:
             raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
         try:
-            ids = _ids_in(text_data, self._reader)
-        except ValueError as error:
-            await self._send({"type": "error", "code": "malformed", "message": str(error)})
-        else:
-            await self._mark_read(ids, self._reader)
+            await self._mark_read(_ids_in(text_data, self.guest.reader), self.guest)
+        except MessageRefused as error:
+            await self._send(error.shown())
         if pause := self._reads_left.take(1, now=current_hub().now()):
             await asyncio.sleep(pause)
 
     # The way in and out
 
     async def enter(self) -> None:
+        try:
+            async with asyncio.timeout(conf().authenticate_seconds or None):
+                await self._stand()
+        except TimeoutError:
+            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+
+    async def _stand(self) -> None:
         if self.seats is None:
             raise RuntimeError("a socket enters once it has a seat")
         hub = current_hub()
-        if hub.draining:
-            raise Closing(CloseCode.RESTARTING, "the server is restarting")
-        user, _ = user_by_cookie(self.scope)
+        began = hub.now()
+        user, credential = user_by_cookie(self.scope)
         if not user.is_authenticated:
             raise Closing(CloseCode.SIGNED_OUT, "sign in to hear what concerns you")
         self.seats.take("SOCKETS_PER_USER_MAX", user.pk, at_most=conf().sockets_per_user_max)
-        self.user = user
-        self._reads_left = TokenBucket(rate=READS_PER_SECOND, burst=READS_BURST, now=hub.now())
-        self._reader = Reader(
-            hub, user.pk, show=self.send_notification, tell_read=self.send_read, failed=self._sending_failed
-        )
+        key = "notifications", user.pk
+        mailbox = await hub.guests.enter(key, lambda: Mailbox(hub, key, user_key=user.pk))
         try:
-            async with asyncio.timeout(conf().authenticate_seconds or None):
-                unread = await hub.mailboxes.enter(self._reader)
-        except TimeoutError:
-            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
-        await self._send({"type": "connection_established", "unread": len(unread)})
-        self._reader.begin(unread)
+            applicant = Applicant(credential)
+            admission = (await hub.load(admit_by_account, {applicant: user}))[applicant]
+            if (closing := ended_right(admission)) is not None:
+                raise closing
+            reader = Reader(
+                hub, user.pk, show=self.send_notification, tell_read=self.send_read, failed=self._sending_failed
+            )
+            self.user, self.mailbox = user, cast(Mailbox, mailbox)
+            self._reads_left = TokenBucket(rate=READS_PER_SECOND, burst=READS_BURST, now=began)
+            self.guest = MailboxGuest(
+                self.mailbox, reader, user=user, credential=credential, admission=admission, close=self.close_soon
+            )
+            self.guest.greet(since=began)
+            unread = await self.mailbox.unread()
+        finally:
+            hub.guests.entered(key)
+        if self.closing is None:
+            await self._send({"type": "connection_established", "unread": len(unread)})
+            reader.begin(unread)
 
     def leave(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            current_hub().mailboxes.leave(self._reader)
+        if self.guest is not None:
+            self.guest.leave()
 
     def forget(self) -> None:
-        self._reader = None
+        self.guest = None
 
     def _sending_failed(self, error: BaseException) -> None:
         self.close_soon(closing_for(error))
 
-    async def _mark_read(self, ids: Sequence[int], reader: Reader) -> None:
+    async def _mark_read(self, ids: Sequence[int], guest: MailboxGuest) -> None:
         hub = current_hub()
-        reader.read_here(ids)
-        marked: Marked = await hub.load(mark_read, reader.user_key, ids)
+        guest.reader.read_here(ids)
+        marked: Marked = await hub.load(mark_read, guest.user.pk, ids)
         await self.send_read(marked.read)
         if marked.newly:
-            hub.mailboxes.look_soon(reader.user_key)
-            hub.spawn(tell_of_change(reader.user_key))
+            self.mailbox.look_soon()
+            hub.spawn(tell_of_change(guest.user.pk))
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(message, ensure_ascii=False))
 
 
 def _ids_in(text: str, reader: Reader) -> list[int]:
-    """The ids that a message marks as read. Raises: ValueError with a sentence for its sender."""
+    """The ids that a message marks as read. Raises: MessageRefused."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("this is not JSON") from None
+        raise MessageRefused("malformed", "this is no JSON") from None
     match message:
         case {"type": "read", "ids": list(ids)} if len(ids) <= READ_IDS_MAX and all(map(_is_id, ids)):
             return sorted(set(ids))
         case {"type": "read", "up_to": last_id} if _is_id(last_id):
             return reader.shown_up_to(last_id)
-    raise ValueError(f'this door takes {{"type": "read"}} with "ids", at most {READ_IDS_MAX}, or "up_to"')
+    raise MessageRefused("malformed", f"this door takes a `read` with `ids`, at most {READ_IDS_MAX}, or `up_to`")
 
 
 def _is_id(value: Any) -> bool:

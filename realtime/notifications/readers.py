@@ -84,6 +84,11 @@ class Reader:
         self._shown.difference_update(ids)
         self._waiting.difference_update(ids)
 
+    async def written(self) -> None:
+        """Wait until nothing waits to be sent."""
+        while self._pump is not None:
+            await asyncio.wait([self._pump])
+
     def close(self) -> None:
         self._is_open = False
         if self._pump is not None:

@@ -16,7 +16,10 @@ from django.core.exceptions import ValidationError
 from django.db import DatabaseError, transaction
 
 from documents.conf import conf
-from realtime.groups import mailbox_group, notifications_group
+from documents.opening import NoSuchDocument
+from realtime.chat.places import document_of
+from realtime.chat.posting import send_chat_message
+from realtime.groups import chat_group, mailbox_group, notifications_group
 from realtime.notifications.changes import trim_unread
 from realtime.notifications.messages import checked
 from realtime.notifications.models import REQUEST_KEY_LENGTH_MAX, CurrentTransaction, Notification
@@ -49,6 +52,29 @@ def send_notification_to_user(user_id: Any, message: Any, *, request_key: str | 
     if stored:
         return stored[0].pk
     return Notification.objects.values_list("pk", flat=True).get(user=user_key, request_key=request_key)
+
+
+def send_message_to_group(room_name: str, message: Any) -> None:
+    """Say something to everyone in a room's chat (`chat_<room_name>`), in the name of the server.
+
+    A text is a message like any other: stored, and there for who comes later. Any other JSON, of at most
+    NOTIFICATION_BYTES_MAX, is an event `chat_message` for those who are there. Inside `atomic()` either is told on its
+    commit. Raises: NoSuchDocument for a deleted document and a name that no room can have; MessageRefused for a text
+    that is empty or too long; NotificationInvalid."""
+    if isinstance(message, str):
+        send_chat_message(room_name, message)
+        return
+    said = checked(message)
+    document = document_of(room_name)
+    if document is not None and document.deleted_at is not None:
+        raise NoSuchDocument(room_name)
+    event = {"type": "chat_message", "message": said}
+    transaction.on_commit(lambda: _hints.send([(chat_group(room_name), event)]))
+
+
+async def asend_message_to_group(room_name: str, message: Any) -> None:
+    """As `send_message_to_group`, for async code."""
+    await sync_to_async(send_message_to_group)(room_name, message)
 
 
 def notify(user_keys: Sequence[Any], message: Any, *, request_key: str | None = None) -> list[Notification]:

@@ -20,8 +20,9 @@ from realtime.notifications.consumers import READ_IDS_MAX, NotificationConsumer
 from realtime.notifications.readers import PAGE_MAX
 from realtime.notifications.sending import asend_notification_to_user, send_notification_to_user
 from tests.builders import in_thread, make_user
-from tests.integration.realtime.json_sockets import Tab
 from tests.integration.realtime.rooms import eventually
+from tests.integration.realtime.signing_in import SignedIn, execute, sign_in
+from tests.integration.realtime.tabs import Tab
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -31,6 +32,11 @@ a_user = sync_to_async(make_user)
 async def both(holds: Callable[[Tab], bool], *tabs: Tab) -> None:
     """Wait until it holds for each of these."""
     await asyncio.gather(*(tab.until(partial(holds, tab)) for tab in tabs))
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(settings: Settings) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture
@@ -59,13 +65,13 @@ async def test_what_is_unread_comes_first_and_what_is_new_behind_it(no_watch: No
     await asend_notification_to_user(bob.pk, "for bob")
     await sync_to_async(mark_read)(ada.pk, ids[:2])
     async with Tab(ada) as tab:
-        assert tab.said[0] == {"type": "connection_established", "unread": count - 2}
+        assert tab.received[0] == {"type": "connection_established", "unread": count - 2}
         await tab.until(lambda: len(tab.shown) == count - 2)
         await asend_notification_to_user(ada.pk, "new")
         await tab.until(lambda: tab.shown[-1] == "new")
         assert tab.shown == [*range(2, count), "new"]
         assert tab.ids[:-1] == ids[2:]
-        at = next(each["at"] for each in tab.said if each["type"] == "notification")
+        at = next(each["at"] for each in tab.received if each["type"] == "notification")
         assert at == (await Notification.objects.aget(pk=ids[2])).created_at.isoformat()
 
 
@@ -75,11 +81,11 @@ async def test_each_tab_is_sent_each_once_and_hears_what_another_has_read(no_wat
     theirs = await asend_notification_to_user(bob.pk, "for bob")
     async with Tab(ada) as one, Tab(ada) as other:
         await both(lambda tab: tab.ids == [first, second], one, other)
-        one.say({"type": "read", "ids": [second, theirs, 10**15]})
+        one.send({"type": "read", "ids": [second, theirs, 10**15]})
         await both(lambda tab: tab.read == [[second]], one, other)
-        one.say({"type": "read", "ids": [second]})
+        one.send({"type": "read", "ids": [second]})
         await one.until(lambda: one.read == [[second], [second]])
-        other.say({"type": "read", "up_to": second})
+        other.send({"type": "read", "up_to": second})
         await both(lambda tab: tab.read[-1] == [first], one, other)
         assert (await unread_count(ada), await unread_count(bob)) == (0, 1)
         await asend_notification_to_user(ada.pk, "three")
@@ -108,7 +114,7 @@ async def test_up_to_marks_only_what_this_socket_was_sent(no_watch: None, hub: H
         soon = await asend_notification_to_user(ada.pk, "soon")
         await tab.until(lambda: tab.shown == ["soon"])
         assert late[0] < soon
-        tab.say({"type": "read", "up_to": soon})
+        tab.send({"type": "read", "up_to": soon})
         await tab.until(lambda: tab.read == [[soon]])
         may_commit.set()
         await transaction_open
@@ -128,7 +134,7 @@ async def test_without_a_channel_layer_the_watch_finds_what_is_new_late_and_read
         await both(lambda tab: tab.read == [[first]], one, other)
         await asend_notification_to_user(ada.pk, "two")
         await both(lambda tab: tab.shown == ["one", "two"], one, other)
-        one.say({"type": "read", "up_to": one.ids[-1]})
+        one.send({"type": "read", "up_to": one.ids[-1]})
         await both(lambda tab: len(tab.read) == 2, one, other)
 
 
@@ -140,8 +146,8 @@ async def test_an_event_of_ones_own_in_the_group_is_sent_on_as_json(no_watch: No
         await layer.group_send(group, {"type": "send_notification", "message": b"no JSON"})
         await layer.group_send(group, {"type": "something_else", "message": 1})
         await layer.group_send(group, {"type": "send_notification", "message": {"text": "lunch"}})
-        await tab.until(lambda: len(tab.said) > 1)
-        assert tab.said[1:] == [{"type": "notification", "message": {"text": "lunch"}}]
+        await tab.until(lambda: len(tab.received) > 1)
+        assert tab.received[1:] == [{"type": "notification", "message": {"text": "lunch"}}]
         assert tab.closed is None
 
 
@@ -168,7 +174,7 @@ async def test_a_socket_that_reads_nothing_holds_a_page_and_loses_nothing(no_wat
             await asend_notification_to_user(ada.pk, number)
         async with Tab(ada) as quick:
             await quick.until(lambda: len(quick.shown) == 3 * PAGE_MAX)
-            quick.say({"type": "read", "ids": quick.ids[-PAGE_MAX:]})
+            quick.send({"type": "read", "ids": quick.ids[-PAGE_MAX:]})
             await quick.until(lambda: quick.read != [])
         assert tab.shown == []
         tab.reads.set()
@@ -189,19 +195,66 @@ async def test_more_than_its_unread_are_read_for_it_and_every_tab_hears(
         await tab.until(lambda: tab.read == [[tab.ids[0]]])
 
 
+LOSSES: dict[str, Callable[[SignedIn], object]] = {
+    "logout": lambda person: person.sign_out(),
+    "password": lambda person: change(person.user, password="another"),
+    "deactivated": lambda person: change(person.user, is_active=False),
+    "deleted": lambda person: person.user.delete(),
+}
+
+
+def change(user: Any, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(user, name, value)
+    user.save()
+
+
+@pytest.mark.parametrize("way", LOSSES)
+async def test_a_socket_ends_with_what_let_it_in(way: str, no_watch: None, hub: Hub) -> None:
+    ada = await sign_in(await a_user())
+    await hub.bus.ready()
+    async with Tab(person=ada) as tab:
+        assert tab.closed is None
+        await sync_to_async(LOSSES[way])(ada)
+        assert await tab.until_closed() == 4401
+        await get_channel_layer().group_send(
+            notifications_group(ada.user.pk), {"type": "send_notification", "message": "too late"}
+        )
+        await eventually(lambda: not list(hub.guests))
+        assert tab.shown == []
+    async with Tab(person=ada) as again:
+        assert again.closed == 4401
+
+
+async def test_the_watch_ends_a_socket_whose_session_went_without_a_word(quick_watch: None, hub: Hub) -> None:
+    ada = await sign_in(await a_user())
+    async with Tab(person=ada) as tab:
+        await sync_to_async(execute)("DELETE FROM django_session WHERE session_key = %s", ada.session_key)
+        assert await tab.until_closed() == 4401
+
+
+async def test_a_draining_process_lets_go_and_takes_nobody(hub: Hub) -> None:
+    ada = await a_user()
+    async with Tab(ada) as tab:
+        await hub.stop()
+        assert await tab.until_closed() == 1012
+        async with Tab(ada) as late:
+            assert late.closed == 1012
+
+
 async def test_only_who_is_signed_in_on_a_page_of_ours_comes_in(settings: Settings, hub: Hub) -> None:
     ada = await a_user()
     async with Tab() as nobody:
-        assert (nobody.closed, nobody.said) == (4401, [])
+        assert (nobody.closed, nobody.received) == (4401, [])
     elsewhere = [(b"host", b"here.example"), (b"origin", b"https://elsewhere.example")]
     async with Tab(ada, headers=elsewhere) as abused:
-        assert (abused.closed, abused.said) == (4403, [])
+        assert (abused.closed, abused.received) == (4403, [])
     settings.PALIMPSEST = {**settings.PALIMPSEST, "SOCKETS_PER_USER_MAX": 1}
     async with Tab(ada) as one:
         assert one.closed is None
         async with Tab(ada) as other:
             assert other.closed == 1013
-    await eventually(lambda: not hub.mailboxes and not len(hub.groups) and not len(hub.sockets))
+    await eventually(lambda: not list(hub.guests) and not len(hub.groups) and not len(hub.sockets))
 
 
 @pytest.mark.parametrize(
@@ -227,20 +280,21 @@ async def test_what_is_not_understood_is_answered_and_changes_nothing(text: str,
     ada = await a_user()
     await asend_notification_to_user(ada.pk, "hello")
     async with Tab(ada) as tab:
-        tab.send(text=text)
-        await tab.until(lambda: tab.said[-1]["type"] == "error")
-        assert tab.said[-1]["code"] == "malformed"
-        tab.say({"type": "read", "up_to": 2**63 - 1})
+        tab.send_text(text)
+        await tab.until(lambda: tab.received[-1]["type"] == "error")
+        assert tab.received[-1]["code"] == "malformed"
+        tab.send({"type": "read", "up_to": 2**63 - 1})
         await tab.until(lambda: len(tab.read) == 1)
         assert tab.closed is None
 
 
-@pytest.mark.parametrize(("frame", "code"), [({"bytes": b"\x00"}, 1003), ({"text": "x" * 1_100_000}, 1009)])
-async def test_what_no_client_of_this_door_sends_closes_it(frame: dict[str, Any], code: int, hub: Hub) -> None:
+@pytest.mark.parametrize(
+    ("send", "code"), [(lambda tab: tab.send_bytes(b"\x00"), 1003), (lambda tab: tab.send_text("x" * 1_100_000), 1009)]
+)
+async def test_what_no_client_of_this_door_sends_closes_it(send: Callable[[Tab], None], code: int, hub: Hub) -> None:
     async with Tab(await a_user()) as tab:
-        tab.send(**frame)
-        await tab.until(lambda: tab.closed is not None)
-        assert tab.closed == code
+        send(tab)
+        assert await tab.until_closed() == code
 
 
 class Shouting(NotificationConsumer):
