@@ -7,8 +7,8 @@ from django.dispatch import Signal
 from documents.models import Document
 
 log_appended = Signal()
-"""A server-side write is in the log: `document_id`, `stored` (Stored), `update`. `realtime` shows it to open
-editors."""
+"""A server-side write is in the log: `document_id`, `stored` (Stored), `update`, `actor` (a user, or None).
+`realtime` shows it to open editors."""
 
 restored = Signal()
 """A restore is in the log and not yet committed: `session` (WriteSession), `stored` (Stored). What a receiver writes is

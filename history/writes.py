@@ -228,5 +228,6 @@ def _tell(session: WriteSession, stored: Stored, update: bytes) -> None:
         document_id=session.document_id,
         stored=stored,
         update=update,
+        actor=session.user,
     )
     tell_of_change(session.document_id, seq=stored.seq, actor=session.user)

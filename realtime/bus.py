@@ -29,7 +29,9 @@ from history.crdt.merging import merged
 from history.fates import Stored
 from history.signals import log_appended
 from realtime.groups import PROCESSES_GROUP, document_group
+from realtime.identities import identity_of
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
+from realtime.protocols.identities import Identity
 from realtime.rechecks import EVERYONE
 from realtime.tails import Committed
 
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 HINT_OVERHEAD_BYTES = 512
 """What a hint counts beside what it carries."""
+
+AUTHORS_TOLD_MAX = 16
+"""Of one hint of rows: the last ones."""
 
 ACCOUNTS_TOLD_MAX = 20
 """Accounts that one process tells of by name in RECHECK_PAUSE_SECONDS; of more it tells once, without names."""
@@ -112,6 +117,7 @@ class Bus:
                 behind=behind,
                 hash_=hash_,
                 process=self._process,
+                authors=[author for row in rows for author in row.authors],
             ),
         )
 
@@ -285,7 +291,12 @@ class Bus:
         """Take a hint of rows: applied if it is genuine and next in line, otherwise a reason to read the log."""
         is_next = message["epoch"] == room.epoch and message["first_seq"] <= room.seq + 1
         if is_next and message["update"] and is_genuine(message):
-            rows = Committed(first_seq=message["first_seq"], last_seq=message["last_seq"], update=message["update"])
+            rows = Committed(
+                first_seq=message["first_seq"],
+                last_seq=message["last_seq"],
+                update=message["update"],
+                authors=tuple(Identity(*author) for author in message.get("authors", ())),
+            )
             room.advance_by_hint(rows, behind=message["behind"], hash_=message["hash"])
         elif message["last_seq"] > room.seq:
             room.catch_up_soon()
@@ -301,7 +312,9 @@ def _rows_hint(
     behind: bytes,
     hash_: bytes,
     process: str,
+    authors: Sequence[Identity] = (),
 ) -> dict[str, Any]:
+    last_first = dict.fromkeys(reversed(authors))
     return {
         "type": "doc_update",
         "document": document_id,
@@ -312,6 +325,7 @@ def _rows_hint(
         "behind": behind,
         "hash": hash_,
         "process": process,
+        "authors": [[each.user, each.name] for each in reversed(list(last_first)[:AUTHORS_TOLD_MAX])],
     }
 
 
@@ -355,7 +369,7 @@ def connect_signals() -> None:
     accounts_changed.connect(_on_accounts_changed)
 
 
-def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, **_: Any) -> None:
+def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, actor: Any | None, **_: Any) -> None:
     hint = _rows_hint(
         document_id=document_id,
         epoch=stored.epoch,
@@ -365,6 +379,7 @@ def _on_log_appended(*, document_id: int, stored: Stored, update: bytes, **_: An
         behind=stored.behind,
         hash_=stored.hash,
         process="",
+        authors=[identity_of(actor)],
     )
     send_now(document_group(document_id), hint)
 

@@ -27,6 +27,8 @@ from history.gate import Gate, Taken
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.databases import cut
+from realtime.identities import identity_of
+from realtime.protocols.identities import Identity
 
 if TYPE_CHECKING:
     from realtime.connections import Connection
@@ -62,6 +64,10 @@ class Entry:
     request_key: str | None = None
     is_settled: bool = False
     """Whether its bytes are counted no more."""
+
+    @property
+    def author(self) -> Identity:
+        return identity_of(self.session.user) if self.origin is None else self.origin.identity
 
     def settle(self, fate: Fate) -> None:
         """Tell everyone who waits for it what became of it."""

@@ -3,7 +3,7 @@
 Knows neither the WebSocket (a consumer brings frames and takes payloads) nor what its client says: subclasses do."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -19,6 +19,7 @@ from realtime.limits import TokenBucket
 from realtime.outbox import Outbox
 from realtime.protocols.messages import PermissionDenied, SyncStep1, Wire
 from realtime.rooms import Room
+from realtime.tails import Committed
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,11 @@ class Member:
     def deliver(self, message: SharedMessage, *, seq: int) -> None:
         """Send what the whole room is sent."""
         self.outbox.offer(message, seq=seq)
+
+    def show(self, rows: Sequence[Committed], message: SharedMessage, *, seq: int) -> None:
+        """Show committed rows, up to `seq`, which the room's document has by now; `message` brings them as one
+        update."""
+        self.deliver(message, seq=seq)
 
     def ask(self, question: SyncStep1) -> None:
         """Ask the client for what it has beyond this. Raises nothing: one that cannot be asked is passed over."""

@@ -338,6 +338,7 @@ class Room:
                         splits=entry.splits,
                         gate=entry.gate,
                         origin=entry.origin,
+                        authors=(entry.author,),
                     )
                 )
                 self._not_shown.append((entry, fate))
@@ -470,7 +471,7 @@ class Room:
         origin = rows[0].origin if all(row.origin is rows[0].origin for row in rows) else None
         for member in self.members:
             if member is not origin:
-                member.deliver(message, seq=self.seq)
+                member.show(rows, message, seq=self.seq)
             else:
                 member.outbox.skip(self.seq)
 

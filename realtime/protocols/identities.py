@@ -33,6 +33,9 @@ class Identity:
         return write_state({**state, "user": user})
 
 
+NOBODY = Identity("", None)
+
+
 def bears_stamp(state_json: str) -> bool:
     """Whether a decoded state has been shown by a server before: who sends it is relaying it."""
     state = read_state(state_json) if STAMP in state_json else None
