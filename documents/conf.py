@@ -190,6 +190,13 @@ class Conf:
     second that its room has been open; an entry above that is passed over."""
     awareness_timeout_seconds: int = 30
     """An awareness state that its client has not renewed for this long is removed (y-protocols: outdatedTimeout)."""
+    collab_content_bytes_max: int = 64 * 1024
+    """What a field says, as UTF-8, above which clients of JSON rooms are told what changed, and not all of it."""
+    forks_bytes_max: int = 32 * 1024 * 1024
+    """Documents, as stored, that one process keeps as of some seq for clients of JSON rooms who edit them: about ten
+    times as much in memory. Those used longest ago go first, and are made anew where they are needed."""
+    cursor_pause_seconds: float = 0.05
+    """Of one socket's cursor in a JSON room the others are told this often, where it stands by then."""
     head_check_seconds: float = 2.0
     """How often the heads and rights of all open rooms are compared with the database, in one query."""
     recheck_pause_seconds: float = 0.25

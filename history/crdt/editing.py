@@ -137,7 +137,7 @@ def _placed(offsets: _Offsets, steps: Sequence[Step]) -> list[tuple[Step, int]]:
 
 def _edit_text(text: Any, placed: Sequence[tuple[Step, int]]) -> None:
     at = 0
-    for step, length in placed:
+    for step, length in _inserts_first(placed):
         match step:
             case Retain(attributes=attributes):
                 if attributes:
@@ -151,6 +151,22 @@ def _edit_text(text: Any, placed: Sequence[tuple[Step, int]]) -> None:
             case Insert(embed, attributes):
                 text.insert_embed(at, embed, attributes or {})
                 at += length
+
+
+def _inserts_first(placed: Sequence[tuple[Step, int]]) -> Sequence[tuple[Step, int]]:
+    """What takes the place of something is inserted before that is deleted, not behind it: what others typed right
+    behind it meanwhile then stays behind."""
+    ordered: list[tuple[Step, int]] = []
+    deletes: list[tuple[Step, int]] = []
+    for step in placed:
+        if isinstance(step[0], Delete):
+            deletes.append(step)
+            continue
+        if isinstance(step[0], Retain):
+            ordered += deletes
+            deletes = []
+        ordered.append(step)
+    return ordered + deletes
 
 
 def _emitted(doc: Doc[Any], edit: Callable[[], None]) -> bytes | None:

@@ -14,7 +14,8 @@ from typing import Any
 from channels.layers import get_channel_layer
 
 from documents.conf import conf
-from realtime.protocols.collab import DEFAULT_COLOR, Person
+from realtime.protocols.collab import DEFAULT_COLOR, person
+from realtime.protocols.identities import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,16 @@ class Participant:
     """One socket in a room, and how it is shown."""
 
     socket_id: str
-    person: Person
+    identity: Identity
     color: str = DEFAULT_COLOR
 
     @property
     def who(self) -> str:
         """The same for all sockets of one account; nobody's sockets are each somebody else."""
-        return self.socket_id if self.person.user_id is None else f"user {self.person.user_id}"
+        return f"user {self.identity.user}" if self.identity.user else self.socket_id
 
     def told(self) -> dict[str, Any]:
-        return {**self.person.told(), "color": self.color}
+        return {**person(self.identity), "color": self.color}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Participants:
         """Count a socket for LEASE_SECONDS from now on; whether anything may have changed since this was last asked,
         here or in another process."""
         self._here[participant.socket_id] = participant, time.monotonic() + LEASE_SECONDS
-        words = json.dumps([participant.person.user_id, participant.person.username, participant.color])
+        words = json.dumps([participant.identity.user, participant.identity.name, participant.color])
         return await self._run(_RENEW, participant.socket_id, words)
 
     async def leave(self, socket_id: str) -> bool:
@@ -163,8 +164,8 @@ class Participants:
 
 def _participants(found: Iterable[tuple[bytes, bytes]]) -> Iterable[Participant]:
     for name, words in sorted(found):
-        user_id, username, color = json.loads(words)
-        yield Participant(name.decode(), Person(user_id, username), color)
+        user, username, color = json.loads(words)
+        yield Participant(name.decode(), Identity(user, username), color)
 
 
 def _has_valkey() -> bool:

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from history.crdt.delta import BadDelta, Step, read_delta
 from history.crdt.values import BadValue, checked
+from realtime.protocols.identities import Identity
+from realtime.protocols.messages import PermissionDenied, Said, ServerMessage
 
 DEFAULT_COLOR = "#3B82F6"
 COLOR_LENGTH_MAX = 64
@@ -19,7 +21,8 @@ EDIT_ID_LENGTH_MAX = 128
 STEPS_MAX = 10_000
 """Steps of one delta."""
 
-Said: TypeAlias = dict[str, Any]
+Words: TypeAlias = dict[str, Any]
+"""One message, decoded."""
 
 
 class BadMessage(ValueError):
@@ -30,17 +33,6 @@ class BadMessage(ValueError):
         super().__init__(message)
         self.code = code
         self.edit_id = edit_id
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody in a room; `user_id` is an account's key as text, None for nobody's."""
-
-    user_id: str | None
-    username: str
-
-    def told(self) -> Said:
-        return {"user_id": self.user_id, "username": self.username}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class DocumentEdit:
     content: Any
 
 
-def read_message(text: str) -> Said:
+def read_message(text: str) -> Words:
     """One frame. Raises: BadMessage."""
     try:
         said = json.loads(text, parse_constant=_no_constant)
@@ -74,7 +66,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def read_cursor(said: Said) -> CursorUpdate:
+def read_cursor(said: Words) -> CursorUpdate:
     """Raises: BadMessage."""
     color = said.get("color", DEFAULT_COLOR)
     if not isinstance(color, str) or not 0 < len(color) <= COLOR_LENGTH_MAX:
@@ -89,7 +81,7 @@ def read_cursor(said: Said) -> CursorUpdate:
     return CursorUpdate(position, color)
 
 
-def read_edit(said: Said) -> DocumentEdit:
+def read_edit(said: Words) -> DocumentEdit:
     """Raises: BadMessage."""
     edit_id = _id_of(said)
     base = said.get("base")
@@ -107,7 +99,7 @@ def read_edit(said: Said) -> DocumentEdit:
         raise BadMessage("malformed", str(error), edit_id=edit_id) from None
 
 
-def _id_of(said: Said) -> str | None:
+def _id_of(said: Words) -> str | None:
     """Printable, so that the log's names of requests can hold it. Raises: BadMessage."""
     match said.get("id"):
         case None:
@@ -120,10 +112,33 @@ def _id_of(said: Said) -> str | None:
             raise BadMessage("malformed", f"an id is a text of 1 to {EDIT_ID_LENGTH_MAX} characters")
 
 
-def error_message(code: str, message: str, *, edit_id: str | None = None) -> Said:
+def person(identity: Identity) -> Words:
+    """Somebody, as the others are told: `user_id` is an account's key as text, null for nobody's."""
+    return {"user_id": identity.user or None, "username": identity.name or ""}
+
+
+def error_message(code: str, message: str, *, edit_id: str | None = None) -> Words:
     return {"type": "error", "code": code, "message": message, "id": edit_id}
 
 
-def encode(said: Said) -> bytes:
+def encode(said: Words) -> bytes:
     """A message as it is sent: UTF-8, no spaces."""
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class CollabWire:
+    """How a client of a JSON room is spoken to; `is_brief` is one that asked for deltas alone."""
+
+    is_brief: bool
+    is_text = True
+    is_shared = True
+
+    def encode(self, message: ServerMessage) -> bytes | None:
+        match message:
+            case Said(said, brief):
+                return encode(brief if self.is_brief and brief is not None else said)
+            case PermissionDenied(reason):
+                return encode(error_message("not_allowed", reason))
+            case _:
+                return None

@@ -5,7 +5,7 @@ know."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from realtime.protocols.awareness import AWARENESS_ENTRIES_MAX, AwarenessEntry, encode_entry
 
@@ -72,10 +72,20 @@ class Stateless:
     payload: str
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is told in JSON: `brief` is for those who asked for less, where it differs."""
+
+    said: dict[str, Any]
+    brief: dict[str, Any] | None = None
+
+
 Message: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | QueryAwareness
 """What a client says."""
 
-ServerMessage: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved | Admitted | Stateless
+ServerMessage: TypeAlias = (
+    SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved | Admitted | Stateless | Said
+)
 
 
 class Wire(Protocol):

@@ -6,10 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 from history.crdt import guard, lib0, order, state_vectors, updates
-from realtime.protocols import awareness, hocuspocus
+from realtime.collab import consumers, gatherings, participants, pens
+from realtime.protocols import awareness, collab, hocuspocus
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
-WHAT_CLIENTS_SEND_MEETS = (state_vectors, updates, lib0, guard, order, awareness, hocuspocus)
+JSON_ROOMS = (collab, consumers, gatherings, participants, pens)
+WHAT_CLIENTS_SEND_MEETS = (state_vectors, updates, lib0, guard, order, awareness, hocuspocus, *JSON_ROOMS)
 NO_BOUND_OF_ITS_OWN = {"SAFE_INTEGER_MAX", "NUMBER_GROWTH_BYTES_MAX", "USER_BYTES_MAX"}
 """Of the wire's numbers, of what a state grows by, and of what the server alone writes."""
 

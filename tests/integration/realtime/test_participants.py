@@ -9,10 +9,10 @@ from channels.layers import channel_layers, get_channel_layer
 
 from realtime.collab import participants
 from realtime.collab.participants import Participant, Participants
-from realtime.protocols.collab import Person
+from realtime.protocols.identities import NOBODY, Identity
 from tests.integration.realtime.rooms import eventually
 
-ADA, BOB, NOBODY = Person("1", "ada"), Person("2", "bob"), Person(None, "")
+ADA, BOB = Identity("1", "ada"), Identity("2", "bob")
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ async def test_nothing_has_changed_where_everybody_stays(room: str) -> None:
 
 async def test_two_tabs_of_one_account_count_once_unless_asked_and_nobodys_count_each(room: str) -> None:
     here = Participants(room)
-    for name, person in (("a", ADA), ("b", ADA), ("c", NOBODY), ("d", NOBODY)):
-        await here.renew(Participant(name, person))
+    for name, identity in (("a", ADA), ("b", ADA), ("c", NOBODY), ("d", NOBODY)):
+        await here.renew(Participant(name, identity))
     present = await here.present()
     assert present.count() == 3
     assert len(present.told()) == 3
@@ -68,7 +68,7 @@ async def test_who_is_not_renewed_is_gone_and_who_is_stays(room: str, monkeypatc
         while (await lives.present()).count() > 1:
             await lives.renew(Participant("a", ADA))
             await asyncio.sleep(0.05)
-    assert [each.person for each in (await lives.present()).sockets] == [ADA]
+    assert [each.identity for each in (await lives.present()).sockets] == [ADA]
 
 
 async def test_while_valkey_is_away_a_process_knows_its_own(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ async def test_while_valkey_is_away_a_process_knows_its_own(room: str, monkeypat
     with monkeypatch.context() as broken:
         broken.setattr(participants, "_connection", away)
         assert await here.look()
-        assert [each.person for each in (await here.present()).sockets] == [ADA]
+        assert [each.identity for each in (await here.present()).sockets] == [ADA]
         assert await here.renew(Participant("a", ADA))
     await eventually(lambda: here._away_until < asyncio.get_running_loop().time())
     assert await here.look()

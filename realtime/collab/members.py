@@ -1,0 +1,224 @@
+"""A socket whose client has no CRDT: what it is shown, and how its edits become updates of the document."""
+
+from collections.abc import Sequence
+from functools import partial
+from time import thread_time
+from typing import Any
+
+from pycrdt import Doc
+
+from documents.conf import conf
+from history.append import requested_seq
+from history.crdt.editing import EditFailed, InsideCharacter, NotEditable, OutsideText, edited, kind_for, rewritten
+from history.crdt.lib0 import Malformed
+from history.crdt.roots import RootKind
+from history.crdt.updates import MissingDependency
+from history.errors import LogHole, NoSuchSeq
+from history.fates import Reason, Refused, Stored
+from history.models import Kind
+from realtime.closing import closing_for
+from realtime.collab.gatherings import Gathering
+from realtime.collab.pens import Pen, Pens, fork, forks_of, state_at
+from realtime.frames import SharedMessage
+from realtime.members import Member
+from realtime.protocols.collab import DocumentEdit, Words
+from realtime.protocols.messages import Said
+from realtime.rooms import Room
+from realtime.tails import Committed
+
+SMALL_CONTENT = 16 * 1024
+"""Characters of whole content that is compared on the event loop."""
+
+
+class EditRefused(Exception):
+    """Raised for an edit that is not in the log: `code` for programs, the message for people, without content."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CollabMember(Member):
+    """One socket in one room, for one field of its document. `scope` says within what the names of its edits are
+    told apart, besides its account."""
+
+    def __init__(
+        self, room: Room, *, gathering: Gathering, field: str, scope: str, counts_tabs: bool, **how: Any
+    ) -> None:
+        super().__init__(room, **how)
+        self.counts_tabs = counts_tabs
+        self.gathering = gathering
+        self.view = gathering.view(field)
+        self._scope = scope
+        self._pens = Pens()
+        self._has_begun = False
+        self._count: Words | None = None
+
+    # What it is shown
+
+    def say(self, words: Words) -> None:
+        """Answer the client."""
+        self.outbox.offer(SharedMessage(Said(words)))
+
+    def begin(self) -> None:
+        """Send all that the field says, and from now on what changes."""
+        self._has_begun = True
+        self.outbox.offer(self.view.whole())
+        self.outbox.seq = self.view.seq
+
+    def deliver(self, message: SharedMessage, *, seq: int) -> None:
+        """Send what all in the room are told; what y-sync and awareness say has no words here."""
+        if self._has_begun:
+            super().deliver(message, seq=seq)
+
+    def show(self, rows: Sequence[Committed], message: SharedMessage, *, seq: int) -> None:
+        try:
+            self.gathering.note(rows)
+            change = self.view.after(rows)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (what cannot be told here is no trouble of the others')
+            self._close(closing_for(error))
+            return
+        if change is None:
+            self.outbox.skip(seq)
+        else:
+            self.deliver(change, seq=seq)
+
+    def tell_count(self, people: int, tabs: int) -> None:
+        """Say how many are in the room."""
+        self._count = {"type": "user_count", "user_count": tabs if self.counts_tabs else people}
+        self.deliver(SharedMessage(Said(self._count)), seq=self.room.seq)
+
+    async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
+        if self._count is not None:
+            self.say(self._count)
+        return self.view.whole(), self.view.seq
+
+    def leave(self) -> None:
+        super().leave()
+        self._pens.put_away(forks_of(self.room.hub))
+
+    # What it writes
+
+    async def edit(self, edit: DocumentEdit) -> int:
+        """Make an edit of the client's and return its seq once it is committed and shown; of one that changes nothing
+        the seq that it was made on. One that comes again is not made again.
+
+        Raises: EditRefused, Closing, HistoryError."""
+        if not self.may_write:
+            raise EditRefused("not_allowed", Reason.NOT_ALLOWED.value)
+        key = None if edit.id is None else f"edit:{self._scope}:{edit.id}"
+        if key is not None and (seq := self.gathering.edits.get((self.session.actor, key))) is not None:
+            return seq
+        base = await self._base_of(edit)
+        pen = self._pens.pick(base)
+        try:
+            await self._bring_to(pen, base)
+            update = await self._edited(pen, edit)
+            if update is None:
+                return base if key is None else await self._known(key) or base
+            return await self._written(pen, update, key)
+        finally:
+            if self.is_gone:
+                self._pens.put_away(forks_of(self.room.hub))
+
+    async def _base_of(self, edit: DocumentEdit) -> int:
+        base = self.outbox.seq if edit.base is None else edit.base
+        if base > self.room.seq:
+            await self.room.catch_up()  # it came from another process, which is ahead
+        if base > self.room.seq:
+            raise EditRefused("unknown_base", f"the document is at {self.room.seq}, not yet at {base}")
+        return base
+
+    async def _bring_to(self, pen: Pen, base: int) -> None:
+        """Have the pen's fork be the document as of `base`."""
+        room, hub = self.room, self.room.hub
+        if pen.doc is not None and pen.generation == self.gathering.generation:
+            updates = self.gathering.recent.between(pen.seq, base)
+            if updates is None and base == room.seq:
+                updates = [room.doc.get_update(pen.doc.get_state())]
+            if updates is not None:
+                pen.take_over(updates, base)
+                return
+        generation = self.gathering.generation
+        try:
+            state = room.doc.get_update() if base == room.seq else await hub.load(state_at, room.document_id, base)
+        except (NoSuchSeq, LogHole):
+            raise EditRefused("unknown_base", f"the document as it was at {base} is not there any more") from None
+        is_large = len(state) > conf().off_loop_bytes
+        pen.doc = await hub.compute(fork, state, pen.client_id) if is_large else fork(state, pen.client_id)
+        pen.seq, pen.generation = base, generation
+        forks_of(hub).keep(pen, len(state))
+
+    async def _edited(self, pen: Pen, edit: DocumentEdit) -> bytes | None:
+        """The update that the edit is, on the fork; None where it changes nothing."""
+        doc = pen.doc
+        assert doc is not None
+        forks_of(self.room.hub).touch(pen)
+        work = partial(_edit, doc, self.view.field, self.view.kind, edit)
+        is_small = edit.steps is not None or (isinstance(edit.content, str) and len(edit.content) < SMALL_CONTENT)
+        is_large = self.room.stored_bytes > conf().off_loop_bytes or not is_small
+        try:
+            update, cpu_seconds = await self.room.hub.compute(work) if is_large else work()
+        except OutsideText as error:
+            raise EditRefused("outside_text", str(error)) from None
+        except InsideCharacter as error:
+            raise EditRefused("inside_character", str(error)) from None
+        except NotEditable as error:
+            raise EditRefused("not_editable", str(error)) from None
+        except EditFailed:
+            forks_of(self.room.hub).drop(pen)
+            raise EditRefused("refused", _NOT_TAKEN) from None
+        self.charge_time(cpu_seconds)
+        return update
+
+    async def _written(self, pen: Pen, update: bytes, key: str | None) -> int:
+        """Write an update that the pen's fork holds; return its seq."""
+        forks = forks_of(self.room.hub)
+        if len(update) > conf().update_bytes_max:
+            forks.drop(pen)
+            raise EditRefused("too_large", Reason.TOO_LARGE.value)
+        try:
+            fate = await self.room.write_and_wait(self.session, update, kind=Kind.EDIT, request_key=key)
+        except (Malformed, MissingDependency):
+            forks.drop(pen)
+            raise EditRefused("refused", _NOT_TAKEN) from None
+        except BaseException:
+            # It may be in the log: what is written next must not be under the same client id.
+            self._pens.lose(pen)
+            forks.drop(pen)
+            raise
+        if isinstance(fate, Stored) and not fate.repeated:
+            pen.last_seq = fate.seq
+        else:
+            forks.drop(pen)  # it holds what is not in the log
+        if isinstance(fate, Refused):
+            if fate.reason is Reason.NOT_YOURS:
+                self._pens.lose(pen)
+            raise EditRefused(_CODES.get(fate.reason, "refused"), fate.reason.value)
+        if fate is None:
+            return pen.seq
+        if fate.repeated:
+            self.charge(self.room.stored_bytes)  # the gate is built anew for it
+        if key is not None:
+            self.gathering.remember(self.session.actor, key, fate.seq)
+        return fate.seq
+
+    async def _known(self, key: str) -> int | None:
+        """Where an edit of this name is in the log."""
+        return await self.room.hub.load(requested_seq, self.session, key)
+
+
+_NOT_TAKEN = "the document does not take this edit"
+_CODES = {Reason.NOT_ALLOWED: "not_allowed", Reason.FULL: "full", Reason.TOO_LARGE: "too_large"}
+
+
+def _edit(doc: "Doc[Any]", field: str, kind: RootKind | None, edit: DocumentEdit) -> tuple[bytes | None, float]:
+    """Edit a fork; return the update and the seconds of processor time that this took."""
+    started = thread_time()
+    if edit.steps is not None:
+        update = edited(doc, field, kind or RootKind.TEXT, edit.steps)
+    else:
+        update = rewritten(doc, field, kind or kind_for(edit.content), edit.content)
+    return update, thread_time() - started
