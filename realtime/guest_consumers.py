@@ -43,6 +43,8 @@ class GuestConsumer(JsonWebsocketConsumer):
         self.seats: Seats | None = None
         self._one_at_a_time = asyncio.Lock()
         self._events = 0
+        self._has_no_events = asyncio.Event()
+        self._has_no_events.set()
         self._closing: Closing | None = None
         self._channel_name: str | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -106,7 +108,18 @@ class GuestConsumer(JsonWebsocketConsumer):
             self.close_soon(Closing(CloseCode.TRY_AGAIN, "too much waits for the handlers of this socket"))
             return
         self._events += 1
+        self._has_no_events.clear()
         self.hub.spawn(self._handle_event(event))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for this socket that what can be read later had better be."""
+        return self.outgoing.is_full or self._events > EVENTS_MAX // 2
+
+    async def caught_up(self) -> None:
+        """Wait until its handlers have done, and the server has taken, all that was for this socket."""
+        await self._has_no_events.wait()
+        await self.outgoing.written()
 
     @property
     def channel_name(self) -> str:
@@ -165,6 +178,8 @@ class GuestConsumer(JsonWebsocketConsumer):
             self._end(error)
 
     async def _connect(self, message: dict[str, Any]) -> None:
+        if self.hub.draining:
+            raise Closing(CloseCode.RESTARTING, "the server is restarting")
         self.seats = self.hub.sockets.seats()
         take_seat(self.hub, self.seats, self.scope)
         try:
@@ -198,6 +213,8 @@ class GuestConsumer(JsonWebsocketConsumer):
             self._end(error)
         finally:
             self._events -= 1
+            if not self._events:
+                self._has_no_events.set()
 
     async def _call(self, handler: Callable[[dict[str, Any]], None], message: dict[str, Any]) -> None:
         async with self._one_at_a_time:

@@ -43,14 +43,13 @@ class Guest:
         credential: Credential,
         admission: Admission,
         close: Callable[[Closing], None],
-        written: Callable[[], Awaitable[None]],
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.room = lobby
         self.user = user
         self.session = GuestSession(Applicant(credential), admission)
         self._close = close
-        self.written = written
-        """Waits until nothing waits to be sent."""
+        self._written = written
 
     def greet(self, *, since: float) -> None:
         """Stand in the lobby. `since`: the hub's time before what let this socket in was read. Raises: Closing."""
@@ -64,6 +63,11 @@ class Guest:
         if self in self.room.members:
             self.room.members.discard(self)
             self.room.hub.guests.left(self.room)
+
+    async def written(self) -> None:
+        """Wait until nothing waits to be sent."""
+        if self._written is not None:
+            await self._written()
 
     def close(self, closing: Closing) -> None:
         """From this moment on the socket is told nothing, whenever its client takes the close."""

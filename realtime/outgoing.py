@@ -40,7 +40,7 @@ class Outgoing:
             self.offer({"type": "websocket.accept"})
         if self.is_closed or (kind == "websocket.accept" and self.is_accepted):
             return
-        if kind == "websocket.send" and self._bytes > self._bytes_max:
+        if kind == "websocket.send" and self.is_full:
             self._overflowed()
             return
         self.is_accepted = self.is_accepted or kind == "websocket.accept"
@@ -49,6 +49,11 @@ class Outgoing:
         self._bytes += _cost(message)
         if self._pump is None:
             self._pump = asyncio.create_task(self._run())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is not said in answer had better wait until all this is `written`."""
+        return self._bytes > self._bytes_max
 
     def close(self, code: int, reason: str) -> None:
         """Close instead of all that waits but an accept."""

@@ -1,6 +1,7 @@
 """The door of chats: `/ws/chat/<room_name>/`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from documents.credentials import Credential
 from documents.models import Document, Role
 from documents.roles import Admission, User
 from realtime.chat.lobbies import MOVED, ChatGuest, ChatLobby
-from realtime.chat.messages import Missed, Said, last_missed, page
+from realtime.chat.messages import Said, first_of_last, last_id_of, page
 from realtime.chat.places import Place, admit_to, enter_place
 from realtime.chat.posting import Stored, store
 from realtime.chat.telling import tell_of_message
@@ -118,8 +119,8 @@ class ChatConsumer(GuestConsumer):
         lobby = self.on_loop(self._find_lobby())
         try:
             # After the group was joined: what is said from here on is heard.
-            missed = self._missed()
-            self.on_loop(self._stand(lobby, admission, missed, since=began))
+            start = self._start()
+            self.on_loop(self._stand(lobby, admission, start, since=began))
         finally:
             self.soon(self.hub.guests.entered, lobby.key)
 
@@ -135,32 +136,33 @@ class ChatConsumer(GuestConsumer):
         )
         return cast(ChatLobby, lobby)
 
-    def _missed(self) -> Missed:
+    def _start(self) -> "_Start":
+        last_id = last_id_of(self.place)
         text = query_of(self.scope).get("after", [""])[0]
         if not text:
-            return last_missed(self.place, after=2**63 - 1, limit=0)
+            return _Start(last_id, last_id)
         if not text.isascii() or not text.isdigit() or len(text) > 18:
             raise Closing(CloseCode.MALFORMED, "`after` is the id of a message")
-        return last_missed(self.place, after=int(text), limit=conf().chat_missed_max)
+        first = first_of_last(self.place, after=int(text), limit=max(conf().chat_missed_max, 1))
+        return _Start(min(int(text), last_id), last_id) if first is None else _Start(first - 1, last_id, first)
 
-    async def _stand(self, lobby: ChatLobby, admission: Admission, missed: Missed, *, since: float) -> None:
+    async def _stand(self, lobby: ChatLobby, admission: Admission, start: "_Start", *, since: float) -> None:
         self.guest = ChatGuest(
             lobby,
             self,
-            seen=missed.last_id,
+            seen=start.seen,
             user=self.user,
             credential=self.credential,
             admission=admission,
             close=self.close_soon,
             written=self.outgoing.written,
         )
-        if not missed.is_whole:
-            self.tell({"type": "gap", "before": missed.messages[0].id if missed.messages else None})
-        for said in missed.messages:
-            self.deliver(said)
+        if start.gap_before is not None:
+            self.tell({"type": "gap", "before": start.gap_before})
         self.guest.greet(since=since)
-        if lobby.last_id > missed.last_id:
-            lobby.look_soon()
+        lobby.last_id = max(lobby.last_id, start.last_id)
+        if lobby.last_id > start.seen:
+            self.guest.fall_behind()
 
     # What is said
 
@@ -190,6 +192,16 @@ class ChatConsumer(GuestConsumer):
             raise closing
         if not self.may_write(self.user, self.room_name, None if document is None else admission.role):
             raise MessageRefused("read_only", "you may read here, and not write")
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a socket begins: behind the id that it has `seen`, or at `gap_before` where it missed more than it is sent
+    by itself. `last_id` is the chat's."""
+
+    seen: int
+    last_id: int
+    gap_before: int | None = None
 
 
 def shown_of(event: dict[str, Any]) -> dict[str, Any]:

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from realtime.chat.consumers import ChatConsumer
     from realtime.hub import Hub
 
-MISSED_PER_QUERY = 200
+MISSED_PER_QUERY = 100
 """Messages that are read at a time for those who lack some."""
 
 MOVED = "this room is another one by now; come again"
 
 
 class ChatGuest(Guest):
-    """One socket in one chat. `seen` is the id up to which it has been sent everything."""
+    """One socket in one chat. `seen` is the id up to which it has been sent everything.
+
+    While it is behind, because it has just come back or reads slowly, it is shown nothing as it is said: what it lacks
+    is read for it page by page, as fast as it takes it."""
 
     room: "ChatLobby"
 
@@ -37,21 +40,52 @@ class ChatGuest(Guest):
         super().__init__(lobby, **how)
         self.consumer = consumer
         self.seen = seen
+        self.is_behind = False
 
     def show(self, said: Said) -> bool:
         """Send a message that is new here; False where there are others before it that this socket lacks."""
+        if self.is_behind or said.id <= self.seen:
+            return True
         if said.before > self.seen:
             return False
-        if said.id > self.seen:
-            self.seen = said.id
-            self.consumer.deliver(said)
+        if self.consumer.is_behind:
+            self.fall_behind()
+        else:
+            self._send(said)
         return True
 
     def show_missed(self, missed: Missed) -> None:
         for said in missed.messages:
-            if said.id > self.seen:
-                self.consumer.deliver(said)
+            if self.consumer.is_behind:
+                return self.fall_behind()
+            self._send(said)
         self.seen = max(self.seen, missed.last_id)
+
+    def fall_behind(self) -> None:
+        """Read what this socket lacks for it alone."""
+        if not self.is_behind:
+            self.is_behind = True
+            self.room.hub.spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        try:
+            while self in self.room.members:
+                await self.consumer.caught_up()
+                missed = await self.room.read_missed(after=self.seen)
+                for said in missed.messages:
+                    if self.consumer.is_behind:
+                        await self.consumer.caught_up()
+                    self._send(said)
+                self.seen = max(self.seen, missed.last_id)
+                if self.seen >= self.room.last_id and len(missed.messages) < MISSED_PER_QUERY:
+                    return
+        finally:
+            self.is_behind = False  # where it ends otherwise, the watch finds that something is missing
+
+    def _send(self, said: Said) -> None:
+        if said.id > self.seen:
+            self.seen = said.id
+            self.consumer.deliver(said)
 
 
 class ChatLobby(Lobby):
@@ -123,16 +157,25 @@ class ChatLobby(Lobby):
             self._is_looking = False
 
     async def _catch_up(self) -> None:
-        while self.members:
-            after = min(guest.seen for guest in self.members)
-            missed = await self.hub.load(next_missed, self.place, after=after, limit=MISSED_PER_QUERY)
-            self.last_id = max(self.last_id, missed.last_id)
-            for guest in list(self.members):
+        while abreast := self.abreast():
+            after = min(guest.seen for guest in abreast)
+            missed = await self.read_missed(after=after)
+            for guest in self.abreast():
                 if guest.seen >= after:  # else it came meanwhile, and lacks what is before this
                     guest.show_missed(missed)
             is_all = len(missed.messages) < MISSED_PER_QUERY
-            if is_all and all(guest.seen >= missed.last_id for guest in self.members):
+            if is_all and all(guest.seen >= missed.last_id for guest in self.abreast()):
                 return
+
+    def abreast(self) -> list[ChatGuest]:
+        """Those who are shown what is said as it is said."""
+        return [guest for guest in self.members if not guest.is_behind]
+
+    async def read_missed(self, *, after: int) -> Missed:
+        """The next messages behind an id. Raises: DatabaseError."""
+        missed = await self.hub.load(next_missed, self.place, after=after, limit=MISSED_PER_QUERY)
+        self.last_id = max(self.last_id, missed.last_id)
+        return missed
 
     @classmethod
     async def look_at_all(cls, hub: "Hub", lobbies: "Collection[Lobby]") -> None:
@@ -149,5 +192,5 @@ class ChatLobby(Lobby):
             for guest in chat.members:
                 if seen.get(guest, 0) > last_id:  # a backup was restored: ids are given out anew from there
                     guest.seen = last_id
-            if any(guest.seen < last_id for guest in chat.members):
+            if any(guest.seen < last_id for guest in chat.abreast()):
                 chat.look_soon()

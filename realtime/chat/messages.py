@@ -1,6 +1,6 @@
 """Stored messages as they are shown, and read: by page, or since an id."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -29,12 +29,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Messages in the order of their ids. `last_id`: all up to there that are not among them were passed over, which is
-    none but where `is_whole` is false."""
+    """Messages in the order of their ids; none up to `last_id` is left out."""
 
     messages: list[Said]
     last_id: int
-    is_whole: bool = True
 
 
 def said_of(message: ChatMessage, *, before: int = 0) -> Said:
@@ -51,20 +49,25 @@ def page(place: Place, *, before: int | None, limit: int) -> tuple[list[Said], i
     return [said_of(each) for each in shown], shown[0].pk if len(found) > limit else None
 
 
-def last_missed(place: Place, *, after: int, limit: int) -> Missed:
-    """The last `limit` messages behind an id."""
-    last_id = last_ids([place]).get(place, 0)
-    found = list(_messages(place).filter(pk__gt=after).order_by("-pk")[: limit + 1])
-    return _missed(found[:limit][::-1], last_id, is_whole=len(found) <= limit)
+def last_id_of(place: Place) -> int:
+    return last_ids([place]).get(place, 0)
+
+
+def first_of_last(place: Place, *, after: int, limit: int) -> int | None:
+    """The id of the first of the last `limit` messages, where there are more behind an id; else None."""
+    ids = _messages(place).filter(pk__gt=after).order_by("-pk").values_list("pk", flat=True)[: limit + 1]
+    found = list(ids)
+    return found[limit - 1] if len(found) > limit else None
 
 
 def next_missed(place: Place, *, after: int, limit: int) -> Missed:
     """The next `limit` messages behind an id; whoever has not read all asks again."""
-    last_id = last_ids([place]).get(place, 0)  # first: what is said from here on is told by somebody else
+    last_id = last_id_of(place)  # first: what is said from here on is told by somebody else
     found = list(_messages(place).filter(pk__gt=after).order_by("pk")[:limit])
     if len(found) == limit:
         last_id = found[-1].pk
-    return _missed(found, last_id)
+    messages = [said_of(each) for each in found]
+    return Missed(messages, max([last_id, *(each.id for each in messages)]))
 
 
 def last_ids(places: Collection[Place]) -> dict[Place, int]:
@@ -74,11 +77,6 @@ def last_ids(places: Collection[Place]) -> dict[Place, int]:
     rooms = ChatRoom.objects.filter(Q(document_id__in=documents) | Q(document=None, name__in=names))
     rows = rooms.values_list("document_id", "name", "last_id")
     return {names[name] if key is None else documents[key]: last_id for key, name, last_id in rows}
-
-
-def _missed(found: Iterable[ChatMessage], last_id: int, *, is_whole: bool = True) -> Missed:
-    messages = [said_of(each) for each in found]
-    return Missed(messages, max([last_id, *(each.id for each in messages)]), is_whole)
 
 
 def _messages(place: Place) -> QuerySet[ChatMessage]:

@@ -40,3 +40,18 @@ async def another_process(settings: Settings) -> AsyncIterator[Callable[[], Hub]
 def no_watch(settings: Settings) -> None:
     """What happens in the test happens without the watch."""
     settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 600.0}
+
+
+@pytest.fixture
+def dead_layer(settings: Settings) -> None:
+    """Nothing comes through the channel layer."""
+    host = "unix:///nowhere/valkey"
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
+    }
+    channel_layers.backends.clear()
+
+
+@pytest.fixture
+def quick_watch(settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.2}

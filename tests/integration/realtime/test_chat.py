@@ -156,13 +156,11 @@ async def test_whoever_comes_back_is_sent_what_they_missed_and_told_where_there_
     document, people = await shared_document(ada=Role.OWNER)
     ids = [(await sync_to_async(send_chat_message)(document.name, str(number))).id for number in range(6)]
     async with ChatSocket(document.name, user=people["ada"], after=ids[2]) as socket:
-        await socket.until_in()
-        assert socket.said == ["3", "4", "5"]
+        await socket.until_said("3", "4", "5")
         assert len(socket.received) == 3
     async with ChatSocket(document.name, user=people["ada"], after=ids[0]) as socket:
-        await socket.until_in()
+        await socket.until_said("3", "4", "5")
         assert socket.received[0] == {"type": "gap", "before": ids[3]}
-        assert socket.said == ["3", "4", "5"]
     async with ChatSocket(document.name, user=people["ada"], query=b"after=-1") as socket:
         assert await socket.until_closed() == 1008
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.layers import channel_layers
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection, transaction
 from django.test import Client, override_settings
@@ -110,20 +109,6 @@ ALL = TOLD | UNTOLD
 @pytest.fixture(autouse=True)
 def cheap_passwords(settings: Settings) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
-@pytest.fixture
-def dead_layer(settings: Settings) -> None:
-    host = "unix:///nowhere/valkey"
-    settings.CHANNEL_LAYERS = {
-        "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
-    }
-    channel_layers.backends.clear()
-
-
-@pytest.fixture
-def quick_watch(settings: Settings) -> None:
-    settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.2}
 
 
 async def two_people() -> tuple[Document, SignedIn, SignedIn]:
