@@ -154,6 +154,7 @@ CELERY_BEAT_SCHEDULE = {
     "purge-refused": _every(_PURGE_SECONDS, "history.tasks.purge_refused"),
     "purge-audit": _every(_PURGE_SECONDS, "history.tasks.purge_audit"),
     "purge-notifications": _every(_PURGE_SECONDS, "realtime.tasks.purge_notifications"),
+    "purge-chat": _every(_PURGE_SECONDS, "realtime.tasks.purge_chat"),
 }
 
 AUTH_PASSWORD_VALIDATORS = [

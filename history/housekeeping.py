@@ -33,6 +33,7 @@ TASKS = {
     "history.tasks.purge_audit": "purge of old audit entries",
     "documents.tasks.purge_deleted": "purge of deleted documents",
     "realtime.tasks.purge_notifications": "purge of read notifications",
+    "realtime.tasks.purge_chat": "purge of chat messages",
     UNDO: "undo of an account's edits",
 }
 """What people call each task that keeps house."""

@@ -29,5 +29,6 @@ TASK_ROUTES = {
     "history.tasks.purge_audit": {"queue": REST},
     "documents.tasks.purge_deleted": {"queue": REST},
     "realtime.tasks.purge_notifications": {"queue": REST},
+    "realtime.tasks.purge_chat": {"queue": REST},
 }
 """For Celery's setting `task_routes`."""

@@ -12,6 +12,7 @@ from django.utils import timezone
 from documents.chores import chore
 from history.errors import LogUnavailable, OutcomeUnknown
 from history.models import Kind, Via
+from realtime.chat.retention import remove_expired
 from realtime.notifications.changes import remove_read
 from realtime.push import push
 
@@ -78,4 +79,12 @@ def purge_notifications() -> int:
     """Remove notifications that were read more than READ_NOTIFICATION_DAYS ago; return how many."""
     with chore("realtime.tasks.purge_notifications") as turn:
         turn.made = remove_read(now=timezone.now(), limit=PURGE_ROWS_MAX)
+        return turn.made
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, ignore_result=True, time_limit=PURGE_SECONDS_MAX)
+def purge_chat() -> int:
+    """Remove chat messages older than CHAT_DAYS and those above CHAT_MESSAGES_MAX; return how many."""
+    with chore("realtime.tasks.purge_chat") as turn:
+        turn.made = remove_expired(now=timezone.now(), limit=PURGE_ROWS_MAX)
         return turn.made

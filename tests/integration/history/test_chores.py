@@ -21,7 +21,7 @@ from documents.tasks import purge_deleted
 from history import tasks
 from history.models import Segment, Snapshot, Update
 from realtime.queues import PUSHES, TASK_ROUTES
-from realtime.tasks import purge_notifications
+from realtime.tasks import purge_chat, purge_notifications
 from tests.builders import append_rows, in_thread, make_document, make_history, make_session, rechain, typed
 from tests.integration.history.waiting import database_dsn
 
@@ -88,6 +88,7 @@ def test_every_task_that_keeps_house_tells_of_itself(settings: Settings, tmp_pat
         tasks.purge_audit,
         purge_deleted,
         purge_notifications,
+        purge_chat,
     ):
         task()
     now = timezone.now().isoformat()
