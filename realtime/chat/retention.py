@@ -1,6 +1,5 @@
 """How long what was said is kept."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,8 +53,8 @@ def _remove(sql: str, bound: Any, *, limit: int) -> int:
 def _remove_empty_rooms(*, limit: int) -> None:
     """Ids are given out for all rooms together: a room that is made again goes on above those it had."""
     is_empty = ~Exists(ChatMessage.objects.filter(room=OuterRef("pk")))
-    empty: Sequence[int] = ChatRoom.objects.filter(is_empty, document=None).values_list("pk", flat=True)[:limit]
+    empty = list(ChatRoom.objects.filter(is_empty, document=None).values_list("pk", flat=True)[:limit])
     with transaction.atomic():
         # Whoever is saying something there holds the row; under the lock it is looked at again.
-        held = ChatRoom.objects.select_for_update(skip_locked=True).filter(pk__in=list(empty))
+        held = ChatRoom.objects.select_for_update(skip_locked=True).filter(pk__in=empty)
         ChatRoom.objects.filter(is_empty, pk__in=[room.pk for room in held]).delete()

@@ -62,7 +62,8 @@ async def test_messages_that_are_lost_repeated_and_reordered_on_the_way_are_each
         (lobby,) = hub.guests
         assert isinstance(lobby, ChatLobby)
         events: list[dict[str, Any]] = []
-        hear, lobby.hear = lobby.hear, events.append  # type: ignore[method-assign]
+        hear = lobby.hear
+        lobby.hear = events.append  # type: ignore[method-assign, assignment]
         (ear,) = hub.groups._ears.values()
         ear.listeners[:] = [events.append]
         for number in range(9):
@@ -138,10 +139,10 @@ async def test_a_room_that_is_held_for_long_answers_that_a_message_may_not_be_st
     async with ChatSocket("lobby", user=ada) as socket:
         await socket.until_in()
         held = hold()
-        await sync_to_async(next)(held)
+        await sync_to_async(lambda: next(held))()
         socket.say("in vain", key="1")
         await socket.until(lambda: socket.errors == ["unavailable"])
-        await sync_to_async(next)(held, None)
+        await sync_to_async(lambda: next(held, None))()
         socket.say("in vain", key="1")
         await socket.until_said("in vain")
     assert await texts_of(name="lobby") == ["before", "in vain"]
