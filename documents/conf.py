@@ -220,6 +220,9 @@ class Conf:
     warm_bytes_max: int = 32 * 1024 * 1024
     """Documents, as stored, in rooms that nobody is in; above it those nobody is in for longest end before
     ROOM_IDLE_SECONDS. In memory a document takes about ten times as much."""
+    channel_messages: bool = True
+    """Whether `doc_update` and `send_message`, sent by code of one's own to a room's group of the channel layer, are
+    taken: in the log, of nobody's, by the door `channel`. Whoever reaches the layer can send them."""
     layer_timeout_seconds: float = 1.0
     """How long the channel layer may take for one thing, and the pause after it failed: hanging counts as away."""
     hints_waiting_bytes_max: int = 16 * 1024 * 1024

@@ -127,6 +127,11 @@ class Bus:
             message = {"type": "awareness", "document": document_id, "process": self._process}
             self._publish(document_group(document_id), message | {"claims": encode_claims(part)})
 
+    def publish_message(self, document_id: int, payload: bytes) -> None:
+        """Have the other processes send a message to everyone in their rooms."""
+        message = {"type": "message", "document": document_id, "process": self._process}
+        self._publish(document_group(document_id), message | {"message": payload})
+
     def ask_for_presence(self, document_id: int) -> None:
         """Ask the other processes who is in their rooms of this document."""
         message = {"type": "presence_query", "document": document_id, "process": self._process}
@@ -142,6 +147,7 @@ class Bus:
         if not self._is_joined or now - self._heard.get(self._process, 0.0) > silence:
             await self._rejoin(now)
             return
+        await self._hub.groups.check()
         for document_id in list(self._leaving):
             if not await self._leave(document_id):
                 break
@@ -284,6 +290,8 @@ class Bus:
                 room.hear_from(process, decode_claims(message["claims"]))
             case "presence_query":
                 self.publish_awareness(room.document_id, room.presence_here())
+            case "message":
+                room.pass_on(message["message"])
             case unknown:
                 raise ValueError(f"unknown message type {unknown!r}")
 

@@ -10,6 +10,7 @@ from django.contrib.auth.models import AnonymousUser
 from documents.conf import conf
 from documents.credentials import Credential
 from documents.opening import open_document
+from documents.roles import RoleRule
 from documents.tickets import redeem_ticket
 from history.models import Via
 from history.sessions import WriteSession
@@ -42,15 +43,17 @@ async def enter(
     make_doc: MakeDoc,
     make_member: Callable[[Room, Any, WriteSession], M],
     ticket: str | None = None,
+    rule: RoleRule | None = None,
 ) -> M:
     """Admit whoever comes to a room, within AUTHENTICATE_SECONDS, and greet them as the member that is made of them.
 
-    `ticket` counts for more than one in the query, and that for more than a cookie.
+    `ticket` counts for more than one in the query, and that for more than a cookie. `rule` is asked instead of
+    ROLE_FOR, now and whenever the right of this socket is looked at again.
     Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, TooManySockets, Closing, HistoryError."""
     try:
         async with asyncio.timeout(conf().authenticate_seconds or None):
             began = hub.now()
-            user, session = await hub.load(_admit, scope, room_name, via, ticket)
+            user, session = await hub.load(_admit, scope, room_name, via, ticket, rule)
             if session.user is not None:
                 seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
             seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
@@ -64,16 +67,19 @@ async def enter(
     return member
 
 
-def _admit(scope: dict[str, Any], room_name: str, via: Via, ticket: str | None) -> tuple[Any, WriteSession]:
+def _admit(
+    scope: dict[str, Any], room_name: str, via: Via, ticket: str | None, rule: RoleRule | None
+) -> tuple[Any, WriteSession]:
     """Who comes, and the session under which they write. Reads the database."""
     user, credential = user_of(scope, room_name, ticket=ticket)
-    opened = open_document(user, room_name, credential=credential)
+    opened = open_document(user, room_name, credential=credential, rule=rule)
     headers = dict(scope["headers"])
     return user, write_session(
         opened.document,
         actor=user,
         credential=credential,
         admission=opened.admission,
+        rule=rule,
         via=via,
         ip=client_address(scope),
         user_agent=headers.get(b"user-agent", b"").decode("latin-1"),

@@ -23,6 +23,7 @@ from documents.conf import conf
 from documents.models import Document
 from history.append import append
 from history.audit.entries import record_once
+from history.crdt.folding import emitted_by
 from history.crdt.state_vectors import EMPTY_STATE_VECTOR
 from history.errors import LogUnavailable
 from history.fates import Fate, PendingUpdate, Reason, Refused, Stored
@@ -36,14 +37,17 @@ from realtime.bus import Bus
 from realtime.closing import CloseCode, Closing
 from realtime.commits import Entry, GroupCommit
 from realtime.databases import cut
+from realtime.groups import group_name
 from realtime.guests import Guest, Guests
 from realtime.limits import SocketCounts
 from realtime.listening import Groups
 from realtime.openings import OpeningRecorder
 from realtime.protocols.awareness import Claim
+from realtime.public_groups import PublicGroup
 from realtime.rechecks import Place, Rechecks
 from realtime.refusals import RefusalKeeper
 from realtime.rooms import MakeDoc, Room
+from realtime.served import ServedDoc
 from realtime.tails import Committed
 
 if TYPE_CHECKING:
@@ -225,33 +229,55 @@ class Hub:
     async def _open(self, document_id: int, make_doc: "MakeDoc") -> Room:
         # Subscribed first: what is committed from here on is heard of, and what is heard of before the room stands is
         # found by the look at the log below.
-        await self.bus.subscribe(document_id)
+        _, group = await asyncio.gather(self.bus.subscribe(document_id), self.load(_public_group_of, document_id))
+        public = PublicGroup(self, document_id, group)
+        joining = asyncio.create_task(self.groups.join(group, public.hear))
         try:
-            doc, folded = await self.fold(document_id, make_doc)
+            served, folded = await self.fold(document_id, make_doc)
+            await joining
         except BaseException:
+            joining.cancel()
+            await self.groups.leave(group, public.hear)
             await self.bus.unsubscribe(document_id)
             raise
-        room = Room(self, document_id=document_id, doc=doc, folded=folded, make_doc=make_doc)
+        room = Room(self, document_id=document_id, served=served, folded=folded, make_doc=make_doc, public=public)
         self.rooms[document_id] = room
         room.catch_up_soon()
         self.spawn(room.judge.learn_owners())
         self.bus.ask_for_presence(document_id)
         return room
 
-    async def fold(self, document_id: int, make_doc: "MakeDoc") -> "tuple[Doc[Any], Folded]":
-        """What a room serves: the document that the consumer made, with its observers, folded from the log.
+    async def fold(self, document_id: int, make_doc: "MakeDoc") -> tuple[ServedDoc, Folded]:
+        """What a room serves: the log, folded, in the document that a consumer made where it has all that is in that.
 
         Raises: HistoryError, DatabaseError, and what `make_doc` raises."""
-        doc = await make_doc()
-        if doc.get_state() != EMPTY_STATE_VECTOR and not await self.load(_seed, document_id, doc.get_update()):
-            doc = Doc()  # the log is not empty: what the document begins with is already decided
-        return doc, await self.load(make_ydoc, document_id, doc=doc)
+        if make_doc is None:
+            folded = await self.load(make_ydoc, document_id)
+            return ServedDoc(folded.doc, spawn=self.spawn), folded
+        made, maker = await make_doc(), getattr(make_doc, "__self__", None)
+        served = ServedDoc(made, spawn=self.spawn, made=made, maker=maker)
+        try:
+            content = b"" if made.get_state() == EMPTY_STATE_VECTOR else made.get_update()
+            if content:
+                await self.load(_seed, document_id, content)
+            folded = await self.load(make_ydoc, document_id)
+            state, is_held = await self.compute(_compared, folded.doc, content)
+            if not is_held:
+                doc: Doc[Any] = Doc()
+                doc.apply_update(state)
+                served = ServedDoc(doc, spawn=self.spawn, made=made, maker=maker)
+            served.begin(state)  # here: observers are code of one's own, which belongs to the event loop
+        except BaseException:
+            served.release()
+            raise
+        return served, folded
 
     def forget(self, room: Room) -> None:
         """A room has ended."""
         if self.rooms.get(room.document_id) is room:
             del self.rooms[room.document_id]
             self.spawn(self.bus.unsubscribe(room.document_id))
+            self.spawn(self.groups.leave(room.public.group, room.public.hear))
 
     # What the other processes and this project's users are told
 
@@ -414,12 +440,21 @@ class Hub:
         member.close(Closing(CloseCode.RESTARTING, "the server is restarting"))
 
 
+def _public_group_of(document_id: int) -> str:
+    return group_name(Document.objects.values_list("name", flat=True).get(pk=document_id))
+
+
+def _compared(doc: "Doc[Any]", content: bytes) -> tuple[bytes, bool]:
+    """All that a document holds, and whether it holds this content, which else is in it now."""
+    return doc.get_update(), not content or emitted_by(doc, content) is None
+
+
 def _connect() -> None:
     connections[DEFAULT_DB_ALIAS].ensure_connection()
 
 
-def _seed(document_id: int, content: bytes) -> bool:
-    """Store what a document begins with, if its log is empty; whether it was this process that did.
+def _seed(document_id: int, content: bytes) -> None:
+    """Store what a document begins with, if its log is empty.
 
     Raises: LogUnavailable where that cannot be said: the document must not be opened without it."""
     document = Document.objects.get(pk=document_id)
@@ -427,4 +462,3 @@ def _seed(document_id: int, content: bytes) -> bool:
     (fate,) = append([PendingUpdate(session=session, payload=content, kind=Kind.SEED, expected_seq=0)])
     if isinstance(fate, Refused) and fate.reason is not Reason.MOVED_ON:
         raise LogUnavailable(f"document {document_id}: {fate.reason.value}")
-    return isinstance(fate, Stored)

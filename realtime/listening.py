@@ -24,6 +24,8 @@ class Groups:
     def __init__(self) -> None:
         self._layer = get_channel_layer()
         self._ears: dict[str, _Ear] = {}
+        self._leaving: list[_Ear] = []
+        """Which the layer has yet to take out of their groups."""
 
     def __len__(self) -> int:
         return len(self._ears)
@@ -50,7 +52,14 @@ class Groups:
             ear.listeners.remove(listener)
         if not ear.listeners:
             del self._ears[group]
-            await ear.close()
+            if not await ear.close() and len(self._leaving) < conf().sockets_max:  # else it is forgotten in a day
+                self._leaving.append(ear)
+
+    async def check(self) -> None:
+        """Called by the watch: leave the groups that could not be left. What nobody takes would fill this process's
+        channel."""
+        while self._leaving and await self._leaving[-1].close():
+            self._leaving.pop()
 
     def rejoin(self) -> None:
         """The layer has lost its groups: come back to all of them."""
@@ -80,17 +89,19 @@ class _Ear:
         self.is_joined.clear()
         self._task = asyncio.create_task(self._listen())
 
-    async def close(self) -> None:
-        """Leave the group; a layer that is away forgets by itself who is gone."""
+    async def close(self) -> bool:
+        """Leave the group. Whether that could be done."""
         if self._task is not None:
             self._task.cancel()
         if self._channel is None:
-            return
+            return True
         try:
             async with asyncio.timeout(conf().layer_timeout_seconds):
                 await self._layer.group_discard(self._group, self._channel)
         except Exception as error:  # noqa: BLE001  (whatever a layer or a database raises)
             logger.info("channel layer: group_discard failed: %s", type(error).__name__)
+            return False
+        return True
 
     async def _listen(self) -> None:
         while True:

@@ -27,10 +27,13 @@ from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.commits import Entry, Part
 from realtime.frames import SharedMessage
+from realtime.identities import identity_of
 from realtime.judging import Judge
 from realtime.protocols.awareness import AwarenessEntry, Claim
-from realtime.protocols.messages import Awareness, SyncStep1, SyncStep2, Update, awareness_messages
+from realtime.protocols.messages import Awareness, Opaque, SyncStep1, SyncStep2, Update, awareness_messages
 from realtime.protocols.presence import AwarenessStates
+from realtime.public_groups import PublicGroup
+from realtime.served import ServedDoc
 from realtime.tails import Committed, Tail, read_tail
 
 if TYPE_CHECKING:
@@ -40,10 +43,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]]"
-"""Makes the empty document that a room folds its log into, with whatever observers it is to have."""
+MakeDoc: TypeAlias = "Callable[[], Awaitable[Doc[Any]]] | None"
+"""Makes the document that a room begins with, with whatever observers it is to have; None for an empty one."""
 
 _LOADED_AGAIN = "the document has to be loaded again"
+_EDITED = "its document was edited past the log"
+_THE_LAYER = "the channel layer"
 _LOG_IS_NOT_THERE = (Reason.UNAVAILABLE, Reason.GONE, Reason.ROLLED_BACK)
 _JUDGED_AGAIN = (Reason.BEHIND, Reason.NOT_YOURS)
 """The gate that is built next knows more: whose the client ids are, and what was not stored."""
@@ -52,10 +57,12 @@ _JUDGED_AGAIN = (Reason.BEHIND, Reason.NOT_YOURS)
 class Room:
     """One document, open in this process. All methods run on the event loop."""
 
-    def __init__(self, hub: "Hub", *, document_id: int, doc: "Doc[Any]", folded: Folded, make_doc: MakeDoc) -> None:
+    def __init__(
+        self, hub: "Hub", *, document_id: int, served: ServedDoc, folded: Folded, make_doc: MakeDoc, public: PublicGroup
+    ) -> None:
         self.hub = hub
         self.document_id = document_id
-        self.doc = doc
+        self.public = public
         self.seq = folded.seq
         self.epoch = folded.epoch
         self.base = Base(folded.epoch, folded.seq, folded.hash)
@@ -64,6 +71,8 @@ class Room:
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
         """How large the document is at most: what it was when last encoded whole, and the rows since."""
         self._make_doc = make_doc
+        self._is_lent = make_doc is not None
+        self._serve(served)
         self.members: set[Member] = set()
         self.judge = Judge(self)
         self.awareness = AwarenessStates(
@@ -149,6 +158,30 @@ class Room:
         for member in list(self.members):
             member.close(Closing(code, reason))
         self.judge.start_anew()  # without its gate nothing holds the room in a circle: its documents are free at once
+        self.served.release()
+
+    # The document
+
+    @property
+    def doc(self) -> "Doc[Any]":
+        return self.served.doc
+
+    def _serve(self, served: ServedDoc) -> None:
+        self.served = served
+        if self._is_lent:
+            served.watch(self._was_edited)
+
+    def lend(self, take: Callable[[bytes], None]) -> "Doc[Any]":
+        """The document for code of one's own, which may read and observe it; the updates that it applies are for
+        `take`. Whoever edits it in another way has the room end, and nobody is shown the edit."""
+        if not self._is_lent:
+            self._is_lent = True
+            self.served.watch(self._was_edited)
+        return self.served.lend(take)
+
+    def _was_edited(self) -> None:
+        logger.error("document=%s: %s; apply_update and group_send_message log an edit", self.document_id, _EDITED)
+        asyncio.get_running_loop().call_soon(self.drop, _EDITED)  # its transaction has not ended yet
 
     # Reading
 
@@ -459,12 +492,7 @@ class Room:
 
     def _apply(self, row: Committed) -> None:
         self.stored_bytes += len(row.update)
-        try:
-            self.doc.apply_update(row.update)
-        except ExceptionGroup as errors:
-            # Observers that `make_ydoc` attached: pycrdt calls them after the fact, the update is applied.
-            names = ", ".join(type(error).__name__ for error in errors.exceptions)
-            logger.error("document=%s seq=%s: an observer raised %s", self.document_id, row.last_seq, names)
+        self.served.feed(row.update)
 
     def _broadcast(self, rows: Sequence[Committed]) -> None:
         message = SharedMessage(Update(merged([row.update for row in rows])))
@@ -497,9 +525,13 @@ class Room:
             tail = await self.tail_after(after)
             if any(row.splits and row.last_seq > self.seq for row in tail.rows):
                 # An edit cut a character in two: no document that has it whole can take that edit.
-                doc, folded = await self.hub.fold(self.document_id, self._make_doc)
-                tail = await self.tail_after(after)
-                self._replace_doc(doc, folded, tail)
+                served, folded = await self.hub.fold(self.document_id, self._make_doc)
+                try:
+                    tail = await self.tail_after(after)
+                    self._replace_doc(served, folded, tail)
+                finally:
+                    if self.served is not served:
+                        served.release()
             self._catch_ups_done = covers
             self.advance(tail.rows)
             self._has_seen(tail.head)
@@ -526,7 +558,7 @@ class Room:
         self.drop(_LOADED_AGAIN)
         raise Closing(CloseCode.TRY_AGAIN, _LOADED_AGAIN)
 
-    def _replace_doc(self, doc: "Doc[Any]", folded: Folded, tail: Tail) -> None:
+    def _replace_doc(self, served: ServedDoc, folded: Folded, tail: Tail) -> None:
         """Serve another fold of the same log, at `folded.seq`, and show what it has and the last one had not: clients
         split their own copies as they apply it. `tail` are the rows after some seq that both have."""
         if folded.epoch != self.epoch or not self.seq <= folded.seq <= tail.head.seq:
@@ -534,7 +566,9 @@ class Room:
         rows = [row for row in tail.rows if self.seq < row.last_seq <= folded.seq]
         for row in rows:
             self.judge.follow(row)
-        self.doc, self._whole = doc, None
+        self.served.release()
+        self._serve(served)
+        self._whole = None
         self.seq, self.snapshot_seq = folded.seq, folded.snapshot_seq
         self.stored_bytes = folded.snapshot_bytes + folded.tail_bytes
         if rows:
@@ -570,6 +604,20 @@ class Room:
                 member.deliver(message, seq=self.seq)
         if entries and as_user is not None:
             self.hub.publish_awareness(self, [Claim(as_user, entry) for entry in entries])
+
+    def hear_from_nobody(self, entries: Sequence[AwarenessEntry]) -> None:
+        """Take what code of one's own shows, which every process hears by itself. Whoever is shown so has no account;
+        nobody else's client is touched."""
+        heard = self.awareness.hear(entries, owner=_THE_LAYER, identity=identity_of(None), now=self.hub.now())
+        self.show(heard.broadcast)
+
+    # What code of one's own says
+
+    def pass_on(self, payload: bytes) -> None:
+        """Send everyone here who speaks y-websocket one message as it is."""
+        message = SharedMessage(Opaque(payload))
+        for member in self.members:
+            member.deliver(message, seq=self.seq)
 
     def _awareness_messages(self, entries: Sequence[AwarenessEntry]) -> Iterable[SharedMessage]:
         # A sixth of what a client may send: stock clients relay what they receive, numbers written longer.

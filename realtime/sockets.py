@@ -69,15 +69,26 @@ class Socket(AsyncWebsocketConsumer):
     async def disconnect(self, code: int) -> None:
         """Called once, when the socket has ended in whatever way."""
 
+    async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None:
+        """Accept the client, by the first subprotocol that it offers where none is given: browsers end a connection on
+        which they have offered some and none was taken."""
+        offered = self.scope.get("subprotocols") or [None]
+        await super().accept(subprotocol=subprotocol or offered[0], headers=headers)
+
     async def join_group(self, group: str) -> None:
         """Hear what is sent to a group of the channel layer: each message calls the method of its `type`, one at a
         time. A layer that is away is tried again."""
         self._groups_joined.add(group)
-        await current_hub().groups.join(group, self._hear)
+        await current_hub().groups.join(group, self.hear)
 
     async def leave_group(self, group: str) -> None:
         self._groups_joined.discard(group)
-        await current_hub().groups.leave(group, self._hear)
+        await current_hub().groups.leave(group, self.hear)
+
+    def has_own(self, name: str) -> bool:
+        """Whether a subclass has a method of this name, which it does not have from here: nobody closes a socket, or
+        takes it anywhere, by a message to its group."""
+        return callable(getattr(self, name, None)) and not hasattr(Socket, name) and not name.startswith("_")
 
     def frame_writer(self) -> FrameWriter | None:
         """The server's extension for frames that were encoded before, where it has one."""
@@ -145,6 +156,8 @@ class Socket(AsyncWebsocketConsumer):
             await self.accept()
         except DenyConnection:
             await self.close()
+        except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
+            await self._end(error)
 
     async def _receive(self, message: dict[str, Any]) -> None:
         if self.closing is not None:
@@ -159,7 +172,8 @@ class Socket(AsyncWebsocketConsumer):
 
     # What its groups say
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def hear(self, message: dict[str, Any]) -> None:
+        """Line up a message of a group for the method of its `type`."""
         self._heard.append(message)
         if self._handling is None:
             self._handling = asyncio.create_task(self._handle_all())
@@ -173,10 +187,10 @@ class Socket(AsyncWebsocketConsumer):
 
     async def _handle(self, message: dict[str, Any]) -> None:
         try:
-            handler = getattr(self, get_handler_name(message), None)
-            if handler is None:
+            name = get_handler_name(message)
+            if not self.has_own(name):
                 raise ValueError("no handler for a message of this type")
-            await handler(message)
+            await getattr(self, name)(message)
         except Exception as error:  # noqa: BLE001  (anyone on the layer can send anything)
             logger.warning("a group's message was not handled: %s", type(error).__name__)
 

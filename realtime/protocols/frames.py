@@ -17,6 +17,7 @@ from realtime.protocols.awareness import (
 from realtime.protocols.messages import (
     Awareness,
     Message,
+    Opaque,
     PermissionDenied,
     QueryAwareness,
     ServerMessage,
@@ -129,6 +130,8 @@ class YWebsocketWire:
                 return encode_awareness(entries)
             case PermissionDenied(reason):
                 return encode_permission_denied(reason)
+            case Opaque(payload):
+                return payload
             case _:
                 return None
 

@@ -80,11 +80,18 @@ class Said:
     brief: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """From code of one's own alone: a message for y-websocket clients, sent on as it is."""
+
+    payload: bytes
+
+
 Message: TypeAlias = SyncStep1 | SyncStep2 | Update | Awareness | QueryAwareness
 """What a client says."""
 
 ServerMessage: TypeAlias = (
-    SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved | Admitted | Stateless | Said
+    SyncStep1 | SyncStep2 | Update | Awareness | PermissionDenied | Saved | Admitted | Stateless | Said | Opaque
 )
 
 

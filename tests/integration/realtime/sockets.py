@@ -15,6 +15,7 @@ from history.crdt.folding import emitted_by
 from realtime.consumers import YjsConsumer
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import (
+    MessageType,
     decode_frame,
     encode_awareness,
     encode_sync_step1,
@@ -41,6 +42,7 @@ class Socket:
         writer: Any = None,
         holds_back: bool = False,
         address: str = "192.0.2.1",
+        subprotocols: Iterable[str] = (),
     ) -> None:
         self.user = user
         self.doc: Doc[Any] = Doc()
@@ -48,6 +50,8 @@ class Socket:
         self.received: list[bytes] = []
         self.denied = 0
         self.shown: dict[int, str | None] = {}
+        self.accepted = False
+        self.subprotocol: str | None = None
         self.closed: int | None = None
         self.reason = ""
         self.synced = False
@@ -63,6 +67,7 @@ class Socket:
             "url_route": {"kwargs": {"room": room}},
             "headers": list(headers),
             "query_string": query,
+            "subprotocols": list(subprotocols),
             "user": user or AnonymousUser(),
             "client": (address, 1234),
             "extensions": {} if writer is None else {"palimpsest.frames": writer},
@@ -125,6 +130,8 @@ class Socket:
         if message["type"] == "websocket.send":
             await self.reads.wait()
             self._take(message["bytes"])
+        elif message["type"] == "websocket.accept":
+            self.accepted, self.subprotocol = True, message.get("subprotocol")
         elif message["type"] == "websocket.close":
             self.closed = message.get("code", 1000)
             self.reason = message.get("reason", "")
@@ -140,6 +147,8 @@ class Socket:
         if payload[:1] == b"\x02":
             self.denied += 1
             return
+        if payload[0] > MessageType.QUERY_AWARENESS:
+            return  # of one's own: a stock client says so in its console
         for message in decode_frame(payload):
             match message:
                 case SyncStep1(state_vector):

@@ -102,7 +102,7 @@ async def test_doc_update_and_group_send_message_are_logged_before_they_are_seen
 
     async with Socket(document.name, user=people["ada"], consumer=Kept) as ada:
         await ada.until_synced()
-        await consumers[0].doc_update({"message": update_that_types("one", client_id=3)})
+        await consumers[0].doc_update({"update": update_that_types("one", client_id=3)})
         assert len(await rows_of(document)) == 1
         await consumers[0].group_send_message(encode_update(update_that_types("two", client_id=4)))
         assert len(await rows_of(document)) == 2
