@@ -195,6 +195,9 @@ class Conf:
     forks_bytes_max: int = 32 * 1024 * 1024
     """Documents, as stored, that one process keeps as of some seq for clients of JSON rooms who edit them: about ten
     times as much in memory. Those used longest ago go first, and are made anew where they are needed."""
+    presence_lease_seconds: int = 30
+    """A socket in a JSON room that has not sent a heartbeat for this long is counted no more; clients send one every
+    10 s."""
     cursor_pause_seconds: float = 0.05
     """Of one socket's cursor in a JSON room the others are told this often, where it stands by then."""
     head_check_seconds: float = 2.0

@@ -92,7 +92,7 @@ class RealtimeCollaborationConsumer(Socket):
         return present.told(by_tabs=self._entered.counts_tabs)
 
     async def update_participants_cache(self, *, is_here: bool = True) -> None:
-        """Count this socket in for another LEASE_SECONDS, or out."""
+        """Count this socket in for another PRESENCE_LEASE_SECONDS, or out."""
         participants, participant = self._gathering.participants, self.participant
         if participant is None:
             return

@@ -18,8 +18,8 @@ from realtime.tails import Committed
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 3.0
-"""How often it is looked whose leases have run out."""
+LOOKS_PER_LEASE = 10
+"""How often, in PRESENCE_LEASE_SECONDS, it is looked whose have run out."""
 
 COUNT_PAUSE_SECONDS = 0.1
 """Of many who come and go at once, the others are told this often."""
@@ -135,7 +135,7 @@ class Gathering:
         """Tell those who are here whenever there are more or fewer than they know, whatever the group has heard."""
         try:
             while self._listeners:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(conf().presence_lease_seconds / LOOKS_PER_LEASE)
                 await self.participants.look()
                 event = _count_of(await self.participants.present())
                 if self._told != (event["user_count"], event["tabs"]):

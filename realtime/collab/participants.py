@@ -1,7 +1,7 @@
 """Who is in the JSON rooms, in all processes: leases in Valkey, by its own clock.
 
-A socket that says nothing for LEASE_SECONDS is counted no more, whoever killed whatever. Valkey is reached through
-the channel layer; without one, or while it is away, a process knows those who came to it."""
+A socket that says nothing for PRESENCE_LEASE_SECONDS is counted no more, whoever killed whatever. Valkey is reached
+through the channel layer; without one, or while it is away, a process knows those who came to it."""
 
 import asyncio
 import json
@@ -18,9 +18,6 @@ from realtime.protocols.collab import DEFAULT_COLOR, person
 from realtime.protocols.identities import Identity
 
 logger = logging.getLogger(__name__)
-
-LEASE_SECONDS = 30
-"""How long a heartbeat keeps somebody in a room."""
 
 PARTICIPANTS_MAX = 500
 """Of those who are in a room, so many are told by name; all are counted."""
@@ -103,9 +100,9 @@ class Participants:
         self._away_until = 0.0
 
     async def renew(self, participant: Participant) -> bool:
-        """Count a socket for LEASE_SECONDS from now on; whether anything may have changed since this was last asked,
-        here or in another process."""
-        self._here[participant.socket_id] = participant, time.monotonic() + LEASE_SECONDS
+        """Count a socket for PRESENCE_LEASE_SECONDS from now on; whether anything may have changed since this was last
+        asked, here or in another process."""
+        self._here[participant.socket_id] = participant, time.monotonic() + conf().presence_lease_seconds
         words = json.dumps([participant.identity.user, participant.identity.name, participant.color])
         return await self._run(_RENEW, participant.socket_id, words)
 
@@ -145,8 +142,8 @@ class Participants:
         before = self._version
         try:
             async with asyncio.timeout(conf().layer_timeout_seconds):
-                connection = _connection(self._group)
-                self._version = int(await connection.eval(script, 3, *self._keys(), LEASE_SECONDS * 1000, *arguments))
+                lease_ms = conf().presence_lease_seconds * 1000
+                self._version = int(await _connection(self._group).eval(script, 3, *self._keys(), lease_ms, *arguments))
         except Exception as error:  # noqa: BLE001  (whatever a client of Valkey raises)
             self._is_away(error)
         return self._version is None or self._version != before

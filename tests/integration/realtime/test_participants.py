@@ -6,7 +6,9 @@ from secrets import token_hex
 
 import pytest
 from channels.layers import channel_layers, get_channel_layer
+from pytest_django import Settings
 
+from documents.conf import conf
 from realtime.collab import participants
 from realtime.collab.participants import Participant, Participants
 from realtime.protocols.identities import NOBODY, Identity
@@ -57,8 +59,8 @@ async def test_two_tabs_of_one_account_count_once_unless_asked_and_nobodys_count
     assert (await here.present()).count() == 3
 
 
-async def test_who_is_not_renewed_is_gone_and_who_is_stays(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(participants, "LEASE_SECONDS", 1)
+async def test_who_is_not_renewed_is_gone_and_who_is_stays(room: str, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "PRESENCE_LEASE_SECONDS": 1}
     killed, lives = Participants(room), Participants(room)
     for name in range(100):
         await killed.renew(Participant(f"ghost {name}", NOBODY))
@@ -103,4 +105,4 @@ async def test_what_a_room_leaves_in_valkey_ends_by_itself(room: str) -> None:
     await here.renew(Participant("a", ADA))
     layer = get_channel_layer()
     for key in here._keys():
-        assert 0 < await layer.connection(0).pttl(key) <= 4 * participants.LEASE_SECONDS * 1000
+        assert 0 < await layer.connection(0).pttl(key) <= 4 * conf().presence_lease_seconds * 1000
