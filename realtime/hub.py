@@ -204,13 +204,15 @@ class Hub:
             if room is not None:
                 room.idle_since = self.now()
                 await room.catch_up()
-                return room
-            if document_id not in self._opening:
-                self._make_place()
-                task = asyncio.create_task(self._open(document_id, make_doc))
-                self._opening[document_id] = task
-                task.add_done_callback(lambda _: self._opening.pop(document_id, None))
-            return await asyncio.shield(self._opening[document_id])
+            else:
+                if document_id not in self._opening:
+                    self._make_place()
+                    task = asyncio.create_task(self._open(document_id, make_doc))
+                    self._opening[document_id] = task
+                    task.add_done_callback(lambda _: self._opening.pop(document_id, None))
+                room = await asyncio.shield(self._opening[document_id])
+            await room.begin_with(make_doc)
+            return room
         finally:
             self._entering[document_id] -= 1
             if not self._entering[document_id]:

@@ -6,7 +6,7 @@ a crash could take back is never in it. The intake document behind the gate runs
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from pycrdt import Doc
@@ -178,6 +178,35 @@ class Room:
             self._is_lent = True
             self.served.watch(self._was_edited)
         return self.served.lend(take)
+
+    async def begin_with(self, make_doc: MakeDoc) -> None:
+        """Have a consumer's own document, and its observers, where the room was opened by a door that has none.
+
+        Raises: Closing, and what `make_doc` raises."""
+        if make_doc is None or self._make_doc is not None:
+            return
+        self._make_doc, self._is_lent = make_doc, True
+        async with self._catch_up_lock:
+            try:
+                served, folded = await self.hub.fold(self.document_id, make_doc)
+            except BaseException:
+                self._make_doc = None
+                raise
+            try:
+                seq = folded.seq
+                while True:  # this room may go on while it is read
+                    tail = await self.tail_after(min(seq, self.seq))
+                    for row in (row for row in tail.rows if row.last_seq > seq):
+                        if row.splits:
+                            self.load_again()
+                        served.feed(row.update)
+                        seq = row.last_seq
+                    if seq >= self.seq:
+                        break
+                self._replace_doc(served, replace(folded, seq=seq), tail)
+            finally:
+                if self.served is not served:
+                    served.release()
 
     def _was_edited(self) -> None:
         logger.error("document=%s: %s; apply_update and group_send_message log an edit", self.document_id, _EDITED)

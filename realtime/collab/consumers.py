@@ -160,7 +160,7 @@ class RealtimeCollaborationConsumer(Socket):
             self.room_name,
             via=self.via,
             seats=self.seats,
-            make_doc=self.make_ydoc,
+            make_doc=None if type(self).make_ydoc is RealtimeCollaborationConsumer.make_ydoc else self.make_ydoc,
             make_member=self._member,
         )
         self.participant = Participant(self._socket_id, member.identity)

@@ -392,6 +392,26 @@ async def test_observers_outlive_the_socket_that_made_them_and_see_what_other_pr
     assert observing.deltas == [[{"insert": "from elsewhere"}]]
 
 
+async def test_observers_come_to_a_room_that_another_door_has_opened_while_people_type_there(
+    no_watch: None, hub: Hub, observing: type[Observing]
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        for place in range(30):
+            ada.type("a", at=place)
+        async with Socket(document.name, user=people["bob"], consumer=observing) as bob:
+            for place in range(30, 60):
+                ada.type("b", at=place)
+                await asyncio.sleep(0)
+            await bob.until_synced()
+            await bob.until(lambda: bob.text == "a" * 30 + "b" * 30)
+            last = ada.type("!", at=60)
+            await eventually(lambda: observing.seen[-1:] == [last])
+            assert str(hub.rooms[document.pk].doc.get("text", type=Text)) == ada.text
+            assert (ada.closed, len(observing.made)) == (None, 1)
+
+
 async def test_a_room_that_is_opened_again_observes_the_log_and_not_what_it_would_begin_with(
     no_watch: None, hub: Hub, observing: type[Observing]
 ) -> None:
