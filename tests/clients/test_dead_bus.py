@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.clients.chats import in_chat
 from tests.clients.driver import Client, NodeClients, NodeError
+from tests.clients.people import a_cast
 from tests.clients.stack import Stack, a_room, assert_log_holds
 from tests.conftest import BreakableGround
 
@@ -121,3 +123,20 @@ async def test_without_gap_repair_a_dead_channel_layer_would_be_noticed_and_hint
     bus.start()
     await until_the_bus_is_back(quiet_ann, quiet_ben)
     await assert_an_edit_crosses(quiet_ann, quiet_ben, "by a hint", timeout_seconds=REPAIR_SECONDS)
+
+
+async def test_what_is_said_in_a_chat_crosses_by_the_database(guarded: Stack, bus: "Bus") -> None:
+    cast = await guarded.database.run(a_cast, a_room("chat"))
+    async with in_chat(guarded, cast, "olga", on=0) as olga, in_chat(guarded, cast, "ed", on=1) as ed:
+        await olga.say("before")
+        await asyncio.gather(olga.until_said("before"), ed.until_said("before"))
+        bus.kill()
+        for number in range(5):
+            await olga.say(f"olga {number}")
+        said = ["before", *(f"olga {number}" for number in range(5))]
+        await asyncio.gather(olga.until_said(*said), ed.until_said(*said))
+        await ed.say("ed")
+        await asyncio.gather(olga.until_said(*said, "ed"), ed.until_said(*said, "ed"))
+        bus.start()
+        await olga.say("after")
+        await asyncio.gather(olga.until_said(*said, "ed", "after"), ed.until_said(*said, "ed", "after"))
