@@ -134,6 +134,10 @@ class RealtimeCollaborationConsumer(Socket):
 
     # What the group says
 
+    def has_own(self, name: str) -> bool:
+        """As of any socket; what is for the client to say is not for the group, under the client's name."""
+        return not name.startswith("handle_") and super().has_own(name)
+
     async def cursor_broadcast(self, event: dict[str, Any]) -> None:
         """Somebody's cursor."""
         if event.get("socket") != self._socket_id:
@@ -164,7 +168,7 @@ class RealtimeCollaborationConsumer(Socket):
             make_member=self._member,
         )
         self.participant = Participant(self._socket_id, member.identity)
-        member.gathering.enter(self._hear)
+        member.gathering.enter(self.hear)
         await self.join_group(self.room_group_name)
         await self.update_participants_cache()
         participants = await self.get_participants()
@@ -178,7 +182,7 @@ class RealtimeCollaborationConsumer(Socket):
     def leave(self) -> None:
         if self.member is not None:
             self.member.leave()
-            self.member.gathering.exit(self._hear)
+            self.member.gathering.exit(self.hear)
             current_hub().spawn(self._go())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:

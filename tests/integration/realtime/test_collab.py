@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from django.contrib.auth.models import AnonymousUser
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from pytest_django import Settings
@@ -18,6 +19,7 @@ from history.squash import squash_document
 from history.writes import append_update, restore, write_session
 from realtime.collab import participants, pens
 from realtime.collab.consumers import RealtimeCollaborationConsumer
+from realtime.groups import collab_group
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
 from realtime.routing import websocket_urlpatterns
@@ -314,6 +316,20 @@ async def test_cursors_are_shown_to_the_others_with_a_color() -> None:
         async with Client(document.name, people["bob"]) as tab:
             colors = {each["username"]: each["color"] for each in tab.said[0]["participants"]}
             assert colors["ada"] == "#ff0000"
+
+
+async def test_nobody_edits_under_the_name_of_others_by_a_message_to_their_group(hub: Hub) -> None:
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada:
+        group = collab_group(document.name)
+        forged = {"type": "handle_document_edit", "id": "forged", "base": 0, "delta": insert("x")}
+        await get_channel_layer().group_send(group, forged)
+        cursor = {"user_id": None, "username": "", "position": 1, "color": "red"}
+        await get_channel_layer().group_send(group, {"type": "cursor_broadcast", "cursor": cursor})
+        await ada.until(lambda: bool(ada.of_type("cursor_broadcast")))
+        await hub.commits.flushed()
+        assert not ada.acks
+    assert await log(document) == []
 
 
 async def test_two_tabs_count_once_unless_asked() -> None:
