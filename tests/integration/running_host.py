@@ -105,9 +105,9 @@ class Host:
     def url(self, place: int = 0) -> str:
         return f"http://127.0.0.1:{self.ports[place]}"
 
-    def socket_url(self, place: int = 0) -> str:
+    def socket_url(self, place: int = 0, door: str = "paper/ws") -> str:
         """What a stock provider is given as its server; the room follows."""
-        return f"ws://127.0.0.1:{self.ports[place]}/live/paper/ws"
+        return f"ws://127.0.0.1:{self.ports[place]}/live/{door}"
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         return self.database.execute(query, parameters).fetchall()

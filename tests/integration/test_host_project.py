@@ -14,11 +14,14 @@ from urllib.parse import quote
 import pytest
 from pycrdt import Doc, Text
 
+from history.models import Kind, Via
 from tests.clients.driver import Client, NodeClients
 from tests.integration.running_host import FASTER, Browser, Host, running_host
 
 IDA, JON, EVE, KIT, CHIEF = (f"{name}@paper.example" for name in ("ida", "jon", "eve", "kit", "chief"))
 ARTICLES = [f"news/article {number} é" for number in range(20)]
+NOTES = {"notes": "plain-notes", "old_notes": "older-notes"}
+"""By the module of a consumer that was written for another server, a room name that can be a group's as it is."""
 PRESS = 4711
 """The advisory lock that the host's `correct` takes before its transaction ends."""
 
@@ -28,7 +31,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with running_host(tmp_path_factory.mktemp("newsroom"), *ARTICLES) as running:
+    with running_host(tmp_path_factory.mktemp("newsroom"), *ARTICLES, *NOTES.values()) as running:
         yield running
 
 
@@ -44,11 +47,13 @@ async def node() -> AsyncIterator[NodeClients]:
         yield running
 
 
-async def at_desk(node: NodeClients, host: Host, email: str, article: str, *, place: int = 0) -> Client:
+async def at_desk(
+    node: NodeClients, host: Host, email: str, article: str, *, place: int = 0, door: str = "paper/ws"
+) -> Client:
     """A stock editor on web process `place`, let in by the host's own middleware."""
     client = await node.open(
         f"{email} {next(_numbers)}",
-        url=host.socket_url(place),
+        url=host.socket_url(place, door),
         room=article,
         headers={"X-Press-Card": f"card-of-{email}"},
         max_backoff_ms=200,
@@ -207,6 +212,42 @@ async def test_a_restore_in_the_hosts_view_or_on_the_history_page_is_seen_live_a
     await jon.watch("the  edition")
     assert len(authors(host, article)) == then + 3
     assert authors(host, article)[-1] == (IDA, 8, 3)
+
+
+@pytest.mark.parametrize("module", NOTES)
+async def test_a_consumer_of_another_server_runs_in_two_processes_with_its_import_changed(
+    host: Host, node: NodeClients, module: str
+) -> None:
+    room, door = NOTES[module], module.replace("_", "-")
+    people = ((IDA, 0), (JON, 0), (IDA, 1), (KIT, 1))
+    editors = [await at_desk(node, host, email, room, place=place, door=door) for email, place in people]
+    await editors[0].type("typed ")
+    for each in editors:
+        await each.watch("typed ")
+    counted = [await each.update_messages() for each in editors]
+
+    sent = f"from newsroom.{module} import send_doc_update\n" + (
+        f"for _ in range(2): send_doc_update('{room}', bytes.fromhex('{edit('from the shell')['update']}'))\n"
+        f"send_doc_update('{room}', bytes.fromhex('{edit('!')['update']}'))"
+    )
+    done = host.manage("shell", "--no-imports", "-c", sent)
+    assert done.returncode == 0, done.stderr
+    for each in editors:
+        await each.watch("from the shell")
+        await each.watch("!")
+    await node.converged(*editors)
+    assert [await each.update_messages() - before for each, before in zip(editors, counted, strict=True)] == [2] * 4
+    assert authors(host, room)[-2:] == [("", Via.CHANNEL, Kind.EDIT)] * 2
+    assert {email for email, via, _ in authors(host, room) if via != Via.CHANNEL} == {IDA}
+
+    for each in editors:
+        await each.destroy()
+    reader = await at_desk(node, host, JON, room, place=1)
+    assert "from the shell" in await reader.seen()
+    nobody = await node.open(f"nobody {module}", url=host.socket_url(0, door), room=room)
+    await nobody.wait_event("close")
+    assert [event for event in await nobody.events() if event["kind"] == "sync"] == []
+    await nobody.destroy()
 
 
 async def test_an_open_editor_is_told_at_once_that_the_hosts_rule_lets_it_read_only(
