@@ -146,6 +146,15 @@ class Conf:
     """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
     compute_threads: int = 2
     """Threads that read and judge large frames in one process."""
+    documents_per_socket_max: int = 100
+    """Documents that one socket of `/collaboration` may have open, or wait for; its provider is denied one more."""
+    token_seconds: float = 60.0
+    """A provider there that brings no token for a document within this time, or none after it was asked for a fresh
+    one, is denied the document, and a socket that has opened none by then gets 1013."""
+    unadmitted_frames_max: int = 1000
+    """Frames of all documents of one socket there that wait for a token; one more closes it with 1013."""
+    unadmitted_bytes_max: int = 5 * 1024 * 1024
+    """As UNADMITTED_FRAMES_MAX, in bytes."""
     updates_per_second: int = 500
     """Messages (updates and others) that one socket is read at; who sends more is read slower, and loses nothing. Far
     above any person and any paste. 0 is no limit."""

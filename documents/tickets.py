@@ -69,6 +69,15 @@ def redeem_ticket(ticket: str, document_name: str, *, now: datetime | None = Non
     return user
 
 
+def ticket_expiry(text: str) -> float | None:
+    """When a ticket stops to serve, as Unix time; None for a text that was not signed here as one. Whose it is, and
+    whether it still holds, is not asked."""
+    try:
+        return float(_claims(text)["expires"])
+    except TicketInvalid:
+        return None
+
+
 def _claims(ticket: str) -> dict[str, Any]:
     if len(ticket) > TICKET_LENGTH_MAX:
         raise TicketInvalid

@@ -28,10 +28,12 @@ from history.crdt.joining import joined
 from history.crdt.merging import merged
 from history.fates import Stored
 from history.signals import log_appended
+from realtime.frames import SharedMessage
 from realtime.groups import PROCESSES_GROUP, document_group
 from realtime.identities import identity_of
 from realtime.protocols.awareness import Claim, decode_claims, encode_claims
 from realtime.protocols.identities import Identity
+from realtime.protocols.messages import Stateless
 from realtime.rechecks import EVERYONE
 from realtime.tails import Committed
 
@@ -292,6 +294,8 @@ class Bus:
                 self.publish_awareness(room.document_id, room.presence_here())
             case "message":
                 room.pass_on(message["message"])
+            case "stateless":
+                room.say(SharedMessage(Stateless(message["payload"])))
             case unknown:
                 raise ValueError(f"unknown message type {unknown!r}")
 

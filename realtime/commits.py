@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from channels.db import database_sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connection, connections
@@ -39,12 +39,23 @@ logger = logging.getLogger(__name__)
 BUSY = Refused(Reason.BUSY)
 
 
+class Receipt(Protocol):
+    """Who is to be told of an edit what became of it."""
+
+    def tell_saved(self, *, applied: bool) -> None:
+        """Say that it is committed, or never will be."""
+
+
+Receipts: TypeAlias = Sequence[Receipt]
+"""Each is given as often as it stands here."""
+
+
 @dataclass(slots=True)
 class Part:
     """One update that a gate has taken, and who is to be told that it is stored, or refused."""
 
     taken: Taken
-    receipts: "list[Connection]" = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeAlias
+from typing import Any
 
 from documents.conf import conf
 from history.crdt.updates import Id, MissingDependency
 from history.fates import Reason
 from history.refusals import ROW_COST
 from realtime.closing import CloseCode, Closing
+from realtime.commits import Receipts
 from realtime.frames import SharedMessage
 from realtime.members import Member
 from realtime.protocols.frames import decode_frame, holds_one_update
@@ -44,11 +45,11 @@ class Connection(Member):
 
     # What its client is told of its edits. A wire that does not say it keeps no receipts.
 
-    def receipts_for(self, message: SyncStep2 | Update) -> "Receipts":
+    def receipts_for(self, message: SyncStep2 | Update) -> Receipts:
         """For whom it is to be said what becomes of this message, as often as they stand here."""
         return ()
 
-    def owe(self, receipts: "Receipts") -> None:
+    def owe(self, receipts: Receipts) -> None:
         """These are due with the answer to the question that the client is asked: it holds what they are of."""
 
     def tell_saved(self, *, applied: bool) -> None:
@@ -123,7 +124,7 @@ class Connection(Member):
                 await self.outbox.room_for_answers()
                 self._answer(self.room.presence(), to=QueryAwareness)
 
-    async def _write(self, update: bytes, *, may_ask: bool, receipts: "Receipts") -> None:
+    async def _write(self, update: bytes, *, may_ask: bool, receipts: Receipts) -> None:
         refused_before = self._refused
         if self.may_write and (may_ask or self.room.judge.has_gate):
             await self.room.write(self, update, may_ask=may_ask, receipts=receipts)
@@ -151,7 +152,7 @@ class Connection(Member):
         reason: Reason,
         *,
         clients: AbstractSet[int] = frozenset(),
-        receipts: "Receipts" = (),
+        receipts: Receipts = (),
     ) -> None:
         self._refused += 1
         super().refuse(update, reason, clients=clients)
@@ -192,7 +193,3 @@ class Connection(Member):
         if self._asked is not None:
             self._answered.add(self._asked)
             self._asked = None
-
-
-Receipts: TypeAlias = Sequence[Connection]
-"""Connections that are to be told of an edit what became of it, each as often as it stands here."""

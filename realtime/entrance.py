@@ -53,7 +53,7 @@ async def enter(
     try:
         async with asyncio.timeout(conf().authenticate_seconds or None):
             began = hub.now()
-            user, session = await hub.load(_admit, scope, room_name, via, ticket, rule)
+            user, session = await hub.load(read_admission, scope, room_name, via, ticket, rule)
             if session.user is not None:
                 seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
             seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
@@ -67,10 +67,10 @@ async def enter(
     return member
 
 
-def _admit(
-    scope: dict[str, Any], room_name: str, via: Via, ticket: str | None, rule: RoleRule | None
+def read_admission(
+    scope: dict[str, Any], room_name: str, via: Via, ticket: str | None, rule: RoleRule | None = None
 ) -> tuple[Any, WriteSession]:
-    """Who comes, and the session under which they write. Reads the database."""
+    """Who comes, and the session under which they write. Reads the database. Raises: as `enter`, of who may come."""
     user, credential = user_of(scope, room_name, ticket=ticket)
     opened = open_document(user, room_name, credential=credential, rule=rule)
     headers = dict(scope["headers"])

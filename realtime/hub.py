@@ -81,6 +81,11 @@ def current_hub() -> "Hub":
     return _hubs[loop]
 
 
+def running_hub() -> "Hub | None":
+    """As `current_hub`, where there is one yet."""
+    return _hubs.get(asyncio.get_running_loop())
+
+
 async def warm_up() -> None:
     """Before a worker says that it is ready: connect to the database and the channel layer, so that the first person
     to come does not wait for it. A service that is away is no reason not to start."""
@@ -94,7 +99,7 @@ async def warm_up() -> None:
 async def drain() -> None:
     """Before the server closes its sockets: take no new rooms, store what is in line, write what waits, and close
     the sockets with 1012, all within DRAIN_SECONDS."""
-    hub = _hubs.get(asyncio.get_running_loop())  # and stays: who comes now is told that the server is restarting
+    hub = running_hub()  # and stays: who comes now is told that the server is restarting
     if hub is not None and not hub.draining:
         await hub.stop()
 

@@ -25,7 +25,7 @@ from history.gate import Gate, GateBroken, NotTaken, Taken
 from history.models import Kind
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing, closing_for
-from realtime.commits import Entry, Part
+from realtime.commits import Entry, Part, Receipts
 from realtime.frames import SharedMessage
 from realtime.identities import identity_of
 from realtime.judging import Judge
@@ -37,7 +37,7 @@ from realtime.served import ServedDoc
 from realtime.tails import Committed, Tail, read_tail
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection, Receipts
+    from realtime.connections import Connection
     from realtime.hub import Hub
     from realtime.members import Member
 
@@ -274,7 +274,7 @@ class Room:
 
     # Writing
 
-    async def write(self, connection: "Connection", update: bytes, *, may_ask: bool, receipts: "Receipts" = ()) -> None:
+    async def write(self, connection: "Connection", update: bytes, *, may_ask: bool, receipts: Receipts = ()) -> None:
         """Take an update of a client: through the gate, then in line for the log. What builds on edits that are not
         here is asked for, if it may be; what then is missing, or is under another's client id, is refused, and the rest
         taken. Returns before COMMIT; `receipts` are given after it, or where it is refused.
@@ -300,7 +300,7 @@ class Room:
         update: bytes,
         *,
         may_ask: bool,
-        receipts: "Receipts",
+        receipts: Receipts,
     ) -> tuple[Part, Gate] | None:
         """As `_take`; what cannot be taken is asked for or refused, and its sender told."""
         try:
@@ -331,7 +331,7 @@ class Room:
         taken = None if part is None else await self._take(session, part)
         return None if taken is None else (Part(taken[0]), taken[1])
 
-    def nothing_new(self, receipts: "Receipts") -> None:
+    def nothing_new(self, receipts: Receipts) -> None:
         """Give receipts for what says nothing new: with those of the last edit that stands in line, which may be what
         it says; at once where none does."""
         last = self.hub.commits.last_of(self) if receipts else None
@@ -629,8 +629,7 @@ class Room:
     def show(self, entries: Sequence[AwarenessEntry], *, as_user: str | None = None) -> None:
         """Show entries to everyone here, and to the other processes where they are of a user whose socket is here."""
         for message in self._awareness_messages(entries):
-            for member in self.members:
-                member.deliver(message, seq=self.seq)
+            self.say(message)
         if entries and as_user is not None:
             self.hub.publish_awareness(self, [Claim(as_user, entry) for entry in entries])
 
@@ -644,7 +643,10 @@ class Room:
 
     def pass_on(self, payload: bytes) -> None:
         """Send everyone here who speaks y-websocket one message as it is."""
-        message = SharedMessage(Opaque(payload))
+        self.say(SharedMessage(Opaque(payload)))
+
+    def say(self, message: SharedMessage) -> None:
+        """Send everyone here what is of this moment alone: a reader who is too slow goes without."""
         for member in self.members:
             member.deliver(message, seq=self.seq)
 

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias
 from history.crdt.lib0 import Malformed, Reader, var_string
 from realtime.protocols.awareness import AWARENESS_ENTRIES_MAX
 from realtime.protocols.frames import Y_WEBSOCKET, SyncType, decode_message
-from realtime.protocols.messages import Admitted, Message, PermissionDenied, Saved, ServerMessage, Stateless
+from realtime.protocols.messages import Admitted, Message, Opaque, PermissionDenied, Saved, ServerMessage, Stateless
 
 ADDRESS_BYTES_MAX = 1024
 """What a frame begins with: a room's name, of 800 bytes at most, and a session's id, of 11 letters."""
@@ -182,7 +182,7 @@ class HocuspocusWire:
                 return self._framed(MessageType.AUTH, bytes((AuthType.AUTHENTICATED,)) + scope)
             case Stateless(payload):
                 return self._framed(MessageType.STATELESS, var_string(payload))
-            case PermissionDenied():
+            case PermissionDenied() | Opaque():
                 return None
             case _:
                 said = Y_WEBSOCKET.encode(message)

@@ -231,6 +231,12 @@ const COMMANDS = {
     find(client).provider.ws.send(Buffer.from(frame, 'hex'))
   },
 
+  /** The next frames that the provider sends never arrive. */
+  lose_frames({ client, count }) {
+    const { ws } = find(client).provider
+    const send = ws.send
+    ws.send = (...frame) => { if (count-- <= 0) send.apply(ws, frame) }
+  },
   send_text({ client, text }) {
     find(client).provider.ws.send(text)
   },

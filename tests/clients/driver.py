@@ -119,6 +119,10 @@ class Client:
         """Put a text frame on the socket, past the provider."""
         await self._call("send_text", text=text)
 
+    async def lose_frames(self, count: int) -> None:
+        """The next `count` frames that the provider sends never arrive."""
+        await self._call("lose_frames", count=count)
+
     async def connect(self) -> None:
         await self._call("connect")
 

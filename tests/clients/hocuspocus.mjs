@@ -47,7 +47,7 @@ export class Hocuspocus {
     stock.on('unsyncedChanges', (told) => tell({ kind: 'unsynced', number: told.number ?? told }))
     // The socket's close comes to each of its documents too, as an event of `ws`; a document's own is a plain object.
     stock.on('close', ({ event }) => {
-      if (event?.type !== 'close' && event?.code === 1000) tell({ kind: 'left', reason: event.reason })
+      if (event?.constructor === Object && event.code === 1000) tell({ kind: 'left', reason: event.reason })
     })
     stock.on('message', ({ event }) => {
       const body = decoding.createDecoder(new Uint8Array(event.data))

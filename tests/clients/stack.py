@@ -186,6 +186,33 @@ class Stack:
         """Where stock providers connect to; the room's name comes after it."""
         return f"{self.workers.url.replace('http', 'ws', 1)}/ws"
 
+    async def join_hocuspocus(
+        self,
+        node: NodeClients,
+        major: int,
+        name: str,
+        room: str,
+        *,
+        on: int | None = None,
+        synced: bool = True,
+        headers: Mapping[str, str] | None = None,
+        **how: Any,
+    ) -> Client:
+        """As `join`, through a stock provider of Hocuspocus; `how` is for hocuspocus.mjs."""
+        url = f"{self.workers.url.replace('http', 'ws', 1)}/collaboration"
+        with self.paused(*(index for index in self.all if on not in (None, index))):
+            client = await node.open(
+                name,
+                url=url,
+                room=room,
+                headers=headers,
+                max_backoff_ms=RECONNECT_MS_MAX,
+                hocuspocus={"major": major, **how},
+            )
+            if synced:
+                await client.wait_synced()
+        return client
+
     async def get(self, path: str, **headers: str) -> str:
         """The body of a page or an API's answer. Raises: urllib.error.HTTPError."""
         request = urllib.request.Request(self.http_url + path, headers=headers)

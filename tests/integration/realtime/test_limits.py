@@ -84,7 +84,7 @@ class Making(YjsConsumer):
     ("owner", "step", "failing"),
     [
         (YjsConsumer, "make_room_name", _fail_at_once),
-        (entrance, "_admit", _fail_at_once),
+        (entrance, "read_admission", _fail_at_once),
         (Making, "make_ydoc", _fail),
         (YjsConsumer, "frame_writer", _fail_at_once),
         (Connection, "greet", _fail_at_once),
@@ -121,7 +121,7 @@ async def test_a_socket_that_the_database_keeps_waiting_is_let_go_and_leaves_not
     settings.PALIMPSEST = {**settings.PALIMPSEST, "AUTHENTICATE_SECONDS": 0.05}
     document, people = await shared_document(ada=Role.OWNER)
     may_answer = threading.Event()
-    admit = entrance._admit
+    admit = entrance.read_admission
 
     def slow(*who: Any) -> Any:
         assert may_answer.wait(10)
@@ -129,7 +129,7 @@ async def test_a_socket_that_the_database_keeps_waiting_is_let_go_and_leaves_not
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(entrance, "_admit", slow)
+            patch.setattr(entrance, "read_admission", slow)
             for _ in range(2):
                 async with Socket(document.name, user=people["ada"]) as ada:
                     await ada.until(lambda: ada.closed == 1013)
