@@ -26,6 +26,7 @@ from history.crdt.chain import GENESIS, row_hash
 from history.crdt.state_vectors import decode_state_vector
 from history.errors import HistoryError, LogUnavailable, NoSuchSeq
 from history.folds import document_at
+from history.imported_authors import copy_authors
 from history.log import LogRow, consistent_read, head_of, read_log, rows_of
 from history.models import (
     Action,
@@ -269,6 +270,7 @@ def _copy_log(source: Document, copy: Document, *, until: int) -> None:
     for model in (Split, Version, Snapshot):
         _copy_table(model, source, copy, "seq <= %s", until)
     _copy_clients(source, copy, decode_state_vector(document_at(source.pk, seq=until).doc.get_state()))
+    copy_authors(source, copy, until=until)
     Head.objects.filter(document=copy).update(seq=walk.seq, hash=walk.copy_hash, at=walk.last.at)
 
 

@@ -14,11 +14,13 @@ import psycopg
 from django.db import connection, transaction
 
 from documents.conf import conf
+from documents.models import Document
+from history.crdt.chain import GENESIS, row_hash
 from history.crdt.packing import unpack_columns
 from history.crdt.splits import EMPTY_UPDATE, Splits, with_splits
 from history.errors import LogHole
 from history.fates import Base
-from history.models import Head, Kind, Segment, Update
+from history.models import Head, Kind, Segment, Session, Update
 from history.times import microseconds, moment
 
 READ_ROWS = """
@@ -283,3 +285,30 @@ def _block_of(segment: Segment, *, after: int, until: int) -> LogBlock:
         return LogRow(first_seq + place, session_ids[place], kinds[place], moment(times[place]), payloads[place])
 
     return LogBlock(first_seq, session_ids, kinds, payloads, row_at)
+
+
+def hash_at(document: Document, seq: int) -> bytes | None:
+    """The hash of a row, live or squashed; of seq 0 that of an empty log. None for one that the log does not have."""
+    if seq == 0:
+        return GENESIS
+    live = Update.objects.filter(document=document, seq=seq).values_list("hash", flat=True).first()
+    if live is not None:
+        return bytes(live)
+    segment = Segment.objects.filter(document=document, first_seq__lte=seq, last_seq__gte=seq).first()
+    if segment is None:
+        return None
+    rows = [row for row in rows_of(segment) if row.seq <= seq]
+    sessions = Session.objects.filter(document=document, id__in={row.session_id for row in rows})
+    commitments = {session_id: bytes(value) for session_id, value in sessions.values_list("id", "commitment")}
+    found = bytes(segment.start_hash)
+    for row in rows:
+        found = row_hash(
+            found,
+            document_key=document.key.bytes,
+            seq=row.seq,
+            kind=row.kind,
+            at_microseconds=microseconds(row.at),
+            session_commitment=commitments[row.session_id],
+            payload=row.payload,
+        )
+    return found

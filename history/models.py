@@ -59,6 +59,7 @@ class Action(models.IntegerChoices):
     VERSION_UNLOCKED = 17, "version unlocked"
     VERSION_DELETED = 18, "version deleted"
     WRITE_REFUSED = 19, "write refused"
+    AUTHOR_MATCHED = 20, "author matched"
 
 
 class Head(models.Model):
@@ -93,6 +94,26 @@ class Session(models.Model):
 
     def __str__(self) -> str:
         return f"{self.document_id}/{self.id} {self.get_via_display()}"
+
+
+class ImportedAuthor(models.Model):
+    """Of a document whose whole history was imported: which account here is the one of this key in the database that it
+    was exported from. The commitments of the sessions of rows 1..last_seq are of such keys.
+
+    No hash covers it; the audit was told of each. An account that is deleted leaves its rows without a user."""
+
+    id = models.BigAutoField(primary_key=True)
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=64)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    last_seq = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["document", "key", "user"], name="history_imported_author_once")]
+
+    def __str__(self) -> str:
+        return f"{self.document_id} {self.key}"
 
 
 class Update(models.Model):

@@ -59,6 +59,7 @@ class What(Enum):
     VERSION_UNLOCKED = "version-unlocked"
     VERSION_DELETED = "version-deleted"
     WRITE_REFUSED = "write-refused"
+    AUTHOR_MATCHED = "author-matched"
 
     @property
     def action(self) -> Action | None:

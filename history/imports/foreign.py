@@ -13,22 +13,18 @@ from documents.conf import conf
 from documents.models import Document
 from documents.opening import NameTaken
 from history.append import append
-from history.crdt.idsets import delete_set_of
 from history.crdt.lib0 import Malformed
 from history.crdt.parts import pieces_of
-from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import MissingDependency
-from history.errors import HistoryError
 from history.fates import PendingUpdate, Refused, Stored
-from history.folds import full_ydoc, make_ydoc
 from history.gate import Gate, GateBroken, NotTaken
 from history.imports.beginnings import AlreadyThere, NotImported, Wanted, begin, mark, taken
 from history.imports.compression import looks_compressed
+from history.imports.endings import compare_with_log, conclude
 from history.imports.outcomes import Outcome, Progress, Result
 from history.imports.sources import BadRow, SourceDocument, SourceRow
 from history.models import Kind, Via
 from history.sessions import WriteSession
-from history.signals import tell_of_change
 
 BATCH_ROWS_MAX = 2000
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -54,8 +50,7 @@ def import_foreign(kind: str, source: SourceDocument, wanted: Wanted, progress: 
         outcome.why = str(error)
     else:
         outcome.result = Result.IMPORTED
-        make_ydoc(document.pk)  # a long log gets its snapshot here, not when the first person opens it
-        tell_of_change(document.pk, seq=outcome.stored, actor=None)
+        conclude(document, outcome.stored)
     return outcome
 
 
@@ -122,7 +117,7 @@ class _Intake:
                 f"{outcome.bad} rows are bad, so that nothing of it was imported; --skip-bad leaves them out"
             )
         self._flush()
-        self._compare()
+        compare_with_log(self.document, self.gate.intake)
 
     def _offer(self, row: SourceRow) -> None:
         """Take a row, and all that has waited for it."""
@@ -209,16 +204,6 @@ class _Intake:
                     self.outcome.stored = fate.seq
                     self.outcome.note_time(fate.at)
         self.batch, self.batch_bytes = [], 0
-
-    def _compare(self) -> None:
-        """What the log folds to is what was taken. Raises: NotImported."""
-        try:
-            folded = full_ydoc(self.document.pk).doc
-        except HistoryError as error:
-            raise NotImported(str(error)) from error
-        pairs = [(decode_state_vector(doc.get_state()), delete_set_of(doc)) for doc in (folded, self.gate.intake)]
-        if pairs[0] != pairs[1]:
-            raise NotImported("what was read is not what its log folds to")
 
 
 def _words(error: Exception, update: bytes) -> str:

@@ -1,22 +1,29 @@
 """A document's whole history as a stream of lines: to keep, to move, and to prove without this project or its database.
 
-JSON Lines: the document, its sessions, each row of its log with its hash, its versions, the end. It is proven on the
-way: the chain is recomputed and leads to the head, or there is no end line."""
+JSON Lines: the document, its sessions, each row of its log with its hash, its versions, whose its client ids are, its
+requests and members, the end. It is proven on the way: the chain is recomputed and leads to the head, or there is no
+end line."""
 
 import base64
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeVar
 
-from documents.models import Document
-from history.crdt.chain import GENESIS, row_hash
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+
+from documents.models import Document, Membership, Role
+from history.crdt.chain import GENESIS, commitment, row_hash
 from history.errors import HistoryError
+from history.imported_authors import ImportedAuthors
 from history.log import LogRow, consistent_read, head_of, read_log
-from history.models import Head, Session, Version
+from history.models import Client, Head, Request, Session, Version
 from history.sessions import canonical_ip
 from history.times import microseconds
 
-FORMAT = "palimpsest-document-1"
+FORMAT = "palimpsest-document-2"
 
 SESSIONS_PER_FETCH = 2000
 
@@ -41,10 +48,11 @@ def export_document(document_id: int, *, pseudonymous: bool = False) -> Iterator
         head = head_of(document_id)
         yield _line("document", _document(document, head))
         commitments: dict[int, bytes] = {}
+        authors = ImportedAuthors.of(document_id)
         sessions = Session.objects.filter(document_id=document_id).select_related("user").order_by("id")
         for session in sessions.iterator(chunk_size=SESSIONS_PER_FETCH):
             commitments[session.id] = bytes(session.commitment)
-            yield _line("session", _session(session, pseudonymous=pseudonymous))
+            yield _line("session", _session(session, authors, pseudonymous=pseudonymous))
         hash_ = GENESIS
         for row in read_log(document_id, until=head.seq):
             if row.session_id not in commitments:
@@ -58,7 +66,50 @@ def export_document(document_id: int, *, pseudonymous: bool = False) -> Iterator
         for version in named.iterator(chunk_size=SESSIONS_PER_FETCH):
             versions += 1
             yield _line("version", _version(version, pseudonymous=pseudonymous))
-        yield _line("end", {"sessions": len(commitments), "rows": head.seq, "versions": versions})
+        counts = {"sessions": len(commitments), "rows": head.seq, "versions": versions}
+        counts |= {"clients": 0, "requests": 0, "members": 0}
+        if not pseudonymous:
+            for kind, fields in _belongings(document_id):
+                counts[f"{kind}s"] += 1
+                yield _line(kind, fields)
+        yield _line("end", counts)
+
+
+def _belongings(document_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a document needs besides to go on elsewhere: whose its client ids are, which acts were asked for under a
+    key, and who may do what. Kind of line and fields of each."""
+    clients = Client.objects.filter(document_id=document_id).order_by("client_id")
+    for client, who in _with_actors(clients.values_list("client_id", "actor").iterator()):
+        yield "client", {"client": client, **who}
+    requests = Request.objects.filter(document_id=document_id).order_by("actor", "key")
+    columns = requests.values_list("key", "seq", "actor")
+    for (key, seq), who in _with_actors(((key, seq), actor) for key, seq, actor in columns.iterator()):
+        yield "request", {"key": key, "seq": seq, **who}
+    memberships = Membership.objects.filter(document_id=document_id).select_related("user").order_by("user_id")
+    for membership in memberships.iterator(chunk_size=SESSIONS_PER_FETCH):
+        yield "member", {"role": Role(membership.role).label, **_who(membership.user)}
+
+
+Item = TypeVar("Item")
+
+
+def _with_actors(items: Iterable[tuple[Item, str]]) -> Iterator[tuple[Item, dict[str, str]]]:
+    """Things with an account's key as text, each with that and the account's name, which is empty where it is gone."""
+    rest = iter(items)
+    while page := list(islice(rest, SESSIONS_PER_FETCH)):
+        names = _names({actor for _, actor in page if actor})
+        for item, actor in page:
+            yield item, {"user": actor, "username": names.get(actor, "")}
+
+
+def _names(actors: Iterable[str]) -> dict[str, str]:
+    model: Any = get_user_model()
+    keys = []
+    for actor in actors:
+        with suppress(ValidationError):
+            keys.append(model._meta.pk.to_python(actor))  # noqa: SLF001 (Django documents it)
+    accounts = model._base_manager.in_bulk(keys)  # noqa: SLF001 (public, despite its name)
+    return {str(key): account.get_username() for key, account in accounts.items()}
 
 
 def _line(kind: str, fields: dict[str, Any]) -> str:
@@ -78,7 +129,7 @@ def _document(document: Document, head: Head) -> dict[str, Any]:
     }
 
 
-def _session(session: Session, *, pseudonymous: bool) -> dict[str, Any]:
+def _session(session: Session, authors: ImportedAuthors, *, pseudonymous: bool) -> dict[str, Any]:
     said = {
         "id": session.id,
         "via": session.via,
@@ -87,13 +138,24 @@ def _session(session: Session, *, pseudonymous: bool) -> dict[str, Any]:
     }
     if pseudonymous:
         return said
+    who = _who(session.user)
+    if session.user is not None and authors.matched:
+        who["user"] = _committed_key(session, authors)
     return said | {
-        **_who(session.user),
+        **who,
         "ip": canonical_ip(session.ip) or "",
         "salt": bytes(session.salt).hex(),
         "user_agent": session.user_agent,
         "detail": session.detail,
     }
+
+
+def _committed_key(session: Session, authors: ImportedAuthors) -> str:
+    salt, ip = bytes(session.salt), canonical_ip(session.ip) or ""
+    return authors.key_of(
+        session.user_id,
+        lambda key: commitment(salt=salt, user=key, via=session.via, ip=ip) == bytes(session.commitment),
+    )
 
 
 def _version(version: Version, *, pseudonymous: bool) -> dict[str, Any]:

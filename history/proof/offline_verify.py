@@ -16,7 +16,7 @@ from collections.abc import Iterator  # Python 3.8 reads it too
 from datetime import datetime, timezone
 from typing import Any, BinaryIO, NamedTuple
 
-EXPORT_FORMAT = "palimpsest-document-1"
+EXPORT_FORMATS = ("palimpsest-document-1", "palimpsest-document-2")
 MANIFEST_FORMAT = "palimpsest-manifest-1"
 VERSION = b"\x01"
 ED25519_PEM_PREFIX = bytes.fromhex("302a300506032b6570032100")
@@ -25,7 +25,10 @@ ED25519_PEM_PREFIX = bytes.fromhex("302a300506032b6570032100")
 CLOCKS_APART_MICROSECONDS_MAX = 15 * 60 * 1_000_000
 """How long before a manifest was made a row that it does not have may say that it was written: clocks differ."""
 
-STAGES = ("session", "row", "version", "end")
+UNPROVEN = ("client", "request", "member")
+"""Lines that a document needs to go on elsewhere, and of which nothing can be proven but that they are all there."""
+
+STAGES = ("session", "row", "version", *UNPROVEN, "end")
 """The lines behind the first, in this order."""
 
 Line = dict[str, Any]
@@ -73,8 +76,8 @@ def verify(export: BinaryIO, manifests: list[str], keys: list[bytes]) -> int:
     """Prove the export line by line. Raises: Differs, Unusable."""
     lines = read_lines(export)
     document = next(lines, {})
-    if document.get("line") != "document" or document.get("format") != EXPORT_FORMAT:
-        raise Unusable(f"it is no export of the format {EXPORT_FORMAT}")
+    if document.get("line") != "document" or document.get("format") not in EXPORT_FORMATS:
+        raise Unusable(f"it is no export of the format {EXPORT_FORMATS[-1]}")
     try:
         key = str(uuid.UUID(document["document"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -115,6 +118,7 @@ class Chain:
         self.commitments: dict[int, bytes] = {}
         self.unknown_authors = 0
         self.versions = 0
+        self.unproven = dict.fromkeys(UNPROVEN, 0)
         self.seq = 0
         self.at = -(1 << 63)
         self.hash = b""
@@ -139,6 +143,8 @@ class Chain:
                 self.row(line)
             elif kind == "version":
                 self.version(line)
+            elif kind in UNPROVEN:
+                self.unproven[kind] += 1
             else:
                 self.end(line)
         except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
@@ -197,6 +203,9 @@ class Chain:
         said = line["sessions"], line["rows"], line["versions"]
         if said != (len(self.commitments), self.seq, self.versions):
             raise Differs("the export should have {} sessions, {} rows and {} versions".format(*said))
+        for kind, count in self.unproven.items():
+            if line.get(f"{kind}s", 0) != count:
+                raise Differs(f"the export should have {line.get(f'{kind}s', 0)} lines of the kind {kind!r}")
 
     def finish(self) -> None:
         """Raises: Differs."""
@@ -215,7 +224,10 @@ class Chain:
         )
         if self.last_published < self.seq:
             say(f"rows {self.last_published + 1}..{self.seq} are in no manifest given: only the export itself says so")
-        say("in no hash: titles, versions, browsers, details, and the names of accounts, whose keys are")
+        say(
+            "in no hash: titles, versions, browsers, details, whose client ids are, requests, members, and the names "
+            "of accounts, whose keys are"
+        )
 
 
 def commitment(salt: bytes, user: str, via: int, ip: str) -> bytes:

@@ -1,4 +1,5 @@
-"""A document's audit, and what it was told of the document's names and versions: proven together.
+"""A document's audit, and what it was told of the document's names, versions and imported authors: proven
+together.
 
 Room name and title are in no hash of their own. Acts of before there was an audit, or that retention took, judge
 nothing."""
@@ -15,6 +16,7 @@ from history.audit.entries import (
 )
 from history.log import consistent_read
 from history.models import Action, AuditEntry
+from history.proof.matched_authors import differing_author
 from history.proof.named_versions import differing_version
 
 
@@ -23,7 +25,8 @@ def verify_told(document_id: int) -> AuditVerdict | AuditDifference:
     outcome = verify_audit(document_id)
     if isinstance(outcome, AuditDifference):
         return outcome
-    return differing_name(document_id) or differing_version(document_id) or outcome
+    named = differing_name(document_id) or differing_version(document_id)
+    return named or differing_author(document_id) or outcome
 
 
 def differing_name(document_id: int) -> AuditDifference | None:

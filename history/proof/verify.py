@@ -29,6 +29,7 @@ from history.crdt.splits import NO_SPLITS, Splits, decode_splits, with_splits
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import Id
 from history.fragments import extent_of
+from history.imported_authors import ImportedAuthors
 from history.log import LogRow, consistent_read, read_splits
 from history.models import Head, Kind, Request, Run, Segment, Session, Snapshot, Split, Update, Version
 from history.proof.claims import Claim
@@ -175,6 +176,10 @@ class _Sessions:
     commitments: dict[int, bytes] = field(default_factory=dict)
     unknown_authors: set[int] = field(default_factory=set)
     standing: StandingAccounts = field(default_factory=StandingAccounts)
+    imported: ImportedAuthors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.imported = ImportedAuthors.of(self.document_id)
 
     def look_up(self, rows: Sequence[LogRow]) -> None:
         """Make ready for these rows, which are the next ones."""
@@ -195,20 +200,36 @@ class _Sessions:
         if session is None:
             raise _Found(row.seq, f"its session {row.session_id} is missing", "session")
         stored = bytes(session.commitment)
-        author = "" if session.user_id is None else str(session.user_id)
-        recomputed = commitment(
-            salt=bytes(session.salt), user=author, via=session.via, ip=canonical_ip(session.ip) or ""
-        )
-        if recomputed != stored:
+        salt, address = bytes(session.salt), canonical_ip(session.ip) or ""
+
+        def is_of(key: str) -> bool:
+            return commitment(salt=salt, user=key, via=session.via, ip=address) == stored
+
+        is_imported = row.seq <= self.imported.last_seq
+        if session.user_id is None:
+            is_proven = is_of("")
+        elif is_imported:
+            is_proven = self.imported.has_committed(session.user_id, is_of)
+        else:
+            is_proven = is_of(str(session.user_id))
+        if not is_proven:
             # An account that is deleted leaves its sessions without a user, which nobody can tell from tampering.
             if session.user_id is not None:
                 what = f"who wrote it was altered: session {session.id} is not what its commitment says"
                 raise _Found(row.seq, what, "session")
-            if self.standing.has_committed(stored, salt=bytes(session.salt), via=session.via, ip=session.ip):
+            if self._is_taken_away(session, is_of, is_imported=is_imported):
                 what = f"who wrote it was taken away: the account that session {session.id} commits to is still there"
                 raise _Found(row.seq, what, "session")
             self.unknown_authors.add(session.id)
         return stored
+
+    def _is_taken_away(self, session: Session, is_of: Callable[[str], bool], *, is_imported: bool) -> bool:
+        """Whether an account that a commitment names is still there, though its session names nobody."""
+        if is_imported:
+            return bool(session.salt) and self.imported.has_standing(is_of)
+        return self.standing.has_committed(
+            bytes(session.commitment), salt=bytes(session.salt), via=session.via, ip=session.ip
+        )
 
 
 class _Chain:

@@ -1,4 +1,4 @@
-"""`manage.py import_documents`: documents from other servers' stores."""
+"""`manage.py import_documents`: documents from other servers' stores, and from exports of this project."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,14 +12,16 @@ from django.db import DatabaseError
 from documents.acts import Actor, acting
 from documents.roles import User
 from history.errors import HistoryError
+from history.imports.accounts import Users
 from history.imports.beginnings import Wanted
 from history.imports.compression import COMPRESSIONS
 from history.imports.foreign import import_foreign
 from history.imports.hocuspocus import DEFAULT_TABLE
-from history.imports.opening import FORMATS, open_foreign
+from history.imports.opening import FOREIGN_FORMATS, OWN_FORMAT, open_exports, open_foreign
 from history.imports.outcomes import Outcome
 from history.imports.sources import SourceError
 from history.imports.telling import Telling
+from history.imports.whole import import_export
 
 
 class Command(BaseCommand):
@@ -29,8 +31,8 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("format", choices=FORMATS)
-        parser.add_argument("sources", nargs="+", metavar="source", help="a file or folder; a Postgres URL")
+        parser.add_argument("format", choices=(*FOREIGN_FORMATS, OWN_FORMAT))
+        parser.add_argument("sources", nargs="+", metavar="source", help="a file or folder; a Postgres URL; - is stdin")
         parser.add_argument("--owner", help="user name of who is to own the documents")
         parser.add_argument("--open", action="store_true", help="anyone may open them while OPEN_ROOMS is on")
         parser.add_argument("--prefix", default="", help="goes before every name, as in team/")
@@ -38,6 +40,7 @@ class Command(BaseCommand):
         parser.add_argument("--skip-bad", action="store_true", help="leave bad rows out; else the document is")
         parser.add_argument("--compressed", choices=COMPRESSIONS, help="how a pycrdt store was told to compress")
         parser.add_argument("--table", default=DEFAULT_TABLE, help="of Hocuspocus; documents")
+        parser.add_argument("--users", choices=[each.value for each in Users], default=Users.MATCH.value)
         parser.add_argument("--time-column", help="a column of that table that says when a document was stored")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -46,7 +49,8 @@ class Command(BaseCommand):
         try:
             with acting(Actor(user=wanted.owner, door="import")):
                 for where in options["sources"]:
-                    for outcome in _outcomes(options, where, wanted, telling):
+                    outcomes = _of_exports if options["format"] == OWN_FORMAT else _of_foreign
+                    for outcome in outcomes(options, where, wanted, telling):
                         telling.finish(outcome)
         except (SourceError, HistoryError, DatabaseError) as error:
             telling.conclude()
@@ -59,7 +63,14 @@ class Command(BaseCommand):
             raise CommandError(f"{telling.summary.failed} documents were not imported")
 
 
-def _outcomes(options: dict[str, Any], where: str, wanted: Wanted, telling: Telling) -> Iterator[Outcome]:
+def _of_exports(options: dict[str, Any], where: str, wanted: Wanted, telling: Telling) -> Iterator[Outcome]:
+    with open_exports(where) as (count, exports):
+        telling.expect(count)
+        for size, file in exports:
+            yield import_export(file, wanted, Users(options["users"]), partial(telling.reading, where, size))
+
+
+def _of_foreign(options: dict[str, Any], where: str, wanted: Wanted, telling: Telling) -> Iterator[Outcome]:
     asked = {name: options[name] for name in ("compressed", "table", "time_column")}
     with closing(open_foreign(options["format"], where, **asked)) as source:
         telling.expect(source.count())
@@ -70,8 +81,10 @@ def _outcomes(options: dict[str, Any], where: str, wanted: Wanted, telling: Tell
 
 def _wanted(options: dict[str, Any]) -> Wanted:
     owner = _account(options["owner"]) if options["owner"] else None
-    if owner is None and not options["open"]:
+    if owner is None and not options["open"] and options["format"] != OWN_FORMAT:
         raise CommandError("say whose the documents are to be: --owner USERNAME, or --open for anyone's")
+    if options["skip_bad"] and options["format"] == OWN_FORMAT:
+        raise CommandError("an export is imported as it is or not at all: its hashes cover every row")
     return Wanted(
         owner=owner,
         open_to_all=options["open"],
