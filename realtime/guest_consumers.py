@@ -6,7 +6,7 @@ and no other kind of consumer."""
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
@@ -16,6 +16,7 @@ from channels.layers import get_channel_layer
 from documents.conf import conf
 from realtime.closing import CloseCode, Closing, closing_for
 from realtime.entrance import take_seat
+from realtime.frames import EXTENSION, FrameWriter
 from realtime.guests import Guest
 from realtime.handler_threads import HandlerThreads, NoThreadFree
 from realtime.hub import Hub, current_hub
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 EVENTS_MAX = 1000
 """Messages of its groups that wait for one socket's handlers; where more come it is closed with 1013."""
+
+ON_LOOP_SECONDS_MAX = 10.0
+"""What a handler waits for the event loop: it does nothing for it that takes longer than LAYER_TIMEOUT_SECONDS."""
 
 R = TypeVar("R")
 
@@ -85,8 +89,9 @@ class GuestConsumer(JsonWebsocketConsumer):
     # For the doors
 
     def on_loop(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run what belongs to the event loop, from a handler's thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Run what belongs to the event loop, from a handler's thread, and wait for it. Raises: TimeoutError after
+        ON_LOOP_SECONDS_MAX, as where the loop has ended meanwhile."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(ON_LOOP_SECONDS_MAX)
 
     def soon(self, call: Callable[..., object], *args: Any) -> None:
         """Call something on the event loop, from any thread, behind what was given to it before."""
@@ -135,7 +140,9 @@ class GuestConsumer(JsonWebsocketConsumer):
         self.hub = current_hub()
         self._loop = asyncio.get_running_loop()
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
-        self.outgoing = Outgoing(send, bytes_max=conf().outbox_bytes_max, overflowed=self._overflowed)
+        writer = cast("FrameWriter | None", (scope.get("extensions") or {}).get(EXTENSION))
+        limit = conf().outbox_bytes_max
+        self.outgoing = Outgoing(send, writer=writer, bytes_max=limit, overflowed=self._overflowed)
         self.base_send = lambda message: self.soon(self.outgoing.offer, message)
         self._threads: HandlerThreads = self.hub.guests.threads_of(type(self))
         rate, burst = self.messages_rate()

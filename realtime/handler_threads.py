@@ -7,7 +7,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from threading import Thread
 from typing import ParamSpec, TypeVar
 
 from channels.db import DatabaseSyncToAsync
@@ -112,7 +114,7 @@ class _Thread:
     """When it does, while it is idle."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="handler")
+        self._executor = _DaemonThread()
         self._database: BaseDatabaseWrapper | None = None
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,10 +135,41 @@ class _Thread:
     def end(self) -> "asyncio.Future[None]":
         """After what it is at."""
         ended = asyncio.get_running_loop().run_in_executor(self._executor, connections.close_all)
-        self._executor.shutdown(wait=False)
+        self._executor.shutdown()
         return ended
 
     def _cut(self) -> None:
         """A database that is there and says nothing would hold the thread for ever."""
         logger.warning("a handler takes long: its connection to the database is cut")
         cut(self._database)
+
+
+class _DaemonThread(Executor):
+    """An executor of one thread, which does not keep the process from ending: a handler may never return."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        Thread(target=self._run, name="handler", daemon=True).start()
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
+        future: Future[R] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  (it is of whoever waits for the future)
+                future.set_exception(error)
+
+        self._work.put(work)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End behind what was submitted."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            del work

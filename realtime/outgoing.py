@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+from realtime.frames import FrameWriter
+
 AsgiMessage: TypeAlias = dict[str, Any]
 
 MESSAGE_COST_BYTES = 128
@@ -20,10 +22,12 @@ class Outgoing:
         self,
         send: Callable[[AsgiMessage], Awaitable[None]],
         *,
+        writer: FrameWriter | None,
         bytes_max: int,
         overflowed: Callable[[], None],
     ) -> None:
         self._send = send
+        self._writer = writer
         self._bytes_max = bytes_max
         self._overflowed = overflowed
         self._waiting: deque[AsgiMessage] = deque()
@@ -32,13 +36,16 @@ class Outgoing:
         self.is_accepted = False
         self.is_closed = False
 
-    def offer(self, message: AsgiMessage) -> None:
-        """Line a message up. Behind a close nothing is sent, and of accepts only the first; a close that says why is
-        accepted first: one before that reaches browsers as a bare failure."""
+    def offer(self, message: AsgiMessage, *, frame: bytes | None = None) -> None:
+        """Line a message up, or write its frame at once where there is one and the server takes it. Behind a close
+        nothing is sent, and of accepts only the first. A close that says why is accepted first: one before that reaches
+        browsers as a bare failure."""
         kind = message["type"]
         if kind == "websocket.close" and "code" in message and not self.is_accepted:
             self.offer({"type": "websocket.accept"})
         if self.is_closed or (kind == "websocket.accept" and self.is_accepted):
+            return
+        if frame is not None and self._pump is None and self._writer is not None and self._writer.write_frame(frame):
             return
         if kind == "websocket.send" and self.is_full:
             self._overflowed()

@@ -1,8 +1,10 @@
 """Stored messages as they are shown, and read: by page, or since an id."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cached_property
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -10,9 +12,10 @@ from django.db.models import Q, QuerySet
 from history.authors import author_of
 from realtime.chat.models import ChatMessage, ChatRoom
 from realtime.chat.places import Place
+from realtime.frames import TEXT_FRAME, framed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Said:
     """A message. `author` is `{user_id, username}`, None for the server's own code, nobody's account and one that is
     gone; `at` is ISO 8601 in UTC. `before` is the id of the last one before it in its room, 0 where nobody asks."""
@@ -25,6 +28,15 @@ class Said:
 
     def shown(self) -> dict[str, Any]:
         return {"message": self.message, "author": self.author, "at": self.at, "id": self.id}
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON, made once for all sockets that it is shown to."""
+        return json.dumps(self.shown())
+
+    @cached_property
+    def frame(self) -> bytes:
+        return framed(self.text.encode(), TEXT_FRAME)
 
 
 @dataclass(frozen=True, slots=True)

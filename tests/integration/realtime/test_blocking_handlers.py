@@ -1,6 +1,9 @@
 """Handlers of synchronous consumers that block, fail or are one's own: they are nobody else's trouble."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -100,6 +103,7 @@ async def test_blocked_handlers_are_bounded_and_whoever_waits_in_vain_is_told(
         await stock.until_in()
         stock.say("here")
         await stock.until_said("here")
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "HANDLER_WAIT_SECONDS": 10.0}
     blocking.may_go_on.set()
     sockets[3].say("now?")
     await sockets[3].until(lambda: "now?" in sockets[3].said)
@@ -213,3 +217,22 @@ async def test_a_reader_that_asks_and_does_not_read_is_closed(hub: Hub, settings
         socket.reads.set()
         assert await socket.until_closed() == 1013
         assert len(socket.received) < 5
+
+
+def test_a_handler_that_never_returns_does_not_keep_the_process_from_ending() -> None:
+    program = """
+import asyncio, threading, time
+import django
+django.setup()
+from realtime.handler_threads import HandlerThreads
+
+async def main():
+    threads = HandlerThreads()
+    task = asyncio.ensure_future(threads.run(time.sleep, 1000))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await threads.stop(seconds_max=0.1)
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=os.environ)
