@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,14 @@ class Bundle:
     styles: str
 
 
-async def bundle_of(source: str) -> Bundle:
-    """Bundle a module that imports packages by name. Raises: BundleError, NodeError."""
-    return await asyncio.to_thread(_bundle_of, source)
+async def bundle_of(source: str, aliases: Mapping[str, str] | None = None) -> Bundle:
+    """Bundle a module that imports packages by name, some of them by an alias: name → the package that is meant.
+
+    Raises: BundleError, NodeError."""
+    return await asyncio.to_thread(_bundle_of, source, aliases or {})
 
 
-def _bundle_of(source: str) -> Bundle:
+def _bundle_of(source: str, aliases: Mapping[str, str]) -> Bundle:
     install_packages(EDITORS)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "page.js"
@@ -41,6 +44,7 @@ def _bundle_of(source: str) -> Bundle:
                 "--format=iife",
                 "--log-level=warning",
                 f"--outfile={script}",
+                *(f"--alias:{name}={meant}" for name, meant in aliases.items()),
             ],
             input=source,
             cwd=EDITORS,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -68,7 +68,7 @@ EDITORS = [
     Editor("CodeMirror 6", ".cm-content", ".cm-ySelectionCaret", ".cm-ySelectionInfo", ""),
     Editor("Quill 2", ".ql-editor", ".ql-cursor", ".ql-cursor-name", "strong"),
 ]
-CODEMIRROR = EDITORS[2]
+TIPTAP, _, CODEMIRROR, _ = EDITORS
 
 
 @pytest.fixture
@@ -82,10 +82,16 @@ async def cast(members_stack: Stack) -> Cast:
     return await members_stack.database.run(a_cast, a_room("editors"))
 
 
-async def bundle_for(stack: Stack, cast: Cast, *headings: str, first: str = "The first lines") -> Bundle:
+async def bundle_for(
+    stack: Stack,
+    cast: Cast,
+    *headings: str,
+    first: str = "The first lines",
+    aliases: Mapping[str, str] | None = None,
+) -> Bundle:
     """The first lines of the page, then what stands under these headings; the page can be asked for both objects."""
     parts = [shown(heading, "js", http_url=stack.http_url, room=cast.room) for heading in (first, *headings)]
-    return await bundle_of("\n".join([*parts, "Object.assign(globalThis, { doc, provider })"]))
+    return await bundle_of("\n".join([*parts, "Object.assign(globalThis, { doc, provider })"]), aliases)
 
 
 async def open_page(browser: Browser, stack: Stack, cast: Cast, name: str, bundle: Bundle) -> Page:
@@ -113,7 +119,7 @@ def is_selecting(person: str) -> str:
 
 
 async def type_at_the_end(page: Page, editor: Editor, text: str) -> None:
-    await page.wait("provider.synced")
+    await page.wait("globalThis.provider?.synced")
     await page.evaluate(f"document.querySelector('{editor.paper}').focus()")
     await page.press_control_end()
     await page.press_each(text)
@@ -194,11 +200,42 @@ async def test_a_front_end_elsewhere_comes_with_tickets_and_fetches_another_when
     olga = await open_page(browser, members_stack, cast, "olga", await bundle_for(members_stack, cast, "CodeMirror 6"))
     with front_end(bundle, next_ticket) as url:
         page = await browser.new_page(url, cookies={})
-        await page.wait("globalThis.provider")
         await type_at_the_end(page, CODEMIRROR, "From elsewhere")
         await olga.wait(CODEMIRROR.says("From elsewhere"))
     assert given == tickets
     assert await authors_of(members_stack, cast) == {f"ed of {cast.room}": "From elsewhere"}
+
+
+@pytest.mark.parametrize("provider", ["@hocuspocus/provider", "hocuspocus-provider-3"])
+async def test_tiptap_on_hocuspocus_tells_what_is_saved_and_writes_together_with_y_websocket(
+    members_stack: Stack, browser: Browser, cast: Cast, provider: str
+) -> None:
+    def ticket_of(name: str) -> str:
+        return issue_ticket(User.objects.get(pk=cast.user_ids[name]), cast.document).text
+
+    ed_ticket, vic_ticket = [await members_stack.database.run(ticket_of, name) for name in ("ed", "vic")]
+    olga = await open_page(browser, members_stack, cast, "olga", await bundle_for(members_stack, cast, "Tiptap"))
+    bundle = await bundle_for(
+        members_stack, cast, "Tiptap", first="Hocuspocus", aliases={"@hocuspocus/provider": provider}
+    )
+    with front_end(bundle, lambda: ed_ticket) as eds, front_end(bundle, lambda: vic_ticket) as vics:
+        ed, vic = [await browser.new_page(url, cookies={}) for url in (eds, vics)]
+        await type_at_the_end(ed, TIPTAP, "Ed was here")
+        await ed.wait(tells("saved"))
+        assert {row.user_id for row in members_stack.database.rows(cast.room)} == {cast.user_ids["ed"]}
+        await olga.wait(TIPTAP.says("Ed was here"))
+        await olga.wait(TIPTAP.shows_caret_of(f"ed of {cast.room}"))
+        await type_at_the_end(olga, TIPTAP, " and Olga as well")
+        await ed.wait(TIPTAP.says("Ed was here and Olga as well"))
+        await ed.wait(TIPTAP.shows_caret_of(f"olga of {cast.room}"))
+
+        await vic.wait(f"{TIPTAP.says('Ed was here and Olga as well')} && provider.authorizedScope === 'readonly'")
+        await type_at_the_end(vic, TIPTAP, "!")
+        await vic.wait(f"{tells('saving')} && provider.hasUnsyncedChanges")
+    assert await authors_of(members_stack, cast) == {
+        f"ed of {cast.room}": "Ed was here",
+        f"olga of {cast.room}": " and Olga as well",
+    }
 
 
 async def test_a_reader_is_told_that_an_edit_was_not_saved_and_a_stranger_that_the_door_is_closed(
