@@ -27,6 +27,7 @@ from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import encode_awareness, encode_update
 from tests.integration.realtime.rooms import (
+    HeldAppend,
     empty,
     eventually,
     rows_of,
@@ -246,6 +247,30 @@ async def test_whatever_is_sent_to_the_public_group_reaches_each_socket_once_and
         assert bob.received.count(OWN_FRAME) == ada.received.count(OWN_FRAME) == 1
     assert await doors_of(document) == [("channel", None, Kind.EDIT)]
     assert len([each for each in caplog.messages if each.startswith("not taken from the channel layer")]) == 15
+
+
+async def test_processes_that_take_a_message_at_the_same_moment_log_it_once(
+    no_watch: None, hub: Hub, another_process: Callable[[], Hub]
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    hubs = [hub, another_process(), another_process()]
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        rooms = [await each.open(document.pk, empty) for each in hubs]
+        held = [HeldAppend(each) for each in hubs]
+        update = update_that_types("words", client_id=7)
+        await say(group_name(document.name), type="doc_update", update=update)
+        for each in held:
+            await each.under_way.wait()
+        for each in held:
+            each.may_go_on.set()
+        await ada.until(lambda: ada.text == "words")
+        await eventually(lambda: all(room.seq == 1 and room.is_idle for room in rooms[1:]))
+        ada.type("more ")  # on all of them people write on
+        await eventually(lambda: all(room.seq == 2 for room in rooms))
+        assert updates_to(ada) == [encode_update(update)]
+        assert [room.closed for room in rooms] == [False] * 3
+    assert [via for via, _, _ in await doors_of(document)] == ["channel", "websocket"]
 
 
 async def test_without_channel_messages_the_public_group_is_ignored_with_one_line_in_the_log(
