@@ -57,6 +57,7 @@ from tests.builders import (
 )
 from tests.emoji_histories import emoji_histories
 from tests.histories import random_history
+from tests.integration.history.test_exports import Manifests
 from tests.integration.history.waiting import kill_where_it_first_writes
 
 pytestmark = pytest.mark.django_db
@@ -306,6 +307,18 @@ def test_a_pseudonymous_export_comes_in_without_people(tmp_path: Path) -> None:
     assert bytes(Head.objects.get(document=document).hash) == head
     assert set(authors_of(document)) == {None}
     assert_proven(document, tmp_path)
+
+
+def test_what_manifests_published_vouches_for_the_export_of_an_import(tmp_path: Path) -> None:
+    manifests = Manifests(tmp_path)
+    source = a_history()
+    manifests.publish()
+    export = exported(source)
+    elsewhere()
+    run(tmp_path, export)
+    again = tmp_path / "again.jsonl"
+    again.write_text(exported(Document.objects.get()))
+    assert offline_verify.main([str(again), *manifests.arguments]) == 0
 
 
 def test_an_export_of_before_is_read_as_well(tmp_path: Path) -> None:

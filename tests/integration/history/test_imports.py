@@ -27,7 +27,7 @@ from history.models import Kind, Session, Split, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.squash import squash_document
 from history.versions import name_version
-from tests.builders import NEVER_WARM, admitted_session, append_rows, log_of, make_document, make_user, typed
+from tests.builders import NEVER_WARM, admitted_session, append_rows, in_thread, log_of, make_document, make_user, typed
 from tests.emoji_histories import emoji_histories, said_by
 from tests.foreign_stores import (
     BEGIN,
@@ -322,6 +322,39 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     assert "minutes: already there" in said and "0 imported, 2 already there, 0 not imported; 0 rows" in said
     assert log_of(Document.objects.get(name="minutes")) == before
     assert Document.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_imports_at_once_bring_each_document_once(tmp_path: Path) -> None:
+    path = tmp_path / "ystore.db"
+    write_sqlite(path, {str(number): typed(WORDS) for number in range(6)})
+    both = [in_thread(lambda: run("pycrdt", path)) for _ in range(2)]
+    said = "".join(each.result() for each in both)
+    assert (said.count(": imported, 16 rows"), said.count(": already there")) == (6, 6)
+    assert [text_of(str(number)) for number in range(6)] == [WORDS] * 6
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_bar_and_nothing_else_does(tmp_path: Path) -> None:
+    write_sqlite(tmp_path / "ystore.db", {"minutes\x1b[2J": typed("a" * 2100)})
+    for bar, is_drawn in ((Terminal(), True), (io.StringIO(), False)):
+        with pytest.raises(CommandError):
+            call_command(
+                "import_documents", "pycrdt", str(tmp_path / "ystore.db"), "--open", "--rename", "minutes\x1b[2J",
+                "chat/\x1b[2J", stdout=(out := io.StringIO()), stderr=bar,
+            )  # fmt: skip
+        assert "\x1b[2J" not in out.getvalue() + bar.getvalue()
+        call_command(
+            "import_documents", "pycrdt", str(tmp_path / "ystore.db"), "--open", "--rename", "minutes\x1b[2J",
+            str(is_drawn), stdout=(out := io.StringIO()), stderr=bar,
+        )  # fmt: skip
+        assert "2,100 rows in the log" in out.getvalue()
+        assert ("] 0/1 documents, 2,000 rows" in bar.getvalue()) is is_drawn
+        assert "\x1b[2J" not in out.getvalue() + bar.getvalue()
 
 
 def test_a_source_that_has_changed_since_is_not_taken_for_what_is_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import random
 import sqlite3
@@ -21,6 +22,7 @@ from history.crdt.parts import pieces_of
 from history.crdt.state_vectors import decode_state_vector
 from history.crdt.updates import MissingDependency
 from history.imports.compression import COMPRESSIONS, decompressor, looks_compressed, not_compressed
+from history.imports.export_lines import STAGES, BadExport, lines_in
 from history.imports.hocuspocus import HocuspocusSqlite
 from history.imports.pycrdt_files import rows_in
 from history.imports.pycrdt_sqlite import PycrdtSqliteStore
@@ -165,6 +167,32 @@ def test_what_is_not_compressed_or_cut_off_is_a_value_error(name: str) -> None:
             decompress(packed[:length])
     with pytest.raises(ValueError, match=name):
         decompress(UPDATES[0])
+
+
+LINES = b"".join(
+    json.dumps({"line": kind, "n": 7}).encode() + b"\n" for kind in ("document", "session", "row", "version", "end")
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(LINES) - 1), st.integers(0, 255)), max_size=3), st.integers(0, len(LINES)))
+@settings(max_examples=300, deadline=None)
+def test_whatever_an_export_holds_its_lines_are_read_or_refused(changes: list[tuple[int, int]], length: int) -> None:
+    data = bytearray(LINES)
+    for place, byte in changes:
+        data[place] = byte
+    try:
+        for line in lines_in(io.BytesIO(data[:length]), payload_bytes_max=100):
+            assert line.kind in STAGES
+    except BadExport as error:
+        assert error.line >= 1
+
+
+def test_a_line_is_no_longer_than_a_row_may_be() -> None:
+    line = b'{"line":"document","x":"' + b"x" * 70_000 + b'"}\n'
+    with pytest.raises(BadExport, match="line 1: it is longer"):
+        list(lines_in(io.BytesIO(line), payload_bytes_max=100))
+    with pytest.raises(BadExport, match="no JSON"):
+        list(lines_in(io.BytesIO(b"[" * 60_000), payload_bytes_max=100))
 
 
 @pytest.mark.parametrize("value", [None, "", "noon", float("nan"), float("inf"), -1.0, 0, 1e300, b"2023", True - 1])
