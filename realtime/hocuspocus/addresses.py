@@ -21,7 +21,14 @@ from realtime.entrance import enter, read_admission
 from realtime.hocuspocus.connections import HocuspocusConnection
 from realtime.hub import current_hub
 from realtime.limits import TooManySockets
-from realtime.protocols.hocuspocus import HocuspocusWire, MessageType, document_name, is_sync_step1, read_head
+from realtime.protocols.hocuspocus import (
+    HocuspocusWire,
+    MessageType,
+    Token,
+    decode_message_of,
+    document_name,
+    is_sync_step1,
+)
 from realtime.rooms import Room
 
 if TYPE_CHECKING:
@@ -34,9 +41,10 @@ OF_ONE_DOCUMENT = frozenset({CloseCode.SIGNED_OUT, CloseCode.NOT_ALLOWED, CloseC
 """What keeps a provider out of one document, and no other out of another."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     frame: bytes
+    type: MessageType
     may_be_from_queue: bool
 
 
@@ -53,7 +61,6 @@ class Address:
         self.is_over = False
         """Whether the provider was denied, has left or was sent away: it has to begin anew."""
         self._waiting: deque[_Waiting] = deque()
-        self._token: str | None = None
         self._tokens_asked = 0
         self._task: asyncio.Task[None] | None = None
         self._seats = self._hub.sockets.seats()
@@ -73,47 +80,45 @@ class Address:
 
     # What comes
 
-    def hear_token(self, token: str) -> None:
-        """Let the provider in, or let it in again; what it says behind that waits for it."""
-        self._brings_tokens = True
-        self._begin(token)
-
-    async def hear(self, frame: bytes) -> None:
-        """Do what one frame says, or have it wait for the admission. A SyncStep1 of one who brings no tokens begins
-        that by itself: 2.15 sends none where it has none.
+    async def hear(self, frame: bytes, type_: MessageType) -> None:
+        """Do what one frame says, or have it wait for the admission, which a token begins, or the SyncStep1 of one who
+        brings no tokens: 2.15 sends none where it has none.
 
         Raises: Malformed, Closing; the socket is to be closed then."""
-        says_step1 = is_sync_step1(frame)
+        if type_ is MessageType.CLOSE:
+            decode_message_of(frame)
+        says_step1, is_token = is_sync_step1(frame), type_ is MessageType.AUTH
         if says_step1:
             self._began_before_a_word = not self._socket.has_spoken
-        begins = says_step1 and not self._brings_tokens
-        waiting = _Waiting(frame, self._began_before_a_word and self._socket.has_spoken)
+        self._brings_tokens |= is_token
+        begins = is_token or (says_step1 and not self._brings_tokens)
+        waiting = _Waiting(frame, type_, self._began_before_a_word and self._socket.has_spoken)
         if self._task is not None and (self.is_open or not self._socket.has_place_for(frame)):
             await asyncio.wait([self._task])
-        if self._task is None and (self.is_open or (self.is_over and not begins)):
+        if self._task is None and not is_token and (self.is_open or (self.is_over and not begins)):
             await self._do(waiting)
-        elif self._socket.has_place_for(frame):
-            self._socket.queued(frame)
-            self._waiting.append(waiting)
-            if begins and self._task is None:
-                self._begin("")
+        elif self._task is None and type_ is MessageType.CLOSE:
+            self._be_over()
+            self._drop_waiting()
         else:
-            raise Closing(CloseCode.TRY_AGAIN, "too much was sent without a token")
+            self._wait(waiting, begins=begins)
 
-    def _begin(self, token: str) -> None:
-        self._token = token
-        self.is_over = False
-        if self._task is None:
+    def _wait(self, waiting: _Waiting, *, begins: bool) -> None:
+        if not (begins or self._socket.has_place_for(waiting.frame)):
+            raise Closing(CloseCode.TRY_AGAIN, "too much was sent without a token")
+        self._socket.queued(waiting.frame)
+        self._waiting.append(waiting)
+        if begins and self._task is None:
+            self.is_over = self.is_over and self._brings_tokens
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            while self._socket.closing is None:
-                if self._token is not None:
-                    token, self._token = self._token, None
-                    await self._admit(token)
-                elif self._waiting and (self.is_open or self.is_over):
+            while self._socket.closing is None and self._waiting:
+                if self.is_open or self.is_over:
                     await self._do(self._next_waiting())
+                elif (token := self._next_token()) is not None:
+                    await self._admit(token)
                 else:
                     return
         except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
@@ -123,20 +128,42 @@ class Address:
             if self._is_left:
                 self._end()
 
+    def _next_token(self) -> str | None:
+        """Take the first token out of what waits, which goes on waiting for it; but what the provider has closed is
+        closed. An empty one of who brings none."""
+        if not self._brings_tokens:
+            return ""
+        for waiting in list(self._waiting):
+            if waiting.type is MessageType.AUTH:
+                self._waiting.remove(waiting)
+                self._socket.unqueued(waiting.frame)
+                return _token_in(waiting.frame)
+            if waiting.type is MessageType.CLOSE:
+                while self._next_waiting() is not waiting:
+                    pass
+        return None
+
     def _next_waiting(self) -> _Waiting:
         waiting = self._waiting.popleft()
         self._socket.unqueued(waiting.frame)
         return waiting
 
+    def _drop_waiting(self) -> None:
+        while self._waiting:
+            self._next_waiting()
+
     async def _do(self, waiting: _Waiting) -> None:
-        if not self.is_open:
-            if self.connection is not None:
-                await self.connection.receive_late(waiting.frame)
-        elif self.connection is not None:
-            if read_head(waiting.frame).type is MessageType.CLOSE:
-                self._leave_document()
-            else:
-                await self.connection.take(waiting.frame, may_be_from_queue=waiting.may_be_from_queue)
+        if waiting.type is MessageType.AUTH:
+            self.is_over = False
+            await self._admit(_token_in(waiting.frame))
+        elif self.connection is None:
+            pass
+        elif self.connection.is_gone:
+            await self.connection.receive_late(waiting.frame)
+        elif waiting.type is MessageType.CLOSE:
+            self._leave_document()
+        else:
+            await self.connection.take(waiting.frame, may_be_from_queue=waiting.may_be_from_queue)
 
     # The way in
 
@@ -232,8 +259,7 @@ class Address:
         """No token has come in time."""
         if self._task is None and not self.is_open:
             self._be_over()
-            while self._waiting:
-                self._next_waiting()
+            self._drop_waiting()
             self._socket.say_soon(self._wire.encode_denied("no token came"))
 
     def _ended(self, closing: Closing) -> None:
@@ -272,3 +298,9 @@ class Address:
         self._seats.give_back()
         if self.connection is not None and not self.connection.is_gone:
             self.connection.leave()
+
+
+def _token_in(frame: bytes) -> str:
+    """Raises: Malformed."""
+    message = decode_message_of(frame)
+    return message.token if isinstance(message, Token) else ""

@@ -13,15 +13,7 @@ from realtime.frames import BINARY_FRAME, framed
 from realtime.hocuspocus.addresses import Address
 from realtime.hub import current_hub
 from realtime.limits import TokenBucket
-from realtime.protocols.hocuspocus import (
-    PING,
-    PONG,
-    HocuspocusWire,
-    MessageType,
-    Token,
-    decode_message_of,
-    read_head,
-)
+from realtime.protocols.hocuspocus import PING, PONG, HocuspocusWire, MessageType, read_head
 from realtime.sockets import Receiver, Socket
 
 logger = logging.getLogger(__name__)
@@ -73,13 +65,10 @@ class HocuspocusConsumer(Socket):
         if address is None and (address := self._new_address(head.address)) is None:
             if head.type is MessageType.AUTH:
                 await self.say(HocuspocusWire(head.address).encode_denied("too many documents on one socket"))
-        elif head.type is MessageType.AUTH:
-            self._bytes_left.take(TOKEN_COST_BYTES, now=current_hub().now())
-            token = decode_message_of(frame)
-            assert isinstance(token, Token)
-            address.hear_token(token.token)
         else:
-            await address.hear(frame)
+            if head.type is MessageType.AUTH:
+                self._bytes_left.take(TOKEN_COST_BYTES, now=current_hub().now())
+            await address.hear(frame, head.type)
 
     def _new_address(self, name: str) -> Address | None:
         """A place for one more, that of one that is over where there are enough; None where there is none."""
