@@ -2,14 +2,17 @@
 what the channel layer loses is found."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers, get_channel_layer
-from django.db import connection, transaction
+from django.db import transaction
 from pytest_django import Settings
 
 from realtime.groups import mailbox_group, notifications_group
@@ -51,6 +54,33 @@ def dead_layer(settings: Settings) -> None:
 @pytest.fixture
 def quick_watch(settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "HEAD_CHECK_SECONDS": 0.2, "LAYER_TIMEOUT_SECONDS": 0.2}
+
+
+@dataclass(slots=True)
+class Late:
+    """A notification of a transaction that waits before its commit."""
+
+    id: int = 0
+    may_commit: Event = field(default_factory=Event)
+
+
+@asynccontextmanager
+async def a_transaction_that_tells(user: Any, message: Any) -> AsyncIterator[Late]:
+    late, begun = Late(), Event()
+
+    def tell() -> None:
+        with transaction.atomic():
+            late.id = send_notification_to_user(user.pk, message)
+            begun.set()
+            late.may_commit.wait(10)
+
+    telling = in_thread(tell)
+    await asyncio.to_thread(begun.wait, 10)
+    try:
+        yield late
+    finally:
+        late.may_commit.set()
+        await asyncio.to_thread(telling.result, 10)
 
 
 @sync_to_async
@@ -97,29 +127,29 @@ async def test_each_tab_is_sent_each_once_and_hears_what_another_has_read(no_wat
 async def test_up_to_marks_only_what_this_socket_was_sent(no_watch: None, hub: Hub) -> None:
     """What is committed behind a later one has a smaller id, and nobody has seen it."""
     ada = await a_user()
-    late: list[int] = []
-    begun, may_commit = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def begin_early() -> None:
-        with transaction.atomic():
-            late.append(send_notification_to_user(ada.pk, "late"))
-            loop.call_soon_threadsafe(begun.set)
-            asyncio.run_coroutine_threadsafe(may_commit.wait(), loop).result(10)
-        connection.close()
-
-    async with Tab(ada) as tab:
-        transaction_open = asyncio.create_task(asyncio.to_thread(begin_early))
-        await begun.wait()
+    async with Tab(ada) as tab, a_transaction_that_tells(ada, "late") as late:
         soon = await asend_notification_to_user(ada.pk, "soon")
         await tab.until(lambda: tab.shown == ["soon"])
-        assert late[0] < soon
+        assert late.id < soon
         tab.send({"type": "read", "up_to": soon})
         await tab.until(lambda: tab.read == [[soon]])
-        may_commit.set()
-        await transaction_open
+        late.may_commit.set()
         await tab.until(lambda: tab.shown == ["soon", "late"])
         assert await unread_count(ada) == 1
+
+
+async def test_nothing_comes_twice_while_a_transaction_stays_open(no_watch: None, hub: Hub) -> None:
+    """Since that may tell something yet, each look finds again what was told since it began."""
+    ada = await a_user()
+    async with Tab(ada) as tab, a_transaction_that_tells(ada, "late") as late:
+        for number in range(3):
+            await asend_notification_to_user(ada.pk, number)
+            await tab.until(lambda number=number: tab.shown[-1:] == [number])  # type: ignore[misc]
+        late.may_commit.set()
+        await tab.until(lambda: tab.shown[-1:] == ["late"])
+        await asend_notification_to_user(ada.pk, "last")
+        await tab.until(lambda: tab.shown[-1:] == ["last"])
+        assert tab.shown == [0, 1, 2, "late", "last"]
 
 
 async def test_without_a_channel_layer_the_watch_finds_what_is_new_late_and_read(
@@ -246,6 +276,9 @@ async def test_only_who_is_signed_in_on_a_page_of_ours_comes_in(settings: Settin
     ada = await a_user()
     async with Tab() as nobody:
         assert (nobody.closed, nobody.received) == (4401, [])
+    gone = await a_user(is_active=False)
+    async with Tab(gone) as inactive:
+        assert (inactive.closed, inactive.received) == (4401, [])
     elsewhere = [(b"host", b"here.example"), (b"origin", b"https://elsewhere.example")]
     async with Tab(ada, headers=elsewhere) as abused:
         assert (abused.closed, abused.received) == (4403, [])

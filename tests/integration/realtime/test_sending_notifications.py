@@ -160,12 +160,19 @@ def test_what_is_committed_late_is_found_by_whoever_looked_before() -> None:
     assert list(changes_since(after, [ada.pk])) == [Change(soon, ada.pk, is_read=True)]
 
 
+def rolled_back(user: Any) -> None:
+    with transaction.atomic():
+        send_notification_to_user(user.pk, "never")
+        transaction.set_rollback(True)
+
+
 @on_commit
 async def test_its_group_hears_of_it_on_commit(hub: Hub) -> None:
     ada = await sync_to_async(make_user)()
     layer = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add(notifications_group(ada.pk), channel)
+    await sync_to_async(rolled_back)(ada)
     id_ = await asend_notification_to_user(ada.pk, {"text": "hello"})
     event = await layer.receive(channel)
     assert (event["type"], event["id"], event["message"]) == ("send_notification", id_, {"text": "hello"})
