@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from pycrdt import Doc, Text
+from websockets.asyncio.client import connect
 
 from history.models import Kind, Via
 from tests.clients.driver import Client, NodeClients
@@ -406,3 +407,29 @@ def test_a_web_process_that_is_told_to_end_ends_without_a_complaint(host: Host) 
     assert "Traceback" not in host.log("web0")[before:]
     host.start_web(0)
     host.wait_until_served(0)
+
+
+TELL = """
+from realtime.notifications.sending import send_message_to_group, send_notification_to_user
+send_notification_to_user({number!r}, "The press is waiting.")
+send_message_to_group({article!r}, "@IDA@paper.example, @eve@paper.example: the press is waiting.")
+"""
+
+
+async def test_people_with_uuids_for_keys_and_addresses_for_names_are_told_where_the_rule_lets_them_see(
+    host: Host, article: str
+) -> None:
+    ((number,),) = host.rows("SELECT number::text FROM newsroom_person WHERE email = %s", IDA)
+    card = {"X-Press-Card": f"card-of-{IDA}"}
+    async with (
+        asyncio.timeout(20),
+        connect(f"{host.socket_url(1)}/notifications/", additional_headers=card, proxy=None) as ida,
+    ):
+        assert json.loads(await ida.recv())["type"] == "connection_established"
+        told = await asyncio.to_thread(host.manage, "shell", "-c", TELL.format(number=number, article=article))
+        assert told.returncode == 0, told.stderr
+        first, second = [json.loads(await ida.recv())["message"] for _ in range(2)]
+    assert first == "The press is waiting."
+    assert (second["kind"], second["room"]) == ("mentioned", article)
+    query = "SELECT count(*) FROM realtime_notification JOIN newsroom_person ON number = user_id WHERE email = %s"
+    assert host.rows(query, EVE) == [(0,)], "Eve is of another desk"

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers, get_channel_layer
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from pytest_django import Settings
 
 from realtime.groups import mailbox_group, notifications_group
 from realtime.hub import Hub
 from realtime.models import Notification
-from realtime.notifications.changes import mark_read
+from realtime.notifications import readers
+from realtime.notifications.changes import mark_read, still_unread
 from realtime.notifications.consumers import READ_IDS_MAX, NotificationConsumer
 from realtime.notifications.readers import PAGE_MAX
 from realtime.notifications.sending import asend_notification_to_user, send_notification_to_user
@@ -211,6 +212,33 @@ async def test_a_socket_that_reads_nothing_holds_a_page_and_loses_nothing(no_wat
         await asend_notification_to_user(ada.pk, "last")
         await tab.until(lambda: tab.shown[-1:] == ["last"])
         assert tab.shown == [*range(2 * PAGE_MAX), "last"]
+
+
+async def test_a_page_that_the_database_does_not_give_is_asked_for_again(
+    quick_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await a_user()
+    failures = iter([OperationalError, InterfaceError])
+
+    def failing(user_key: Any, ids: Any) -> list[Notification]:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return still_unread(user_key, ids)
+
+    monkeypatch.setattr(readers, "still_unread", failing)
+    await asend_notification_to_user(ada.pk, "hello")
+    async with Tab(ada) as tab:
+        await tab.until(lambda: tab.shown == ["hello"])
+        assert next(failures, None) is None
+
+
+async def test_what_is_read_on_the_page_is_read_in_every_tab(no_watch: None, hub: Hub) -> None:
+    ada = await sign_in(await a_user())
+    id_ = await asend_notification_to_user(ada.user.pk, "hello")
+    async with Tab(person=ada) as tab:
+        await tab.until(lambda: tab.ids == [id_])
+        await sync_to_async(ada.browser.post)("/notifications/read/", {"id": id_})
+        await tab.until(lambda: tab.read == [[id_]])
 
 
 async def test_more_than_its_unread_are_read_for_it_and_every_tab_hears(
