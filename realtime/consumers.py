@@ -22,6 +22,7 @@ from realtime.protocols.frames import Y_WEBSOCKET
 from realtime.protocols.messages import Awareness, Opaque, SyncStep2, Update
 from realtime.public_groups import append_once, read_message, speaker
 from realtime.rooms import Room
+from realtime.served import begins_empty
 from realtime.sockets import Receiver, Socket
 
 
@@ -90,6 +91,7 @@ class YjsConsumer(Socket):
         """The name of the room that this socket asks for."""
         return cast(str, self.scope["url_route"]["kwargs"]["room"])
 
+    @begins_empty
     async def make_ydoc(self) -> "Doc[Any]":
         """The document that the room begins with: called once for each room and process, not for each socket, and
         again where the room has to fold its document anew.
@@ -181,7 +183,7 @@ class YjsConsumer(Socket):
             self.room_name,
             via=self.via,
             seats=self.seats,
-            make_doc=self.make_ydoc if self.overrides("make_ydoc") else None,
+            make_doc=self.make_ydoc,
             make_member=self._connection,
             rule=self._rule(),
         )

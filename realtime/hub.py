@@ -47,7 +47,7 @@ from realtime.public_groups import PublicGroup
 from realtime.rechecks import Place, Rechecks
 from realtime.refusals import RefusalKeeper
 from realtime.rooms import MakeDoc, Room
-from realtime.served import ServedDoc
+from realtime.served import ServedDoc, maker_of, own_making
 from realtime.tails import Committed
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ class Hub:
         Raises: Closing, HistoryError."""
         if self.draining:
             raise Closing(CloseCode.RESTARTING, "the server is restarting")
+        make_doc = own_making(make_doc)
         self._entering[document_id] += 1  # whoever is on the way in keeps the room from being evicted
         try:
             room = self.rooms.get(document_id)
@@ -261,7 +262,7 @@ class Hub:
         if make_doc is None:
             folded = await self.load(make_ydoc, document_id)
             return ServedDoc(folded.doc, spawn=self.spawn), folded
-        made, maker = await make_doc(), getattr(make_doc, "__self__", None)
+        made, maker = await make_doc(), maker_of(make_doc)
         served = ServedDoc(made, spawn=self.spawn, made=made, maker=maker)
         try:
             content = b"" if made.get_state() == EMPTY_STATE_VECTOR else made.get_update()

@@ -4,8 +4,9 @@ What `make_ydoc` of a consumer returns is served itself where the log holds all 
 the document that is served, for its observers. pycrdt frees no document that has an observer: `release` ends them."""
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from pycrdt import Array, Doc, Map, Subscription, Text, XmlElement, XmlFragment, XmlText
 
@@ -17,11 +18,33 @@ logger = logging.getLogger(__name__)
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 """Runs work in the background."""
 
+Making = TypeVar("Making", bound=Callable[..., Awaitable["Doc[Any]"]])
+
 NO_STRUCTS = b"\x00"
 """How an update begins that only deletes."""
 
 _SharedType: TypeAlias = "Array[Any] | Map[Any] | Text | XmlElement | XmlFragment | XmlText"
 _SHARED_TYPES = (Array, Map, Text, XmlElement, XmlFragment, XmlText)
+
+
+def begins_empty(make_doc: Making) -> Making:
+    """Mark a door's own `make_ydoc`: what it makes need not be made, and stands in no other consumer's way."""
+    make_doc.begins_empty = True  # type: ignore[attr-defined]
+    return make_doc
+
+
+def own_making(make_doc: "Callable[[], Awaitable[Doc[Any]]] | None") -> "Callable[[], Awaitable[Doc[Any]]] | None":
+    """None for one that is marked so."""
+    return None if getattr(_method(make_doc), "begins_empty", False) else make_doc
+
+
+def maker_of(make_doc: "Callable[[], Awaitable[Doc[Any]]]") -> object | None:
+    """The consumer whose method it is."""
+    return getattr(_method(make_doc), "__self__", None)
+
+
+def _method(make_doc: object) -> object:
+    return make_doc.func if isinstance(make_doc, partial) else make_doc
 
 
 class ServedDoc:

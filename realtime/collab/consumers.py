@@ -30,6 +30,7 @@ from realtime.protocols.collab import (
 )
 from realtime.protocols.messages import Said
 from realtime.rooms import Room
+from realtime.served import begins_empty
 from realtime.sockets import Socket
 
 CLIENT_NAME_LENGTH_MAX = 40
@@ -75,6 +76,7 @@ class RealtimeCollaborationConsumer(Socket):
         """The name of the document whose room this socket asks for."""
         return cast(str, self.scope["url_route"]["kwargs"]["room_id"])
 
+    @begins_empty
     async def make_ydoc(self) -> "Doc[Any]":
         """As of `YjsConsumer`: the document that a room begins with, where this socket is the first in it."""
         return Doc()
@@ -164,7 +166,7 @@ class RealtimeCollaborationConsumer(Socket):
             self.room_name,
             via=self.via,
             seats=self.seats,
-            make_doc=None if type(self).make_ydoc is RealtimeCollaborationConsumer.make_ydoc else self.make_ydoc,
+            make_doc=self.make_ydoc,
             make_member=self._member,
         )
         self.participant = Participant(self._socket_id, member.identity)

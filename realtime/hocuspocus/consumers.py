@@ -13,7 +13,14 @@ from realtime.frames import BINARY_FRAME, framed
 from realtime.hocuspocus.addresses import Address
 from realtime.hub import current_hub
 from realtime.limits import TokenBucket
-from realtime.protocols.hocuspocus import PING, PONG, HocuspocusWire, MessageType, read_head
+from realtime.protocols.hocuspocus import (
+    PING,
+    PONG,
+    HocuspocusWire,
+    MessageType,
+    read_head,
+)
+from realtime.served import begins_empty
 from realtime.sockets import Receiver, Socket
 
 logger = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ class HocuspocusConsumer(Socket):
         self._queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    @begins_empty
     async def make_ydoc(self, room_name: str) -> "Doc[Any]":
         """The document that a room begins with: called once for each room and process, not for each socket."""
         return Doc()

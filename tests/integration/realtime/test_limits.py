@@ -75,17 +75,12 @@ def _fail_at_once(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("as anything may")
 
 
-class Making(YjsConsumer):
-    async def make_ydoc(self) -> "Doc[Any]":
-        return Doc()
-
-
 @pytest.mark.parametrize(
     ("owner", "step", "failing"),
     [
         (YjsConsumer, "make_room_name", _fail_at_once),
         (entrance, "read_admission", _fail_at_once),
-        (Making, "make_ydoc", _fail),
+        (YjsConsumer, "make_ydoc", _fail),
         (YjsConsumer, "frame_writer", _fail_at_once),
         (Connection, "greet", _fail_at_once),
         (Connection, "receive", _fail),
@@ -96,7 +91,7 @@ async def test_a_socket_that_fails_at_any_step_is_counted_no_more(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, failing: Any
 ) -> None:
     document, people = await shared_document(ada=Role.OWNER)
-    async with Socket(document.name, user=people["ada"], consumer=Making) as ada:
+    async with Socket(document.name, user=people["ada"]) as ada:
         monkeypatch.setattr(owner, step, failing)
         if step == "receive":
             await ada.until_answered()
