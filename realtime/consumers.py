@@ -6,7 +6,7 @@ from typing import Any, TypedDict, cast
 from weakref import ref
 
 from asgiref.sync import async_to_sync
-from pycrdt import Channel, Doc
+from pycrdt import Channel, Doc, Subscription
 
 from documents.models import Document, Role
 from documents.roles import RoleRule, role_for
@@ -78,12 +78,13 @@ class YjsConsumer(Socket):
         self.room_name: str = cast(str, None)
         self._websocket_shim: _WebsocketShim = cast(_WebsocketShim, None)
         self._room: Callable[[], Room | None] = _no_room
+        self._observers: list[Subscription] = []
 
     @property
     def ydoc(self) -> "Doc[Any]":
         """The room's document, for as long as the room is there, which may be longer than this socket."""
         room = self._room()
-        return cast("Doc[Any]", None) if room is None else room.lend(self._append_soon)
+        return cast("Doc[Any]", None) if room is None else room.lend(self._append_soon, self._observers)
 
     # To be overridden
 
@@ -192,6 +193,7 @@ class YjsConsumer(Socket):
     def leave(self) -> None:
         if self.connection is not None:
             self.connection.room.public.leave(self)
+            self.connection.room.served.end(self._observers)
             self.connection.leave()
 
     def forget(self) -> None:

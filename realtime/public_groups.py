@@ -96,7 +96,8 @@ class PublicGroup:
             self._is_taking = False
 
     async def _take(self, room: "Room", message: dict[str, Any]) -> None:
-        match message["type"]:
+        name = get_handler_name(message)
+        match name:
             case "doc_update":
                 consumer = next((each for each in self._consumers if each.overrides("doc_update")), None)
                 if consumer is None:
@@ -114,7 +115,6 @@ class PublicGroup:
                         case Opaque(payload):
                             room.pass_on(payload)
             case _:
-                name = get_handler_name(message)
                 takers = [each for each in self._consumers if each.has_own(name)]
                 if not takers:
                     raise ValueError("no handler for a message of this type")

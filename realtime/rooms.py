@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
-from pycrdt import Doc
+from pycrdt import Doc, Subscription
 
 from documents.conf import conf
 from history.append import raise_epoch
@@ -171,13 +171,14 @@ class Room:
         if self._is_lent:
             served.watch(self._was_edited)
 
-    def lend(self, take: Callable[[bytes], None]) -> "Doc[Any]":
+    def lend(self, take: Callable[[bytes], None], observers: "list[Subscription]") -> "Doc[Any]":
         """The document for code of one's own, which may read and observe it; the updates that it applies are for
-        `take`. Whoever edits it in another way has the room end, and nobody is shown the edit."""
+        `take`, its `observers` for `ServedDoc.end`. Whoever edits it in another way has the room end, and nobody is
+        shown the edit."""
         if not self._is_lent:
             self._is_lent = True
             self.served.watch(self._was_edited)
-        return self.served.lend(take)
+        return self.served.lend(take, observers)
 
     async def begin_with(self, make_doc: MakeDoc) -> None:
         """Have a consumer's own document, and its observers, where the room was opened by a door that has none.

@@ -5,6 +5,7 @@ the document that is served, for its observers. pycrdt frees no document that ha
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -107,9 +108,17 @@ class ServedDoc:
         if not self._is_fed and self._edited is not None:
             self._edited()
 
-    def lend(self, take: Callable[[bytes], None]) -> "Doc[Any]":
-        """The document for somebody who may read and observe it; the updates that they apply to it are for `take`."""
-        return _LentDoc(self.doc, take)
+    def lend(self, take: Callable[[bytes], None], observers: list[Subscription]) -> "Doc[Any]":
+        """The document for somebody who may read and observe it; the updates that they apply to it are for `take`, and
+        whatever observes it through them is added to `observers`, for `end`."""
+        return _LentDoc(self.doc, take, observers)
+
+    def end(self, observers: Iterable[Subscription]) -> None:
+        """End some observers before the document ends."""
+        for subscription in observers:
+            subscription.drop()
+            with suppress(ValueError):  # of a document that was served before
+                self.doc._subscriptions.remove(subscription)  # noqa: SLF001
 
     def release(self) -> None:
         """End all observers: the document's, and those of the shared types that the maker has among its attributes."""
@@ -138,11 +147,20 @@ class _Background:
 class _LentDoc(Doc[Any]):
     """A document that shares all but `apply_update` with another one, its transactions too."""
 
-    __slots__ = ("_take",)
+    __slots__ = ("_observers", "_take")
 
-    def __init__(self, doc: "Doc[Any]", take: Callable[[bytes], None]) -> None:
+    def __init__(self, doc: "Doc[Any]", take: Callable[[bytes], None], observers: list[Subscription]) -> None:
         self.__dict__ = doc.__dict__
         self._take = take
+        self._observers = observers
+
+    def observe(self, callback: Any) -> Subscription:
+        self._observers.append(super().observe(callback))
+        return self._observers[-1]
+
+    def observe_subdocs(self, callback: Any) -> Subscription:
+        self._observers.append(super().observe_subdocs(callback))
+        return self._observers[-1]
 
     def apply_update(self, update: bytes) -> None:
         """Line the update up for the log; the document holds it once that does."""

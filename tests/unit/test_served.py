@@ -71,10 +71,13 @@ def test_what_a_consumer_begins_with_in_vain_is_not_served_and_its_observers_see
     assert maker.deltas[-1] == {"insert": "b"}
 
 
-def test_an_observer_that_raises_takes_nothing_from_the_document(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("fault", ["an error of its own", "a look into the document, which pycrdt does not bear"])
+def test_an_observer_that_raises_takes_nothing_from_the_document(caplog: pytest.LogCaptureFixture, fault: str) -> None:
     doc: Doc[Any] = Doc()
 
     def fail(event: TransactionEvent) -> None:
+        if fault.startswith("a look"):
+            text_of(doc)
         raise ValueError("words of a document")
 
     doc.observe(fail)
@@ -82,7 +85,8 @@ def test_an_observer_that_raises_takes_nothing_from_the_document(caplog: pytest.
     for update in typed("ab"):
         served.feed(update)
     assert text_of(doc) == "ab"
-    assert caplog.messages == ["an observer of a room's document raised ValueError"] * 2
+    error = "RuntimeError" if fault.startswith("a look") else "ValueError"
+    assert caplog.messages == [f"an observer of a room's document raised {error}"] * 2
 
 
 async def test_an_async_observer_runs_in_the_background() -> None:
@@ -106,7 +110,7 @@ async def test_an_async_observer_runs_in_the_background() -> None:
 def test_an_update_applied_to_a_lent_document_is_handed_over_and_the_rest_is_shared() -> None:
     served = ServedDoc(Doc(), spawn=run_nowhere)
     taken: list[bytes] = []
-    lent = served.lend(taken.append)
+    lent = served.lend(taken.append, [])
     (update,) = typed(["words"])
     lent.apply_update(update)
     assert (taken, text_of(lent)) == ([update], "")
@@ -115,12 +119,26 @@ def test_an_update_applied_to_a_lent_document_is_handed_over_and_the_rest_is_sha
     assert lent.get_update() == served.doc.get_update()
 
 
+def test_whoever_observes_a_lent_document_can_end_that_and_no_other_observer() -> None:
+    seen: list[str] = []
+    doc: Doc[Any] = Doc()
+    doc.observe(lambda event: seen.append("for good"))
+    served = ServedDoc(doc, spawn=run_nowhere, made=doc)
+    observers: list[Any] = []
+    served.lend(lambda update: None, observers).observe(lambda event: seen.append("for a while"))
+    first, second = typed("ab")
+    served.feed(first)
+    served.end(observers)
+    served.feed(second)
+    assert seen == ["for good", "for a while", "for good"]
+
+
 def test_an_edit_past_the_log_is_noticed_and_the_logs_own_are_not() -> None:
     served = ServedDoc(Doc(), spawn=run_nowhere)
     noticed: list[None] = []
     for _ in range(2):
         served.watch(lambda: noticed.append(None))
-    lent = served.lend(lambda update: None)
+    lent = served.lend(lambda update: None, [])
     first, second = typed("ab")
     served.feed(first)
     text = lent.get("text", type=Text)
@@ -137,7 +155,7 @@ def test_a_released_document_is_freed_with_all_that_observed_it(is_released: boo
         maker = Maker()
         maker.observe()
         served = ServedDoc(maker.doc, spawn=run_nowhere, made=maker.doc, maker=maker)
-        lent = served.lend(lambda update: None)
+        lent = served.lend(lambda update: None, [])
         lent.observe(maker.on_update_event)
         served.watch(lambda: None)
         served.feed(typed("a")[0])

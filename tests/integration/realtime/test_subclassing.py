@@ -356,7 +356,7 @@ async def test_a_consumers_own_handlers_run_for_each_socket_and_its_doc_update_o
         await say(group, type="doc.update", update=b"fail")
         await say(group, type="doc_update", update=b"fail")
         await say(group, type="somebody.knocked", who="eve")
-        await say(group, type="doc_update", update=update_that_types("words", client_id=7))
+        await say(group, type="doc.update", update=update_that_types("words", client_id=7))
         for each in sockets:
             await each.until(lambda each=each: OWN_FRAME in each.received)  # type: ignore[misc]
             await each.until(lambda each=each: OWN_FRAME + b"eve" in each.received)  # type: ignore[misc]
@@ -415,6 +415,27 @@ async def test_observers_outlive_the_socket_that_made_them_and_see_what_other_pr
         await eventually(lambda: bool(observing.texts))
     assert (len(observing.made), observing.seen, observing.texts) == (1, [update], ["from elsewhere"])
     assert observing.deltas == [[{"insert": "from elsewhere"}]]
+
+
+async def test_what_a_socket_observes_by_itself_ends_with_it(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    told: list[str] = []
+
+    class ForItself(YjsConsumer):
+        async def connect(self) -> None:
+            await super().connect()
+            self.ydoc.observe(lambda event: told.append(self.scope["user"].username))
+
+    async with Socket(document.name, user=people["bob"], consumer=ForItself) as bob:
+        async with Socket(document.name, user=people["ada"], consumer=ForItself) as ada:
+            await asyncio.gather(ada.until_synced(), bob.until_synced())
+            ada.type("a")
+            await bob.until(lambda: bob.text == "a")
+            assert sorted(told) == ["ada", "bob"]
+        told.clear()
+        bob.type("b")
+        await stored(hub, document, 2)
+        assert told == ["bob"]
 
 
 async def test_observers_come_to_a_room_that_another_door_has_opened_while_people_type_there(
