@@ -142,10 +142,14 @@ class CollabMember(Member):
                 pen.take_over(updates, base)
                 return
         generation = self.gathering.generation
-        try:
-            state = room.doc.get_update() if base == room.seq else await hub.load(state_at, room.document_id, base)
-        except (NoSuchSeq, LogHole):
-            raise EditRefused("unknown_base", f"the document as it was at {base} is not there any more") from None
+        if base == room.seq:
+            state = room.doc.get_update()
+        else:
+            try:
+                state = await hub.load(state_at, room.document_id, base)
+            except (NoSuchSeq, LogHole):
+                raise EditRefused("unknown_base", f"the document as it was at {base} is not there any more") from None
+            self.charge(len(state))  # whoever always edits an old moment is read slower
         is_large = len(state) > conf().off_loop_bytes
         pen.doc = await hub.compute(fork, state, pen.client_id) if is_large else fork(state, pen.client_id)
         pen.seq, pen.generation = base, generation
