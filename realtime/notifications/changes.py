@@ -14,8 +14,7 @@ from django.db.models.functions import Now
 from documents.conf import conf
 from realtime.notifications.models import CurrentTransaction, Notification
 
-CHANGES_PER_QUERY = 5000
-USERS_PER_QUERY = 1000
+CHANGES_PER_FETCH = 2000
 TRIMMED_MAX = 1000
 """Of one person in one go; the next notification takes the rest."""
 
@@ -40,20 +39,14 @@ def floor_now() -> int:
         return int(cursor.fetchone()[0])
 
 
-def changes_since(floor: int, user_keys: Collection[Any]) -> Iterator[Change]:
-    """All that was changed in transaction `floor` or later, of these people. Some may have been told before."""
-    keys = list(user_keys)
-    for first in range(0, len(keys), USERS_PER_QUERY):
-        theirs = Notification.objects.filter(user__in=keys[first : first + USERS_PER_QUERY], changed_in__gte=floor)
-        last_id = 0
-        while True:
-            columns = theirs.filter(id__gt=last_id).order_by("id").values_list("id", "user_id", "read_at")
-            page = list(columns[:CHANGES_PER_QUERY])
-            for id_, user_key, read_at in page:
-                yield Change(id_, user_key, read_at is not None)
-            if len(page) < CHANGES_PER_QUERY:
-                break
-            last_id = page[-1][0]
+def changes_since(floor: int, user_key: Any | None = None) -> Iterator[Change]:
+    """All that was changed in transaction `floor` or later, of one person or of everybody. Some may have been told
+    before. In the order of ids."""
+    changed = Notification.objects.filter(changed_in__gte=floor).order_by("id")
+    if user_key is not None:
+        changed = changed.filter(user=user_key)
+    for id_, key, read_at in changed.values_list("id", "user_id", "read_at").iterator(chunk_size=CHANGES_PER_FETCH):
+        yield Change(id_, key, read_at is not None)
 
 
 def unread_ids(user_key: Any) -> list[int]:

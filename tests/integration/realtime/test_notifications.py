@@ -21,6 +21,7 @@ from realtime.models import Notification
 from realtime.notifications import readers
 from realtime.notifications.changes import mark_read, still_unread
 from realtime.notifications.consumers import READ_IDS_MAX, NotificationConsumer
+from realtime.notifications.mailboxes import Mailbox
 from realtime.notifications.readers import PAGE_MAX
 from realtime.notifications.sending import asend_notification_to_user, send_notification_to_user
 from tests.builders import in_thread, make_user
@@ -230,6 +231,25 @@ async def test_a_page_that_the_database_does_not_give_is_asked_for_again(
     async with Tab(ada) as tab:
         await tab.until(lambda: tab.shown == ["hello"])
         assert next(failures, None) is None
+
+
+async def test_what_was_read_while_it_was_on_its_way_is_told_behind_it(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await a_user()
+    loop = asyncio.get_running_loop()
+
+    def read_meanwhile(user_key: Any, ids: Any) -> list[Notification]:
+        page = still_unread(user_key, ids)
+        mark_read(user_key, ids)
+        asyncio.run_coroutine_threadsafe(Mailbox.look_at_all(hub, list(hub.guests)), loop).result(10)
+        return page
+
+    monkeypatch.setattr(readers, "still_unread", read_meanwhile)
+    id_ = await asend_notification_to_user(ada.pk, "hello")
+    async with Tab(ada) as tab:
+        await tab.until(lambda: tab.read == [[id_]])
+        assert [each["type"] for each in tab.received] == ["connection_established", "notification", "read"]
 
 
 async def test_what_is_read_on_the_page_is_read_in_every_tab(no_watch: None, hub: Hub) -> None:

@@ -153,11 +153,11 @@ def test_what_is_committed_late_is_found_by_whoever_looked_before() -> None:
         assert late not in seen
     (soon,) = seen
     assert late < soon
-    assert Change(late, ada.pk, is_read=False) in list(changes_since(floor, [ada.pk]))
+    assert Change(late, ada.pk, is_read=False) in list(changes_since(floor, ada.pk))
     after = floor_now()
-    assert list(changes_since(after, [ada.pk])) == []
+    assert list(changes_since(after)) == []
     mark_read(ada.pk, [soon])
-    assert list(changes_since(after, [ada.pk])) == [Change(soon, ada.pk, is_read=True)]
+    assert list(changes_since(after)) == [Change(soon, ada.pk, is_read=True)]
 
 
 def rolled_back(user: Any) -> None:
