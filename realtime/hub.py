@@ -21,6 +21,7 @@ from pycrdt import Doc
 
 from documents.conf import conf
 from documents.models import Document
+from documents.opening import NoSuchDocument
 from history.append import append
 from history.audit.entries import record_once
 from history.crdt.folding import emitted_by
@@ -237,17 +238,16 @@ class Hub:
     async def _open(self, document_id: int, make_doc: "MakeDoc") -> Room:
         # Subscribed first: what is committed from here on is heard of, and what is heard of before the room stands is
         # found by the look at the log below.
-        _, group = await asyncio.gather(self.bus.subscribe(document_id), self.load(_public_group_of, document_id))
-        public = PublicGroup(self, document_id, group)
-        joining = asyncio.create_task(self.groups.join(group, public.hear))
-        try:
+        async with contextlib.AsyncExitStack() as failing:
+            failing.push_async_callback(self.bus.unsubscribe, document_id)
+            _, group = await asyncio.gather(self.bus.subscribe(document_id), self.load(_public_group_of, document_id))
+            public = PublicGroup(self, document_id, group)
+            failing.push_async_callback(self.groups.leave, group, public.hear)
+            joining = asyncio.create_task(self.groups.join(group, public.hear))
+            failing.callback(joining.cancel)
             served, folded = await self.fold(document_id, make_doc)
             await joining
-        except BaseException:
-            joining.cancel()
-            await self.groups.leave(group, public.hear)
-            await self.bus.unsubscribe(document_id)
-            raise
+            failing.pop_all()
         room = Room(self, document_id=document_id, served=served, folded=folded, make_doc=make_doc, public=public)
         self.rooms[document_id] = room
         room.catch_up_soon()
@@ -449,7 +449,10 @@ class Hub:
 
 
 def _public_group_of(document_id: int) -> str:
-    return group_name(Document.objects.values_list("name", flat=True).get(pk=document_id))
+    name = Document.objects.filter(pk=document_id).values_list("name", flat=True).first()
+    if name is None:
+        raise NoSuchDocument
+    return group_name(name)
 
 
 def _compared(doc: "Doc[Any]", content: bytes) -> tuple[bytes, bool]:

@@ -19,7 +19,7 @@ from history.errors import UpdateRefused
 from history.fates import Reason, Refused
 from history.models import Kind, Via
 from history.sessions import WriteSession
-from realtime.protocols.frames import MessageType, decode_frame
+from realtime.protocols.frames import MessageType, decode_frame, holds_one_update
 from realtime.protocols.messages import Awareness, Opaque, QueryAwareness, SyncStep1, SyncStep2, Update
 
 if TYPE_CHECKING:
@@ -135,10 +135,12 @@ async def append_once(room: "Room", session: WriteSession, update: bytes) -> Non
 
 
 def read_message(payload: bytes) -> list[Said]:
-    """What one message for a whole room says: updates and awareness are read, all else is passed on as it is.
+    """What one message for a whole room says: updates and awareness are read, all else is passed on as it is. It may be
+    as large as a client's.
 
     Raises: Malformed; ValueError for what is too large, or for questions beside other messages."""
-    if not payload or len(payload) > conf().sync_frame_bytes_max:
+    bytes_max = conf().sync_frame_bytes_max if holds_one_update(payload) else conf().frame_bytes_max
+    if not 0 < len(payload) <= bytes_max:
         raise ValueError("a message is empty or too large")
     if payload[0] not in (MessageType.SYNC, MessageType.AWARENESS, MessageType.QUERY_AWARENESS):
         decoded: list[Any] = [Opaque(payload)]
@@ -148,8 +150,6 @@ def read_message(payload: bytes) -> list[Said]:
         decoded = [Opaque(payload)]
     if any(isinstance(each, SyncStep1 | QueryAwareness) for each in decoded):
         raise ValueError("a question is a message of its own")
-    if len(payload) > conf().frame_bytes_max and any(isinstance(each, Opaque) for each in decoded):
-        raise ValueError("a message is too large")
     return decoded
 
 
