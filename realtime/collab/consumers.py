@@ -15,7 +15,6 @@ from realtime.collab.gatherings import Gathering, gathering_of
 from realtime.collab.members import CollabMember, EditRefused
 from realtime.collab.participants import Participant
 from realtime.entrance import enter, query_of
-from realtime.frames import SharedMessage
 from realtime.groups import collab_group
 from realtime.hub import current_hub
 from realtime.protocols.collab import (
@@ -28,7 +27,6 @@ from realtime.protocols.collab import (
     read_edit,
     read_message,
 )
-from realtime.protocols.messages import Said
 from realtime.rooms import Room
 from realtime.served import begins_empty
 from realtime.sockets import Socket
@@ -134,6 +132,12 @@ class RealtimeCollaborationConsumer(Socket):
         """The client is there still."""
         await self.update_participants_cache()
 
+    def tell(self, event: dict[str, Any], words: Words) -> None:
+        """Tell this socket's client what an event of the group means: encoded once for all who are told it, and left
+        out for who is too slow."""
+        member = self._entered
+        member.deliver(member.gathering.told_once(event, words), seq=member.room.seq)
+
     # What the group says
 
     def has_own(self, name: str) -> bool:
@@ -143,7 +147,7 @@ class RealtimeCollaborationConsumer(Socket):
     async def cursor_broadcast(self, event: dict[str, Any]) -> None:
         """Somebody's cursor."""
         if event.get("socket") != self._socket_id:
-            self._tell({"type": "cursor_broadcast", "cursor": event["cursor"]})
+            self.tell(event, {"type": "cursor_broadcast", "cursor": event["cursor"]})
 
     async def user_count(self, event: dict[str, Any]) -> None:
         """How many are in the room."""
@@ -245,10 +249,6 @@ class RealtimeCollaborationConsumer(Socket):
     @property
     def _gathering(self) -> Gathering:
         return self._entered.gathering
-
-    def _tell(self, words: Words) -> None:
-        member = self._entered
-        member.deliver(SharedMessage(Said(words)), seq=member.room.seq)
 
     async def _send_payload(self, payload: bytes) -> None:
         await self.send(text_data=payload.decode())

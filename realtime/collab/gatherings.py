@@ -12,7 +12,9 @@ from channels.layers import get_channel_layer
 from documents.conf import conf
 from realtime.collab.participants import Participants, Present
 from realtime.collab.views import FieldView
+from realtime.frames import SharedMessage
 from realtime.groups import collab_group
+from realtime.protocols.messages import Said
 from realtime.rooms import Room
 from realtime.tails import Committed
 
@@ -27,6 +29,9 @@ COUNT_PAUSE_SECONDS = 0.1
 RECENT_ROWS_MAX = 2000
 RECENT_BYTES_MAX = 1024 * 1024
 """Rows and bytes of the log that a gathering remembers: edits on a base within them need no look at the log."""
+
+EVENTS_KEPT = 64
+"""Events of a group that are under way to those who are here, each encoded once."""
 
 Listener: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -82,6 +87,7 @@ class Gathering:
         self._views: WeakValueDictionary[str, FieldView] = WeakValueDictionary()
         self._listeners: list[Listener] = []
         self._told: tuple[int, int] | None = None
+        self._events: OrderedDict[int, tuple[dict[str, Any], SharedMessage]] = OrderedDict()
         self._is_looking = False
         self._is_telling = False
 
@@ -115,6 +121,15 @@ class Gathering:
         except Exception as error:  # noqa: BLE001  (whatever a layer raises)
             logger.info("channel layer: a JSON room was not told: %s", type(error).__name__)
             self._send_here(event)
+
+    def told_once(self, event: dict[str, Any], said: dict[str, Any]) -> SharedMessage:
+        """What an event of the group says, encoded once for all who are here and hear it."""
+        shared = self._events.get(id(event))
+        if shared is None or shared[0] is not event:
+            shared = self._events[id(event)] = event, SharedMessage(Said(said))
+            if len(self._events) > EVENTS_KEPT:
+                self._events.popitem(last=False)
+        return shared[1]
 
     def has_told(self, people: int, tabs: int) -> None:
         """Those who are here have been told so."""

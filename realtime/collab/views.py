@@ -39,7 +39,8 @@ class FieldView:
     def whole(self) -> SharedMessage:
         """All that the field says now, which replaces what a client has."""
         if self._whole is None or self.seq != self._room.seq:
-            self._read()
+            if self.seq != self._room.seq:
+                self._read()
             said = {"type": "document_update", "content": self._content(), "editor": None, "seq": self.seq}
             self._whole = SharedMessage(Said({**said, "delta": None}))
         return self._whole
@@ -55,13 +56,13 @@ class FieldView:
     def _read(self) -> None:
         """Read the field anew. As long as it holds nothing, its kind may be another one the next time."""
         doc = self._room.doc
-        self._whole = None
-        self.seq = self._room.seq
+        self._told = self._whole = None  # should reading fail, nobody is told what came before
         if self.kind is None and self.field in doc.keys():  # noqa: SIM118  (a Doc has no `in`)
             self.kind = root_kinds(doc.get_update()).get(self.field)
         self._tree = _NOTHING if self.kind is None else root_trees(doc, {self.field: self.kind})[self.field]
         if not _holds_anything(self._tree):
             self.kind = None
+        self.seq = self._room.seq
 
     def _content(self) -> Any:
         return plain_text(self._tree["delta"]) if self._tree["type"] == "text" else readable(self._tree)

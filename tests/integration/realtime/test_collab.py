@@ -568,7 +568,7 @@ async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
             await self._gathering.send({"type": "shouted", "words": data["words"]})
 
         async def shouted(self, event: dict[str, Any]) -> None:
-            self._tell({"type": "shouted", "words": event["words"].upper()})
+            self.tell(event, {"type": "shouted", "words": event["words"].upper()})
 
         async def get_participants(self) -> list[dict[str, Any]]:
             return [{"user_id": "0", "username": "everybody", "color": "red"}]
