@@ -28,6 +28,9 @@ from realtime.protocols.messages import (
 )
 from realtime.rooms import Room
 
+OWED_MAX = 10_000
+"""Receipts that wait for one answer; of more edits a provider that does not answer is told nothing."""
+
 
 class _OfCount:
     """A receipt for an edit that the provider counted in one of its counts."""
@@ -111,7 +114,8 @@ class HocuspocusConnection(Connection):
         return receipts
 
     def owe(self, receipts: Receipts) -> None:
-        self._owed.extend(receipts)
+        if len(self._owed) < OWED_MAX:
+            self._owed.extend(receipts)
 
     def tell_saved_of(self, count: int, *, applied: bool) -> None:
         """As `tell_saved`, unless the provider has begun to count anew since."""

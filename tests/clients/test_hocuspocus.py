@@ -33,6 +33,11 @@ async def stored_text(stack: Stack, room: str) -> str:
     return str((await stack.database.folded(room)).get("t", type=Text))
 
 
+async def append(client: Client, text: str) -> None:
+    """In one update: nobody else's letters come in between."""
+    await client.edit({"root": "t", "do": "append", "text": text})
+
+
 async def kinds(client: Client) -> list[str]:
     return [event["kind"] for event in await client.events()]
 
@@ -172,7 +177,7 @@ async def settled_at_nothing(client: Client) -> None:
     await still_unsynced(client, 0)
     told = [event["number"] for event in await client.events() if event["kind"] == "unsynced"]
     assert min(told) == 0
-    await client.edit({"root": "t", "do": "append", "text": "."})
+    await append(client, ".")
     await client.wait_unsynced(0)
 
 
@@ -200,79 +205,94 @@ async def test_a_reader_reads_and_what_it_writes_stays_unsynced(
     assert vic.client_id not in members_stack.database.clocks(cast.room)
 
 
-@majors
 async def test_a_role_that_is_lowered_and_raised_changes_the_document_in_place(
-    members_stack: Stack, node: NodeClients, cast: Cast, major: int
+    members_stack: Stack, node: NodeClients, cast: Cast
 ) -> None:
-    ed = await members_stack.join_hocuspocus(node, major, "ed", cast.room, headers=cast.cookies["ed"])
-    await ed.type("mine")
-    await ed.wait_unsynced(0)
+    everybody = [
+        await members_stack.join_hocuspocus(node, major, f"ed at {major}", cast.room, headers=cast.cookies["ed"])
+        for major in MAJORS
+    ]
+    for ed in everybody:
+        await append(ed, "before. ")
+        await ed.wait_unsynced(0)
 
-    before = len(await ed.events())
+    before = [len(await ed.events()) for ed in everybody]
     await members_stack.database.run(set_role, cast, "ed", Role.VIEWER)
-    await ed.wait_event("authenticated", after=before, scope="readonly")
-    await ed.type("?")
-    await ed.wait_event("status of sync", after=before, applied=False)
+    for ed, after in zip(everybody, before, strict=True):
+        await ed.wait_event("authenticated", after=after, scope="readonly")
+        await append(ed, "as a reader. ")
+        await ed.wait_event("status of sync", after=after, applied=False)
 
-    before = len(await ed.events())
+    before = [len(await ed.events()) for ed in everybody]
     await members_stack.database.run(set_role, cast, "ed", Role.EDITOR)
-    await ed.wait_event("authenticated", after=before, scope="read-write")
-    await ed.type("!")
-    olga = await members_stack.join_hocuspocus(node, major, "olga", cast.room, headers=cast.cookies["olga"])
-    await olga.watch("mine?!")
-    assert not {"denied", "left", "close"} & {*await kinds(ed)}
+    olga = await members_stack.join_hocuspocus(node, 4, "olga", cast.room, headers=cast.cookies["olga"])
+    for ed, after in zip(everybody, before, strict=True):
+        await ed.wait_event("authenticated", after=after, scope="read-write")
+        await append(ed, "again. ")  # which builds on what was refused: that is asked for, and taken now
+    await node.converged(olga, *everybody)
+    assert (await olga.seen()).count("as a reader. ") == len(MAJORS)
+    for ed in everybody:
+        assert not {"denied", "left", "close"} & {*await kinds(ed)}
 
 
-@majors
+async def two_documents_each(stack: Stack, node: NodeClients, cast: Cast) -> dict[int, tuple[Client, Client]]:
+    """By major, Ed's two documents on one socket: that of the cast, and another."""
+    other = await stack.database.run(a_second_document, cast)
+    return {
+        major: (
+            await stack.join_hocuspocus(node, major, f"first {major}", cast.room, **on_one_socket(cast)),
+            await stack.join_hocuspocus(node, major, f"second {major}", other.name, **on_one_socket(cast)),
+        )
+        for major in MAJORS
+    }
+
+
+def on_one_socket(cast: Cast) -> Any:
+    return {"headers": cast.cookies["ed"], "socket": "of ed"}
+
+
+async def goes_on(client: Client) -> None:
+    await append(client, "goes on")
+    await client.wait_unsynced(0)
+    assert not {"denied", "left", "close"} & {*await kinds(client)}
+
+
 async def test_a_right_that_is_revoked_closes_that_document_alone(
-    members_stack: Stack, node: NodeClients, cast: Cast, major: int
+    members_stack: Stack, node: NodeClients, cast: Cast
 ) -> None:
-    other = await members_stack.database.run(a_second_document, cast)
-    how: Any = {"headers": cast.cookies["ed"], "socket": "of ed"}
-    first = await members_stack.join_hocuspocus(node, major, "first", cast.room, **how)
-    second = await members_stack.join_hocuspocus(node, major, "second", other.name, **how)
-    await first.type("stored")
-    await first.wait_unsynced(0)
+    documents = await two_documents_each(members_stack, node, cast)
+    await documents[2][0].type("stored")
+    await documents[2][0].wait_unsynced(0)
 
     await members_stack.database.run(set_role, cast, "ed", None)
-    await first.wait_event("denied", reason="you may no longer see this document")
-    await second.type("goes on")
-    await second.wait_unsynced(0)
-    assert not {"denied", "left", "close"} & {*await kinds(second)}
-    if major > 2:  # 2.15 has left the document at the denial, and sends nothing any more
-        await first.wait_event("left")
-        await first.type(" too late")
-        await until("it is kept", lambda: refused_words(members_stack, cast))
+    for major, (first, second) in documents.items():
+        await first.wait_event("denied", reason="you may no longer see this document")
+        await goes_on(second)
+        if major > 2:  # 2.15 has left the document at the denial, and sends nothing any more
+            await first.wait_event("left")
+            await append(first, " too late")
+    await until("both are kept", lambda: refused_updates(members_stack, cast) == 2)
     assert await stored_text(members_stack, cast.room) == "stored"
 
 
-@majors
-async def test_who_signs_out_is_closed_with_4401_and_with_all_documents(
-    members_stack: Stack, node: NodeClients, cast: Cast, major: int
-) -> None:
-    other = await members_stack.database.run(a_second_document, cast)
-    how: Any = {"headers": cast.cookies["ed"], "socket": "of ed"}
-    documents = [
-        await members_stack.join_hocuspocus(node, major, name, name, **how) for name in (cast.room, other.name)
-    ]
-    await members_stack.database.run(sign_out, cast.cookies["ed"])
-    for document in documents:
-        await document.wait_event("close", code=4401)
-
-
-@majors
 async def test_a_document_that_is_deleted_is_closed_and_the_socket_stays(
-    members_stack: Stack, node: NodeClients, cast: Cast, major: int
+    members_stack: Stack, node: NodeClients, cast: Cast
 ) -> None:
-    other = await members_stack.database.run(a_second_document, cast)
-    how: Any = {"headers": cast.cookies["ed"], "socket": "of ed"}
-    first = await members_stack.join_hocuspocus(node, major, "first", cast.room, **how)
-    second = await members_stack.join_hocuspocus(node, major, "second", other.name, **how)
+    documents = await two_documents_each(members_stack, node, cast)
     await members_stack.database.run(delete_document, cast.document)
-    await first.wait_event("denied")
-    await second.type("goes on")
-    await second.wait_unsynced(0)
-    assert "close" not in await kinds(second)
+    for first, second in documents.values():
+        await first.wait_event("denied")
+        await goes_on(second)
+
+
+async def test_who_signs_out_is_closed_with_4401_and_with_all_documents(
+    members_stack: Stack, node: NodeClients, cast: Cast
+) -> None:
+    documents = await two_documents_each(members_stack, node, cast)
+    await members_stack.database.run(sign_out, cast.cookies["ed"])
+    for first, second in documents.values():
+        await first.wait_event("close", code=4401)
+        await second.wait_event("close", code=4401)
 
 
 # Tokens
@@ -410,26 +430,50 @@ async def test_a_provider_that_detaches_keeps_the_socket_and_syncs_when_it_is_at
     assert "close" not in await kinds(ann)
 
 
-@majors
-async def test_killed_workers_take_nothing_along_that_was_saved(
-    mortal_stack: Stack, node: NodeClients, major: int
-) -> None:
+async def test_killed_workers_take_nothing_along_that_was_saved(mortal_stack: Stack, node: NodeClients) -> None:
     room = a_room("killed")
-    ann = await mortal_stack.join_hocuspocus(node, major, "ann", room, on=0)
-    bob = await mortal_stack.join_hocuspocus(node, major, "bob", room, on=1)
-    await ann.type("saved")
-    await ann.wait_unsynced(0)
+    everybody = [
+        await mortal_stack.join_hocuspocus(node, major, f"at {major}", room, on=on)
+        for on, major in zip((0, 1, 0), MAJORS, strict=True)
+    ]
+    for client in everybody:
+        await append(client, f"{client.name}, saved. ")
+        await client.wait_unsynced(0)
     mortal_stack.kill_workers()
-    assert await stored_text(mortal_stack, room) == "saved"
-    await ann.type(", offline")
+    saved = await stored_text(mortal_stack, room)
+    assert all(f"{client.name}, saved. " in saved for client in everybody)
+    for client in everybody:
+        await append(client, f"{client.name}, offline. ")
     mortal_stack.revive_workers()
-    await bob.watch("saved, offline")
-    await ann.wait_unsynced(0)
-    await settled_at_nothing(ann)
-    await assert_log_holds(mortal_stack, node, room, ann, bob)
+    await assert_log_holds(mortal_stack, node, room, *everybody)
+    for client in everybody:
+        await client.watch(", offline. ")
+        await client.wait_unsynced(0)
+        await settled_at_nothing(client)
 
 
-# What is not of the stock providers
+# Stateless messages
+
+
+async def test_a_stateless_message_of_the_server_reaches_every_provider_in_both_processes(
+    open_stack: Stack, node: NodeClients
+) -> None:
+    room = a_room("stateless")
+    everybody = [
+        await open_stack.join_hocuspocus(node, major, f"{major} on {on}", room, on=on)
+        for on in open_stack.all
+        for major in MAJORS
+    ]
+    say = f"async_to_sync(broadcast_stateless)({room!r}, 'saved at noon')"
+    imports = "from asgiref.sync import async_to_sync; from realtime.hocuspocus.stateless import broadcast_stateless"
+    open_stack.manage("shell", "--command", f"{imports}; {say}")
+    for client in everybody:
+        await client.wait_event("stateless", payload="saved at noon")
+        await client.send_stateless("thanks")  # of which nobody here wants to be told
+        await still_unsynced(client, 0)
+
+
+# What happens on the server's side
 
 
 def set_role(cast: Cast, name: str, role: Role | None) -> None:
@@ -463,9 +507,9 @@ def tickets_of(cast: Cast, name: str) -> tuple[str, str]:
     return issue_ticket(user, cast.document, now=long_ago).text, issue_ticket(user, cast.document).text
 
 
-def refused_words(stack: Stack, cast: Cast) -> bool:
+def refused_updates(stack: Stack, cast: Cast) -> int:
     with stack.database.connect() as connection:
         found = connection.execute(
-            f"SELECT count(*) FROM {Refusal._meta.db_table} WHERE document_id = %s", [cast.document.pk]
+            f"SELECT sum(updates) FROM {Refusal._meta.db_table} WHERE document_id = %s", [cast.document.pk]
         ).fetchone()
-    return bool(found and found[0])
+    return int(found[0] or 0) if found else 0
