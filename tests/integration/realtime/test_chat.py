@@ -117,6 +117,19 @@ async def test_a_document_made_under_a_free_rooms_name_shows_neither_what_was_sa
     assert await texts_of(name="plans") == ["anybody there?"]
 
 
+async def test_nothing_is_said_from_a_free_room_into_the_document_that_has_its_name_by_now(
+    dead_layer: None, no_watch: None, hub: Hub
+) -> None:
+    ada, stranger = await make_users("ada", "stranger")
+    async with ChatSocket("plans", user=ada) as by_ada, ChatSocket("plans", user=stranger) as outside:
+        await asyncio.gather(by_ada.until_in(), outside.until_in())
+        document = await sync_to_async(make_document)("plans", owner=(ada, Role.OWNER))
+        by_ada.say("where am I?")
+        outside.say("and I?")
+        assert (await by_ada.until_closed(), await outside.until_closed()) == (1013, 1013)
+    assert await texts_of(document) == await texts_of(name="plans") == []
+
+
 async def test_whoever_is_in_a_free_room_when_a_document_takes_its_name_is_sent_away_at_once(
     no_watch: None, hub: Hub
 ) -> None:

@@ -115,6 +115,7 @@ def restore(last_id: int) -> None:
 
 def test_ids_are_in_the_order_of_commits(settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "APPEND_LOCK_TIMEOUT_MS": 10_000}
+    send_chat_message("lobby", "before them")
     with transaction.atomic():
         first = send_chat_message("lobby", "first")
         second = in_thread(lambda: send_chat_message("lobby", "second"))

@@ -31,7 +31,7 @@ async def two_people() -> tuple[Document, SignedIn, SignedIn]:
     return document, await sign_in(people["ada"]), await sign_in(people["bob"])
 
 
-async def ends_as(loss: Loss, document: Document, ada: SignedIn, bob: SignedIn) -> None:
+async def ends_as(hub: Hub, loss: Loss, document: Document, ada: SignedIn, bob: SignedIn) -> None:
     """Lose a right while both are in the document's chat and in a free room."""
     async with (
         ChatSocket(document.name, person=ada) as by_ada,
@@ -40,6 +40,7 @@ async def ends_as(loss: Loss, document: Document, ada: SignedIn, bob: SignedIn) 
     ):
         for each in (by_ada, by_bob, in_lobby):
             await each.until_in()
+        await eventually(lambda: not hub.rechecks._accounts_busy)  # with their having signed in
         await sync_to_async(loss.take)(document, bob)
         if loss.code is None:
             by_bob.say("may I?")
@@ -60,7 +61,7 @@ async def test_a_guest_ends_with_its_right_as_soon_as_the_channel_layer_tells(
 ) -> None:
     document, ada, bob = await two_people()
     await hub.bus.ready()
-    await ends_as(TOLD[way], document, ada, bob)
+    await ends_as(hub, TOLD[way], document, ada, bob)
 
 
 @pytest.mark.parametrize("way", ALL)
@@ -68,7 +69,7 @@ async def test_a_guest_ends_with_its_right_when_the_watch_looks_though_the_chann
     way: str, dead_layer: None, quick_watch: None, hub: Hub
 ) -> None:
     document, ada, bob = await two_people()
-    await ends_as(ALL[way], document, ada, bob)
+    await ends_as(hub, ALL[way], document, ada, bob)
 
 
 async def test_a_purged_documents_chat_is_closed_by_the_watch(dead_layer: None, quick_watch: None, hub: Hub) -> None:
