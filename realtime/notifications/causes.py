@@ -31,7 +31,10 @@ def connect() -> None:
 
 
 def _acted(document: Document, act: str, detail: dict[str, Any], **_: Any) -> None:
-    actor = current_actor().user
+    acting = current_actor()
+    actor = acting.user
+    if acting.door == "import":
+        return  # what an import brings along was so before
     if act not in ("member_added", "role_changed", "member_removed") or detail.get("account_deleted"):
         return
     member = _account(detail["member"])

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from documents.conf import conf
-from realtime.notifications.models import CurrentTransaction, Notification
+from realtime.notifications.models import CurrentTransaction, NextTransaction, Notification
 
 CHANGES_PER_FETCH = 2000
 TRIMMED_MAX = 1000
@@ -42,7 +42,8 @@ def floor_now() -> int:
 def changes_since(floor: int, user_key: Any | None = None) -> Iterator[Change]:
     """All that was changed in transaction `floor` or later, of one person or of everybody. Some may have been told
     before. In the order of ids."""
-    changed = Notification.objects.filter(changed_in__gte=floor).order_by("id")
+    # A backup that was restored into another cluster may tell of transactions that this one has yet to come to.
+    changed = Notification.objects.filter(changed_in__gte=floor, changed_in__lt=NextTransaction()).order_by("id")
     if user_key is not None:
         changed = changed.filter(user=user_key)
     for id_, key, read_at in changed.values_list("id", "user_id", "read_at").iterator(chunk_size=CHANGES_PER_FETCH):

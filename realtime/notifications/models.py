@@ -15,6 +15,13 @@ class CurrentTransaction(models.Func):
     output_field = models.BigIntegerField()
 
 
+class NextTransaction(models.Func):
+    """The first number that no transaction has yet."""
+
+    template = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
+    output_field = models.BigIntegerField()
+
+
 class Notification(models.Model):
     """One message to one person, kept until READ_NOTIFICATION_DAYS after it was read.
 

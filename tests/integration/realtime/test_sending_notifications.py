@@ -160,6 +160,18 @@ def test_what_is_committed_late_is_found_by_whoever_looked_before() -> None:
     assert list(changes_since(after)) == [Change(soon, ada.pk, is_read=True)]
 
 
+@on_commit
+def test_rows_of_a_cluster_that_was_ahead_are_not_found_again_and_again() -> None:
+    ada = make_user()
+    send_notification_to_user(ada.pk, "restored from a backup")
+    Notification.objects.update(changed_in=10**15)
+    floor = floor_now()
+    assert list(changes_since(floor)) == []
+    id_ = send_notification_to_user(ada.pk, "new")
+    assert list(changes_since(floor)) == [Change(id_, ada.pk, is_read=False)]
+    assert len(unread_ids(ada.pk)) == 2
+
+
 def rolled_back(user: Any) -> None:
     with transaction.atomic():
         send_notification_to_user(user.pk, "never")

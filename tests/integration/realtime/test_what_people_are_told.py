@@ -63,6 +63,13 @@ def test_nobody_is_told_of_what_they_did_or_may_not_see() -> None:
     assert (told(ada), told(bob), kinds(root)) == ([], [], ["shared"])
 
 
+def test_members_whom_an_import_brings_along_hear_nothing_new() -> None:
+    ada, bob = make_user(), make_user()
+    with acting(Actor(user=ada, door="import")):
+        add_member(make_document(ada=(ada, Role.OWNER)), user=bob, role=Role.EDITOR)
+    assert told(bob) == []
+
+
 def test_an_account_or_a_document_that_goes_tells_nobody() -> None:
     ada, bob = make_user(), make_user()
     document = make_document(ada=(ada, Role.OWNER), bob=(bob, Role.EDITOR))
