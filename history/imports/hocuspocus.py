@@ -26,6 +26,7 @@ from history.imports.sources import (
 DEFAULT_TABLE = "documents"
 URL_PREFIXES = ("postgres://", "postgresql://")
 NAMES_PER_FETCH = 1000
+CONNECT_SECONDS = 10
 READ_ONLY = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -50,7 +51,7 @@ class HocuspocusSqlite:
         return int(found)
 
     def documents(self) -> Iterator[SourceDocument]:
-        for (name,) in self._execute(f"SELECT name FROM {self._table} ORDER BY name"):
+        for (name,) in self._each(f"SELECT name FROM {self._table} ORDER BY name"):
             row = self._row(name)
             yield _document(row, str(name), {"file": self._path.name, "document": str(name)}, partial(self._row, name))
 
@@ -65,8 +66,12 @@ class HocuspocusSqlite:
         return _row(str(name), data, moment_in(at) or self._at)
 
     def _execute(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return list(self._each(query, parameters))
+
+    def _each(self, query: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Raises: SourceError."""
         try:
-            return self._connection.execute(query, parameters).fetchall()
+            yield from self._connection.execute(query, parameters)
         except UNREADABLE as error:
             raise SourceError(f"{self._path.name}: {error}") from error
 
@@ -79,10 +84,10 @@ class HocuspocusPostgres:
     def __init__(self, url: str, *, table: str = DEFAULT_TABLE, time_column: str | None = None) -> None:
         """Raises: SourceError."""
         try:
-            self._connection = psycopg.connect(url, autocommit=False)
-            self._connection.execute(READ_ONLY)
+            self._connection = psycopg.connect(url, connect_timeout=CONNECT_SECONDS)
         except psycopg.Error as error:
             raise SourceError(f"the database cannot be read: {_words(error)}") from error
+        self._connection.execute(READ_ONLY)
         self._name = table
         self._table = sql.Identifier(*table.split(".", 1))
         self._time = sql.SQL("NULL") if time_column is None else sql.Identifier(time_column)

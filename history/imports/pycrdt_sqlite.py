@@ -85,7 +85,7 @@ class PycrdtSqliteStore:
         return int(found)
 
     def documents(self) -> Iterator[SourceDocument]:
-        for path, count, bytes_, last, rowid in self._all(DOCUMENTS):
+        for path, count, bytes_, last, rowid in self._each(DOCUMENTS):
             yield SourceDocument(
                 name=str(path),
                 state=f"{count} {bytes_} {last} {rowid}",
@@ -97,8 +97,11 @@ class PycrdtSqliteStore:
 
     def _all(self, query: str) -> list[tuple[Any, ...]]:
         """Raises: SourceError."""
+        return list(self._each(query))
+
+    def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
         try:
-            return self._connection.execute(query).fetchall()
+            yield from self._connection.execute(query)
         except UNREADABLE as error:
             raise SourceError(f"{self._path.name}: {error}") from error
 
