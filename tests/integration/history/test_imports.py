@@ -23,6 +23,7 @@ from documents.models import Document, Role
 from documents.roles import role_for
 from history.crdt.state_vectors import decode_state_vector
 from history.folds import document_at, make_ydoc
+from history.imports import foreign
 from history.models import Kind, Session, Split, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.squash import squash_document
@@ -339,8 +340,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_sees_a_bar_and_nothing_else_does(tmp_path: Path) -> None:
-    write_sqlite(tmp_path / "ystore.db", {"minutes\x1b[2J": typed("a" * 2100)})
+def test_a_terminal_sees_a_bar_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "BATCH_ROWS_MAX", 10)
+    write_sqlite(tmp_path / "ystore.db", {"minutes\x1b[2J": typed(WORDS)})
     for bar, is_drawn in ((Terminal(), True), (io.StringIO(), False)):
         with pytest.raises(CommandError):
             call_command(
@@ -352,8 +354,8 @@ def test_a_terminal_sees_a_bar_and_nothing_else_does(tmp_path: Path) -> None:
             "import_documents", "pycrdt", str(tmp_path / "ystore.db"), "--open", "--rename", "minutes\x1b[2J",
             str(is_drawn), stdout=(out := io.StringIO()), stderr=bar,
         )  # fmt: skip
-        assert "2,100 rows in the log" in out.getvalue()
-        assert ("] 0/1 documents, 2,000 rows" in bar.getvalue()) is is_drawn
+        assert "16 rows in the log" in out.getvalue()
+        assert ("] 0/1 documents, 10 rows" in bar.getvalue()) is is_drawn
         assert "\x1b[2J" not in out.getvalue() + bar.getvalue()
 
 
