@@ -174,6 +174,8 @@ class Gathering:
         self.recent.add(rows)
         if any(row.splits for row in rows):
             self.generation += 1
+        for view in list(self._views.values()):
+            view.note(rows)
 
     def remember(self, actor: str, request_key: str, seq: int) -> None:
         self.edits[actor, request_key] = seq

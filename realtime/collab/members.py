@@ -62,8 +62,10 @@ class CollabMember(Member):
 
     def begin(self) -> None:
         """Send all that the field says, and from now on what changes."""
+        whole = self.view.whole()
+        self.view.readers.add(self)
         self._has_begun = True
-        self.outbox.offer(self.view.whole())
+        self.outbox.offer(whole)
         self.outbox.seq = self.view.seq
 
     def deliver(self, message: SharedMessage, *, seq: int) -> None:
@@ -72,18 +74,18 @@ class CollabMember(Member):
             super().deliver(message, seq=seq)
 
     def show(self, rows: Sequence[Committed], message: SharedMessage, *, seq: int) -> None:
-        try:
-            self.gathering.note(rows)
-            change = self.view.after(rows)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  (what cannot be told here is no trouble of the others')
-            self._close(closing_for(error))
-            return
+        self.gathering.note(rows)
+
+    def take(self, change: SharedMessage | None, *, seq: int) -> None:
+        """Show what has changed in the field up to a seq."""
         if change is None:
             self.outbox.skip(seq)
         else:
             self.deliver(change, seq=seq)
+
+    def fail(self, error: BaseException) -> None:
+        """The field cannot be read, which is no trouble of others in the room."""
+        self._close(closing_for(error))
 
     def tell_count(self, people: int, tabs: int) -> None:
         """Say how many are in the room."""
@@ -93,10 +95,15 @@ class CollabMember(Member):
     async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
         if self._count is not None:
             self.say(self._count)
-        return self.view.whole(), self.view.seq
+        # What the whole holds is not to be told again behind it.
+        self.view.readers.discard(self)
+        whole = self.view.whole()
+        self.view.readers.add(self)
+        return whole, self.view.seq
 
     def leave(self) -> None:
         super().leave()
+        self.view.readers.discard(self)
         self._pens.put_away(forks_of(self.room.hub))
 
     # What it writes
@@ -207,6 +214,8 @@ class CollabMember(Member):
             self.charge(self.room.stored_bytes)  # the gate is built anew for it
         if key is not None:
             self.gathering.remember(self.session.actor, key, fate.seq)
+        if self.view.seq < fate.seq <= self.room.seq:
+            self.view.tell()  # of a large field, now: what is acknowledged has been shown
         return fate.seq
 
     async def _known(self, key: str) -> int | None:

@@ -18,7 +18,7 @@ from history.models import Client as LogClient
 from history.models import Kind, Session, Update, Via
 from history.squash import squash_document
 from history.writes import append_update, restore, write_session
-from realtime.collab import participants, pens
+from realtime.collab import participants, pens, views
 from realtime.collab.consumers import RealtimeCollaborationConsumer
 from realtime.collab.gatherings import gathering_of
 from realtime.groups import collab_group
@@ -460,6 +460,34 @@ async def test_a_slow_reader_gets_the_whole_content_once_it_reads_again(settings
         await bob.until(lambda: bob.text == ada.text)
         assert len(bob.of_type("document_update")) < 20
         assert any(each["delta"] is None for each in bob.of_type("document_update")[1:])
+
+
+async def test_of_a_large_field_many_changes_are_told_in_one_and_ones_own_before_its_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 2000}
+    monkeypatch.setattr(views, "COMPARED_AT_ONCE_SECONDS", 0)
+    monkeypatch.setattr(views, "LATER_TIMES", 1000)
+    document, people = await two()
+    async with (
+        Socket(document.name, user=people["bob"]) as editor,
+        Client(document.name, people["ada"], query="field=text") as ada,
+        Client(document.name, people["ada"], query="field=text") as slow,
+    ):
+        await editor.until_synced()
+        slow.reads.clear()
+        for letter in "abcdefghijklmnopqrst":
+            editor.type(letter, at=len(editor.text))
+        await editor.until(lambda: len(editor.text) == 20)
+        await ada.until(lambda: ada.content == "abcdefghijklmnopqrst")
+        told = ada.of_type("document_update")
+        assert len(told) < 12
+        assert told[-1]["editor"]["username"] == "bob"
+        for number in range(15):
+            answer = await ada.edit(base=ada.seq, delta=insert(f"{number:02}", 20))
+            assert ada.seq >= answer["seq"]
+        slow.reads.set()
+        await slow.until(lambda: slow.content == ada.content)
 
 
 async def test_a_map_and_an_array_are_edited_as_whole_json() -> None:
