@@ -26,6 +26,8 @@ KILLS = int(os.environ.get("JSON_ROOM_KILLS", "2"))
 
 LEASE_SECONDS = os.environ.get("JSON_ROOM_LEASE_SECONDS", "2")
 
+EDITS_UNDER_WAY = 20
+
 MARK_FIRST, WIDE_MARK_FIRST = 0x4E00, 0x1F300
 """Each insertion holds a character of its own; every third is one of two UTF-16 units."""
 PLACES = st.floats(0, 1)
@@ -78,23 +80,36 @@ async def test_each_edit_bears_its_author_in_the_log_and_to_the_others(members_s
     }
 
 
-async def test_nobody_who_was_killed_is_counted_for_long(database: Database, redis_url: str) -> None:
-    """Workers and clients are killed again and again; each time the one who stays soon knows that nobody else is."""
+async def test_of_killed_workers_no_ghost_is_counted_for_long_and_no_edit_is_lost_or_made_twice(
+    database: Database, redis_url: str
+) -> None:
+    """Workers are killed again and again, with edits under way; their clients come to the other one and send again
+    what was not acknowledged."""
     options: dict[str, Any] = {"DEBUG": "true", "OPEN_ROOMS": "true", "PRESENCE_LEASE_SECONDS": LEASE_SECONDS}
     with Stack(database=database, redis_url=redis_url, **options) as stack:
         room = a_room("ghosts")
-        async with JsonClient(stack, room) as watcher:
-            for number in range(KILLS):
-                victim = number % 2
-                await watcher.close()
-                await watcher.open(on=1 - victim)
-                crowd = [JsonClient(stack, room) for _ in range(5)]
-                for each in crowd:
-                    await each.open(on=victim)
-                await _beating([watcher, *crowd], lambda: watcher.count == 6)
-                stack.workers.kill(victim)
-                await _beating([watcher], lambda: watcher.count == 1)
-                stack.workers.revive(victim)
+        watcher, writer = JsonClient(stack, room), JsonClient(stack, room)
+        marks: list[str] = []
+        for number in range(KILLS):
+            victim = number % 2
+            await asyncio.gather(watcher.close(), writer.close())
+            await watcher.open(on=1 - victim)
+            crowd = [writer, *(JsonClient(stack, room) for _ in range(4))]
+            for each in crowd:
+                await each.open(on=victim)
+            await _beating([watcher, *crowd], lambda: watcher.count == 6)
+            for _ in range(EDITS_UNDER_WAY):
+                marks.append(chr(MARK_FIRST + len(marks)))
+                await writer.edit(waits=False, base=writer.seq, delta=[{"insert": marks[-1]}])
+            stack.workers.kill(victim)
+            await writer.open()
+            await writer.until(lambda: not writer.waiting)
+            await watcher.until(lambda: watcher.seq >= max(writer.acks.values()))
+            assert sorted(watcher.text) == marks
+            await writer.close()
+            await _beating([watcher], lambda: watcher.count == 1)
+            stack.workers.revive(victim)
+        await watcher.close()
 
 
 async def _beating(clients: Sequence[JsonClient], holds: Callable[[], bool]) -> None:
