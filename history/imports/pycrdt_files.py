@@ -1,4 +1,4 @@
-"""pycrdt-store's and ypy-websocket's file store: one file for each document, `<name>.y`.
+"""pycrdt-store's and ypy-websocket's file store: one file for each document, often `<name>.y`.
 
 Version 2: `VERSION:2\\n`, then over and over an update, metadata and 8 bytes of time, each with its length before it.
 Before there was a version, updates with their metadata and no time, or updates alone."""
@@ -38,7 +38,7 @@ class PycrdtFileStore:
 
     def __init__(self, path: Path, decompress: Decompress) -> None:
         """Raises: SourceError."""
-        self._files = files_in(path, SUFFIX)
+        self._files = files_in(path, SUFFIX, magic=MAGIC)
         self._decompress = decompress
 
     def close(self) -> None:

@@ -83,17 +83,30 @@ def moment_in(value: object) -> datetime | None:
     return None
 
 
-def files_in(path: Path, suffix: str) -> list[tuple[str, Path]]:
-    """The files with this suffix in a folder and those below it, each with its name: the way to it without the suffix,
-    composed (NFC), as one file system writes it so and another otherwise. A file by itself is the only one.
+def files_in(path: Path, suffix: str, *, magic: bytes | None = None) -> list[tuple[str, Path]]:
+    """The files with this suffix, or that begin with `magic`, in a folder and those below it, each with its name: the
+    way to it without the suffix, composed (NFC), as one file system writes it so and another otherwise. A file by
+    itself is the only one.
 
-    Raises: SourceError."""
+    Raises: SourceError, also where there is none."""
     if path.is_file():
         return [(_composed(path.stem if path.suffix == suffix else path.name), path)]
     if not path.is_dir():
         raise SourceError(f"there is no file or folder {path}")
-    found = [each for each in path.rglob(f"*{suffix}") if each.is_file()]
+    found = [each for each in path.rglob("*") if each.is_file() and (each.suffix == suffix or _begins(each, magic))]
+    if not found:
+        raise SourceError(f"there are no {suffix} files in {path}")
     return sorted((_composed(each.relative_to(path).as_posix().removesuffix(suffix)), each) for each in found)
+
+
+def _begins(path: Path, magic: bytes | None) -> bool:
+    if magic is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
 
 
 def _composed(name: str) -> str:

@@ -113,6 +113,13 @@ def file_store(folder: Path, updates: list[bytes]) -> Path:
     return folder / "store"
 
 
+@writer
+def file_store_without_a_suffix(folder: Path, updates: list[bytes]) -> Path:
+    write_file(folder / "store" / "minutes", updates)
+    (folder / "store" / "other").write_text("no store")
+    return folder / "store"
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_pycrdt_store_comes_in_update_by_update_at_its_times(kind: str, tmp_path: Path) -> None:
     said = run("pycrdt", WRITERS[kind](tmp_path, typed(WORDS)))
@@ -393,6 +400,8 @@ def test_names_that_no_room_has_are_said(tmp_path: Path) -> None:
     ("format_", "make", "what"),
     [
         ("pycrdt", lambda path: None, "there is no file or folder"),
+        ("pycrdt", lambda path: path.mkdir(), "there are no .y files in"),
+        ("palimpsest", lambda path: path.mkdir(), "there are no .jsonl files in"),
         ("pycrdt", lambda path: path.write_bytes(b"SQLite format 3\0 and no more"), "cannot be read as an SQLite"),
         ("pycrdt", lambda path: write_hocuspocus(path, {}), "has no table yupdates"),
         ("hocuspocus", lambda path: path.write_bytes(b"text"), "cannot be read as an SQLite"),
@@ -418,7 +427,9 @@ def test_an_import_says_whose_the_documents_are_to_be(tmp_path: Path) -> None:
         call_command("import_documents", "yjs", str(tmp_path))
     with pytest.raises(CommandError, match="no account of the name 'nobody'"):
         call_command("import_documents", "yjs", str(tmp_path), "--owner", "nobody")
+    (tmp_path / "one.yjs").write_bytes(typed("a")[0])
     call_command("import_documents", "yjs", str(tmp_path), "--open", stdout=io.StringIO())
+    assert Document.objects.get().open_to_all
 
 
 def test_what_was_imported_goes_on_as_any_document(tmp_path: Path, owner: Any) -> None:
