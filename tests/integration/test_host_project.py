@@ -433,3 +433,25 @@ async def test_people_with_uuids_for_keys_and_addresses_for_names_are_told_where
     assert (second["kind"], second["room"]) == ("mentioned", article)
     query = "SELECT count(*) FROM realtime_notification JOIN newsroom_person ON number = user_id WHERE email = %s"
     assert host.rows(query, EVE) == [(0,)], "Eve is of another desk"
+
+
+async def test_people_of_the_hosts_own_kind_chat_through_two_web_processes_until_the_rule_shuts_them_out(
+    host: Host, article: str
+) -> None:
+    def chat(email: str, *, place: int) -> connect:
+        card = {"X-Press-Card": f"card-of-{email}"}
+        return connect(f"{host.socket_url(place)}/chat/{quote(article)}/?after=0", additional_headers=card, proxy=None)
+
+    async with asyncio.timeout(20), chat(IDA, place=0) as ida, chat(JON, place=1) as jon:
+        await ida.send(json.dumps({"message": "is it é?"}))
+        said = [json.loads(await each.recv()) for each in (ida, jon)]
+        assert said[0] == said[1]
+        ((number,),) = host.rows("SELECT number::text FROM newsroom_person WHERE email = %s", IDA)
+        assert (said[0]["message"], said[0]["author"]) == ("is it é?", {"user_id": number, "username": IDA})
+        async with chat(EVE, place=1) as eve:
+            await eve.wait_closed()
+            assert eve.close_code == 4404
+        await asyncio.to_thread(Browser(host, JON).post, desk(article, "move"), desk="sport")
+        for each in (ida, jon):
+            await each.wait_closed()
+            assert each.close_code == 4403
