@@ -36,11 +36,18 @@ class Command(BaseCommand):
         parser.add_argument("--owner", help="user name of who is to own the documents")
         parser.add_argument("--open", action="store_true", help="anyone may open them while OPEN_ROOMS is on")
         parser.add_argument("--prefix", default="", help="goes before every name, as in team/")
-        parser.add_argument("--rename", nargs=2, action="append", default=[], metavar=("FROM", "TO"))
+        parser.add_argument(
+            "--rename", nargs=2, action="append", default=[], metavar=("FROM", "TO"), help="another name"
+        )
         parser.add_argument("--skip-bad", action="store_true", help="leave bad rows out; else the document is")
         parser.add_argument("--compressed", choices=COMPRESSIONS, help="how a pycrdt store was told to compress")
         parser.add_argument("--table", default=DEFAULT_TABLE, help="of Hocuspocus; documents")
-        parser.add_argument("--users", choices=[each.value for each in Users], default=Users.MATCH.value)
+        parser.add_argument(
+            "--users",
+            choices=[each.value for each in Users],
+            default=Users.MATCH.value,
+            help="whose an export's edits are: of who has that user name here; make accounts; nobody's",
+        )
         parser.add_argument("--time-column", help="a column of that table that says when a document was stored")
 
     def handle(self, *args: Any, **options: Any) -> None:
