@@ -12,6 +12,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
+from documents.tickets import issue_ticket
 from history.fates import Reason
 from history.folds import document_at
 from history.models import Client as LogClient
@@ -25,7 +26,7 @@ from realtime.groups import collab_group
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_update
 from realtime.routing import websocket_urlpatterns
-from tests.builders import NEVER_WARM, make_user
+from tests.builders import NEVER_WARM, make_document, make_user
 from tests.integration.realtime.collab_sockets import Client
 from tests.integration.realtime.rooms import HeldAppend, shared_document, take_role_by_sql
 from tests.integration.realtime.sockets import Socket
@@ -289,6 +290,17 @@ async def test_a_page_of_another_origin_may_not_use_the_session() -> None:
         assert ada.closed == 4403
 
 
+async def test_a_ticket_opens_the_door_of_its_document_alone() -> None:
+    document, people = await two()
+    ticket = await sync_to_async(lambda: issue_ticket(people["bob"], document).text)()
+    async with Client(document.name, query=f"ticket={ticket}") as bob:
+        assert (await bob.edit(base=0, delta=insert("x")))["type"] == "edit_ack"
+    another = await sync_to_async(make_document)()
+    async with Client(another.name, query=f"ticket={ticket}") as bob:
+        assert bob.closed == 4401
+    assert await log(document) == [(1, "edit", "json", "bob")]
+
+
 async def test_what_is_not_understood_is_answered_and_the_socket_stays() -> None:
     document, people = await two()
     async with Client(document.name, people["ada"]) as ada:
@@ -330,6 +342,8 @@ async def test_cursors_are_shown_to_the_others_with_a_color(settings: Settings) 
         assert not ada.of_type("cursor_broadcast")
         bob.say(type="cursor_update", position=1)
         await ada.until(lambda: bool(ada.of_type("cursor_broadcast")))
+        ada.say(type="presence_heartbeat")
+        await ada.edit(content="")
         async with Client(document.name, people["bob"]) as tab:
             colors = {each["username"]: each["color"] for each in tab.said[0]["participants"]}
             assert colors["ada"] == "#ff0000"
