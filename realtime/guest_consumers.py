@@ -81,6 +81,11 @@ class GuestConsumer(JsonWebsocketConsumer):
             raise MessageRefused("malformed", "a message is an object")
         self.receive_json(content, **kwargs)
 
+    def has_own(self, name: str) -> bool:
+        """Whether a group's message may call the method of this name: one that a subclass has, and not from here.
+        Nobody says anything in a client's name by a message to its group."""
+        return callable(getattr(self, name, None)) and not hasattr(GuestConsumer, name) and not name.startswith("_")
+
     @classmethod
     def messages_rate(cls) -> tuple[float, int]:
         """How many messages of one socket are read each second, and at once before that."""
@@ -208,10 +213,11 @@ class GuestConsumer(JsonWebsocketConsumer):
 
     async def _handle_event(self, event: dict[str, Any]) -> None:
         try:
-            handler = getattr(self, get_handler_name(event), None)
-            if handler is None or self._closing is not None:
-                return
-            await self._call(handler, event)
+            name = get_handler_name(event)
+            if not self.has_own(name):
+                raise ValueError("no handler for a message of this type")
+            if self._closing is None:
+                await self._call(getattr(self, name), event)
         except NoThreadFree:
             self.close_soon(Closing(CloseCode.TRY_AGAIN, "all handlers are busy: HANDLER_THREADS"))
         except (ValueError, KeyError, TypeError) as error:  # anyone on the layer can send anything

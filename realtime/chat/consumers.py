@@ -80,6 +80,11 @@ class ChatConsumer(GuestConsumer):
             raise MessageRefused("unknown_type", "there is no such type of message")
         handler(content)
 
+    def has_own(self, name: str) -> bool:
+        is_own = super().has_own(name) and not hasattr(ChatConsumer, name)
+        asked_by_clients = {handler.__name__ for handler in self.handlers().values()}
+        return name == "chat_message" or (is_own and name not in asked_by_clients)
+
     def chat_message(self, event: dict[str, Any]) -> None:
         """Send what was said to this client. An event that others sent to the group has neither author nor id."""
         self.send_json(shown_of(event))

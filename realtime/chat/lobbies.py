@@ -122,7 +122,8 @@ class ChatLobby(Lobby):
                     for guest in self.members:
                         guest.consumer.tell({"type": "chat_message_removed", "id": event["id"]})
             case "chat_room_taken":
-                self.hub.spawn(self.look_at_all(self.hub, [self]))
+                if is_genuine(event):
+                    self.hub.spawn(self.look_at_all(self.hub, [self]))
             case _:
                 for guest in list(self.members):
                     guest.consumer.handle_event(event)

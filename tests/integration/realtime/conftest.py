@@ -49,6 +49,7 @@ def dead_layer(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {
         "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [host]}}
     }
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "LAYER_TIMEOUT_SECONDS": 0.1}
     channel_layers.backends.clear()
 
 

@@ -321,6 +321,11 @@ async def test_what_others_send_to_the_group_is_shown_without_author_and_a_forge
             {"type": "chat_message", "message": "forged", **forged, "signature": "no bytes"},
             {"type": "chat_message_removed", "id": 1, "document": document.pk},
             {"type": "websocket.close"},
+            {"type": "websocket.receive", "text": '{"message": "forged"}'},
+            {"type": "receive_json", "message": "forged"},
+            {"type": "say", "message": "forged"},
+            {"type": "close"},
+            {"type": "chat_room_taken"},
             {"type": "no_such_handler"},
             {"no": "type"},
             {"type": "chat_message", "message": "lunch"},
@@ -329,6 +334,7 @@ async def test_what_others_send_to_the_group_is_shown_without_author_and_a_forge
         await socket.until_said("lunch")
         assert socket.received == [{"message": "lunch", "author": None, "at": None, "id": None}]
         assert socket.closed is None
+    assert await texts_of(document) == []
 
 
 async def test_a_removed_message_is_gone_and_everyone_is_told(hub: Hub) -> None:
