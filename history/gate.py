@@ -17,8 +17,10 @@ from history.crdt.folding import emitted_by
 from history.crdt.guard import Guard, Limits, Overfull, Verdict
 from history.crdt.joining import CUTS_MIN, joined
 from history.crdt.lib0 import Malformed
+from history.crdt.order import Astray
 from history.crdt.parts import part_of
 from history.crdt.splits import NO_SPLITS, Splits, with_splits
+from history.crdt.straightening import straightened
 from history.crdt.updates import DeletedRange, decode_runs, decode_update
 from history.fates import Base, Reason
 from history.folds import full_ydoc
@@ -124,7 +126,7 @@ class Gate:
         Raises: Malformed, MissingDependency, NotTaken, TakesLong (nothing has changed then), GateBroken."""
         started = thread_time()
         try:
-            verdict = self.guard.check(update)
+            update, verdict = self._judged(update)
         except Overfull:
             raise NotTaken(Reason.FULL) from None
         if foreign := self._foreign(verdict.clients, session):
@@ -146,6 +148,14 @@ class Gate:
         if emitted is None:
             return None
         return Taken(emitted, verdict.clients, verdict.splits, cpu_seconds=thread_time() - started)
+
+    def _judged(self, update: bytes) -> tuple[bytes, Verdict]:
+        """The guard's verdict, and what it is of: the update, straightened where it had to be. Raises: as `check`."""
+        try:
+            return update, self.guard.check(update)
+        except Astray as astray:
+            straight = straightened(update, astray.inserts)
+        return straight, self.guard.check(straight)
 
     def part_of(self, update: bytes, session: WriteSession) -> bytes | None:
         """What `take` would take of an update that it does not take whole; None for nothing. Raises: Malformed."""
@@ -175,7 +185,7 @@ class Gate:
 
     def _would_overfill(self, update: bytes, session: WriteSession) -> bool:
         try:
-            return self._are_too_many(self.guard.check(update).clients, session)
+            return self._are_too_many(self._judged(update)[1].clients, session)
         except Overfull:
             return True
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from history.crdt.idsets import IdSet, id_set
-from history.crdt.order import Branches, Order
+from history.crdt.order import Astray, Branches, Order
 from history.crdt.splits import NO_SPLITS, Splits
 from history.crdt.updates import (
     DeletedRange,
@@ -215,8 +215,8 @@ class Guard:
     def check(self, update_bytes: bytes) -> Verdict:
         """Judge an update against the document as committed; change nothing.
 
-        Raises: Malformed for bytes that are no update; RefusedUpdate for one that this server does not take;
-        MissingDependency for one that needs what the document does not have."""
+        Raises: Malformed for bytes that are no update; RefusedUpdate for one that this server does not take, Astray for
+        one that it takes straightened; MissingDependency for one that needs what the document does not have."""
         update = decode_runs(update_bytes, parts_max=self._limits.update_parts)
         base = self._facts
         typed = _typed_behind(update, base)
@@ -332,6 +332,8 @@ class _Pass:
             elif struct[1] + struct[2] > next_clock and not self._only_goes_on(struct, next_clock):
                 self._take(struct, next_clock)
         check_deletes(update.deletes, known, reached)
+        if self.order.astray:
+            raise Astray(self.order.astray)
         for parent, held in self.new.sequences.items():
             if held is Holds.TYPES and parent not in self.with_collected:
                 self.new.sequences[parent] = Holds.VALUES

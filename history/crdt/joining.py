@@ -44,7 +44,7 @@ def joined(update: bytes, *, decoded: Update | None = None, known: Mapping[int, 
     if (deletes := _in_easy_order(decoded.deletes)) != decoded.deletes:
         begin = decoded.spans[-1][1] if decoded.spans else 1
         written.append((begin, len(update), _encoded(deletes)))
-    return _with(update, written) if written else update
+    return written_over(update, written) if written else update
 
 
 def _in_easy_order(deletes: list[DeletedRange]) -> list[DeletedRange]:
@@ -89,7 +89,7 @@ def _encoded(deletes: list[DeletedRange]) -> bytes:
     return b"".join(pieces)
 
 
-def _with(update: bytes, written: list[tuple[int, int, bytes]]) -> bytes:
+def written_over(update: bytes, written: list[tuple[int, int, bytes]]) -> bytes:
     """The update with other bytes from one place to another."""
     pieces: list[bytes] = []
     copied = 0

@@ -1,7 +1,7 @@
 """Where the units of a sequence stand to each other, as far as their origins say: a tree, read in pre-order.
 
-A unit's parent is its left origin. It keeps out inserts whose right origin does not stand to their right: Yjs and yrs
-put such ones where the order of arrival has it, so that who loads the document reads another text than who saw it grow.
+A unit's parent is its left origin. It finds inserts whose right origin does not stand to their right: Yjs and yrs put
+such ones where the order of arrival has it, so that who loads the document reads another text than who saw it grow.
 Only branches are kept: the next unit of typed text goes without saying. Source: yjs Item.js, `integrate`."""
 
 from array import array
@@ -111,6 +111,15 @@ class _Rows:
         return number
 
 
+class Astray(RefusedUpdate):
+    """Raised for an update in which nothing is wrong but that right neighbours do not stand to the right: `inserts` are
+    the first units of such structs, (client, clock, parent)."""
+
+    def __init__(self, inserts: list[tuple[int, int, str | Id]]) -> None:
+        super().__init__("an insert's right neighbour does not stand to its right")
+        self.inserts = inserts
+
+
 class Branches:
     """The branches of a document, or those that an update adds to it; both are rows of the same columns."""
 
@@ -156,7 +165,7 @@ class Branches:
 class Order:
     """One update's branches laid over a document's."""
 
-    __slots__ = ("base", "judging", "known", "new", "reached", "rows", "scans")
+    __slots__ = ("astray", "base", "judging", "known", "new", "reached", "rows", "scans")
 
     def __init__(
         self,
@@ -175,6 +184,8 @@ class Order:
         self.reached = reached
         self.judging = judging
         self.scans = SCANNED_MAX + 4 * structs
+        self.astray: list[tuple[int, int, str | Id]] = []
+        """Inserts whose right neighbour does not stand to their right, as in `Astray`: they are put in without it."""
 
     def pass_over(self, client: int, start: int) -> None:
         """From `start` on the client's units have no place in a sequence, or none that is known."""
@@ -182,7 +193,7 @@ class Order:
         if found is None or found[1][-1] != _NONE:
             self._begin(client, start, _NONE)
 
-    def place(self, client: int, starts: range, origin: Id | None, right: Id | None, parent: object) -> None:
+    def place(self, client: int, starts: range, origin: Id | None, right: Id | None, parent: str | Id) -> None:
         """Put structs in that begin at these clocks, one as the next: behind `origin`, or at the start of what `parent`
         names. More than one do not go on behind their client's last unit. Raises: RefusedUpdate."""
         rows, children, start = self.rows, self.new.children, starts[0]
@@ -206,8 +217,9 @@ class Order:
                 before = theirs
             elif theirs == behind and right[1] == clock + 1:
                 before = _NEXT
-            if self.judging:
-                self._check(right[1], theirs, behind, clock, parent)
+            if self.judging and not self._is_right(right[1], theirs, behind, clock, parent):
+                self.astray += zip(repeat(client), starts, repeat(parent), strict=False)
+                right = before = None
         siblings = listed if isinstance(listed, list) and key in children else self._siblings(listed, behind, clock)
         passed = self._passed(siblings, behind, client, right, before) if siblings else 0
         self._begin(client, start, number := rows.add(client, start, clock, right, behind))
@@ -239,8 +251,8 @@ class Order:
         self._scan(seen)
         return passed
 
-    def _check(self, right_clock: int, theirs: int, behind: int, clock: int, parent: object) -> None:
-        """Refuse unless unit `right_clock` of branch `theirs` stands to the right of the origin, unit `clock` of branch
+    def _is_right(self, right_clock: int, theirs: int, behind: int, clock: int, parent: object) -> bool:
+        """Whether unit `right_clock` of branch `theirs` stands to the right of the origin, unit `clock` of branch
         `behind`, where it was the next one for who inserted."""
         rows = self.rows
         if rows.starts[theirs] == right_clock:
@@ -248,15 +260,14 @@ class Order:
         else:
             right, common, common_clock = _NEXT, theirs, right_clock - 1
         if common == behind and (common < 0 or common_clock == clock):
-            return
+            return True
         towards = None if behind < 0 else self._child_towards(common, common_clock, behind, clock)
-        if towards is not None and towards != right:
-            key: Key = (None, parent) if common < 0 else (rows.clients[common], common_clock)
-            siblings = self._siblings(self._listed(key), common, common_clock)
-            self._scan(len(siblings) // 4)
-            if siblings.index(towards) > siblings.index(right):
-                return
-        raise RefusedUpdate("an insert's right neighbour does not stand to its right")
+        if towards is None or towards == right:
+            return False
+        key: Key = (None, parent) if common < 0 else (rows.clients[common], common_clock)
+        siblings = self._siblings(self._listed(key), common, common_clock)
+        self._scan(len(siblings) // 4)
+        return siblings.index(towards) > siblings.index(right)
 
     def _child_towards(self, ancestor: int, ancestor_clock: int, branch: int, clock: int) -> int | None:
         """The child of a unit, or of the start of the sequence, that another unit is or descends from, if it does."""

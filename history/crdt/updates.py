@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from math import isfinite
 from typing import NamedTuple, TypeAlias
 
-from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader
+from history.crdt.lib0 import ANY_DEPTH_MAX, AnyValue, Malformed, Reader, var_string, var_uint
 
 CLOCK_MAX = (1 << 31) - 1
 """Largest end of a struct or a deleted range; yrs counts clocks in 32 bits and aborts when they overflow."""
@@ -387,8 +387,6 @@ def read_struct(reader: Reader, client: int, clock: int) -> Struct:
         # With an origin the flag may be set too, but then no key follows: it is inherited like the parent.
         if info & _HAS_PARENT_KEY:
             parent_key = reader.var_string()
-    elif origin == right_origin:
-        raise Malformed("a struct stands before and behind the same unit")
     if ref == _STRING:
         text = reader.var_string()
         if not text:
@@ -412,6 +410,23 @@ def content_position(update: bytes, position: int) -> int:
         if info & _HAS_PARENT_KEY:
             reader.var_string()
     return reader.position
+
+
+def without_right_origin(struct: bytes, parent: str | Id) -> bytes:
+    """The bytes of a struct, which has a right origin, without it: where it has no other origin, in this parent."""
+    reader = Reader(struct)
+    info = reader.byte()
+    if info & _HAS_ORIGIN:
+        reader.var_uint()
+        reader.var_uint()
+        left = struct[1 : reader.position]
+    elif isinstance(parent, str):
+        left = var_uint(1) + var_string(parent)
+    else:
+        left = var_uint(0) + var_uint(parent[0]) + var_uint(parent[1])
+    reader.var_uint()
+    reader.var_uint()
+    return bytes((info & ~_HAS_RIGHT_ORIGIN,)) + left + struct[reader.position :]
 
 
 def _read_parent(reader: Reader) -> str | Id:

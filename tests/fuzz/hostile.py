@@ -61,7 +61,6 @@ HOSTILE_UPDATES: Mapping[str, bytes] = {
     "a count beyond the input": var_uint(1 << 28) + b"\0" * 10,
     "a deleted run that uses the clocks up": one_struct(var_uint((1 << 31) - 2), kind=1),
     "a collected run that uses the clocks up": b"\1\1\1\0\0" + var_uint((1 << 31) - 2) + b"\0",
-    "text on both sides of a unit": b"\1\1\1\0\xc4\2\0\2\0\1a\0",
     "bytes after the end": one_struct(b"\1a", kind=4) + b"\0",
     "an integer not in its shortest form": b"\x80\0\0",
     "a number that is not in its shortest form": one_struct(b"\1\x7d\x80\0", kind=8),

@@ -139,8 +139,6 @@ class Inputs:
         else:
             parent = rng.choice(_NAMES)
             key = rng.choice(_KEYS) if parent in ("m", "oddM") or rng.random() < 0.1 else None
-        if origin == right_origin:
-            right_origin = None
         if origin is None and right_origin is None and parent is None:
             parent = "t"
         return Struct(client, clock, length, kind, origin, right_origin, parent, key, content)

@@ -13,7 +13,9 @@ from history.crdt import guard as guard_module
 from history.crdt import updates
 from history.crdt.guard import TYPE_DEPTH_MAX, Guard, Holds, Limits, MissingDependency, RefusedUpdate
 from history.crdt.lib0 import Malformed, var_string, var_uint
+from history.crdt.order import Astray
 from history.crdt.state_vectors import decode_state_vector
+from history.crdt.straightening import straightened
 from history.crdt.updates import UpdateTooLarge, decode_update
 from tests.histories import random_history, replay, updates_of
 from tests.unit.crdt.test_updates import one_struct
@@ -365,19 +367,30 @@ def test_an_insert_between_what_was_collected_and_what_is_there_is_refused_becau
         pytest.param(b"\x44\x01\x01\x01x", id="not first, from the start"),
         pytest.param(b"\xc4\x01\x00\x01\x02\x01x", id="with one in between"),
         pytest.param(b"\xc4\x03\x00\x02\x00\x01x", id="among concurrent ones, the wrong way round"),
+        pytest.param(b"\xc4\x01\x01\x01\x01\x01x", id="before and behind the same one"),
     ],
 )
-def test_an_insert_whose_right_neighbour_is_elsewhere_is_refused(misplaced: bytes) -> None:
+def test_an_insert_whose_right_neighbour_is_elsewhere_is_taken_without_it_alone(misplaced: bytes) -> None:
     guard = guard_of(
         one_struct(var_string("abc"), kind=4),
         b"\x01\x01\x02\x00\xc4\x01\x01\x01\x02\x01y\x00",
         b"\x01\x01\x03\x00\xc4\x01\x01\x01\x02\x01z\x00",
     )
     guard.check(b"\x01\x01\x04\x00\xc4\x02\x00\x01\x02\x01x\x00")
-    with pytest.raises(RefusedUpdate, match="right neighbour"):
-        guard.check(b"\x01\x01\x04\x00" + misplaced + b"\x00")
-    with pytest.raises(RefusedUpdate, match="right neighbour"):
-        Guard.of(guard_state()).check(b"\x01\x01\x04\x00" + misplaced + b"\x00")
+    for judging in (guard, Guard.of(guard_state())):
+        for update in (
+            b"\x01\x01\x04\x00" + misplaced + b"\x00",
+            b"\x01\x03\x04\x00" + misplaced * 3 + b"\x00",
+            b"\x01\x02\x04\x00" + misplaced + b"\x84\x04\x00\x01w\x00",
+        ):
+            with pytest.raises(Astray, match="right neighbour") as refused:
+                judging.check(update)
+            straight = straightened(update, refused.value.inserts)
+            first, *others = decode_update(update).structs
+            parent = "r" if first.origin is None else None
+            assert decode_update(straight).structs[0] == first._replace(right_origin=None, parent=parent)
+            assert decode_update(straight).structs[-1].content == (others or [first])[-1].content
+            judging.check(straight)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,6 @@ def test_what_yrs_or_the_server_cannot_hold_is_refused(update: bytes) -> None:
         pytest.param(one_struct(b"\x03\xed\xa0\x80", kind=4), id="half an emoji as a text"),
         pytest.param(one_struct(b"", kind=11), id="an unknown content"),
         pytest.param(b"\x01\x00\x03\x00\x00", id="a client without structs, on which yrs panics"),
-        pytest.param(b"\x01\x01\x01\x00\xc4\x02\x00\x02\x00\x01a\x00", id="text on both sides of a unit"),
         pytest.param(b"\x01\x01\x01\x00\x80\x01\x00", id="a collected struct with flags"),
         pytest.param(b"\x01\x01\x01\x00\x04\x02\x01r\x01a\x00", id="an unknown kind of parent"),
         pytest.param(b"\x02\x01\x01\x00\x00\x01\x01\x01\x01\x00\x01\x00", id="a client's structs in two places"),
