@@ -4,11 +4,13 @@ that of those who are in a room. `rechecks` does it for both, the bus and the wa
 A guest stands in a lobby: that of a document, whose roles hold there, or one where the account alone counts."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AnonymousUser
+from django.db import DatabaseError
 
 from documents.credentials import Credential, read_accounts, read_standing
 from documents.models import Access, Role
@@ -18,6 +20,8 @@ from realtime.handler_threads import HandlerThreads
 
 if TYPE_CHECKING:
     from realtime.hub import Hub
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -206,22 +210,28 @@ def admit_by_account(
 ) -> dict[Applicant, Admission]:
     """Let in whoever has an account and is signed in, or those whom `lets_in` takes; an account is read anew for it.
 
-    Nobody is nobody: AnonymousUser, whatever came with the socket. Reads the database. Raises: DatabaseError."""
+    Nobody is nobody: AnonymousUser, whatever came with the socket. Those for whom `lets_in` fails are left out: what
+    they may do is not known. Reads the database. Raises: DatabaseError."""
     credentials = {each.credential for each in users}
     accounts, standing = read_accounts(credentials), read_standing(credentials, accounts=False)
-    admissions = {}
+    admissions: dict[Applicant, Admission] = {}
     for applicant in users:
         credential = applicant.credential
-        if credential.user_key is None:
-            allowed = lets_in(AnonymousUser())
-            admissions[applicant] = Admission(Role.EDITOR if allowed else None, 0, signed_in=allowed)
-            continue
         account = accounts.get(credential.user_key)
         stamp = None if account is None else account.stamp
-        if account is None or not account.lets_in(credential) or not standing.has_session(credential):
+        is_known = account is not None and account.lets_in(credential) and standing.has_session(credential)
+        if credential.user_key is not None and not is_known:
             admissions[applicant] = Admission(None, 0, stamp, signed_in=False)
-        else:
-            admissions[applicant] = Admission(Role.EDITOR if lets_in(account.user) else None, 0, stamp)
+            continue
+        try:
+            allowed = lets_in(AnonymousUser() if account is None else account.user)
+        except DatabaseError:
+            raise
+        except Exception:  # a host's rule may fail for one: the others are asked all the same
+            logger.exception("it cannot be read who is let in")
+            continue
+        is_signed_in = allowed or credential.user_key is not None
+        admissions[applicant] = Admission(Role.EDITOR if allowed else None, 0, stamp, signed_in=is_signed_in)
     return admissions
 
 

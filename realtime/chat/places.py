@@ -14,6 +14,7 @@ from documents.models import Document
 from documents.naming import validate_name
 from documents.opening import NoSuchDocument, NotSignedIn
 from documents.roles import Admission, Applicant, User, admit
+from realtime.closing import CloseCode, Closing
 from realtime.guests import admit_by_account
 
 MayEnter: TypeAlias = Callable[[User, str], bool]
@@ -53,11 +54,14 @@ def document_of(name: str) -> Document | None:
 def admit_to(
     place: Place, document: Document | None, user: User, *, credential: Credential, may_enter: MayEnter
 ) -> Admission:
-    """What the user may do there now. Reads the database; raises what a rule raises."""
+    """What the user may do there now. Reads the database. Raises: Closing where the rule fails; what ROLE_FOR does."""
     if document is not None:
         return admit(user, document, credential=credential)
     applicant = Applicant(credential)
-    return admit_by_account({applicant: user}, lets_in=lambda user: may_enter(user, place.name))[applicant]
+    admissions = admit_by_account({applicant: user}, lets_in=lambda user: may_enter(user, place.name))
+    if applicant not in admissions:
+        raise Closing(CloseCode.TRY_AGAIN, "it cannot be told who may enter")
+    return admissions[applicant]
 
 
 def taken_names(names: Collection[str]) -> set[str]:

@@ -2,14 +2,18 @@
 the watch."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
+from documents.credentials import ANONYMOUS
 from documents.models import Document, Role
-from documents.roles import Admission
+from documents.roles import Admission, Applicant
 from realtime.bus import signed
+from realtime.chat.consumers import ChatConsumer
+from realtime.guests import admit_by_account
 from realtime.hub import Hub
 from realtime.rechecks import EVERYONE
 from tests.builders import make_user
@@ -150,9 +154,31 @@ async def test_guests_are_let_go_with_all_others_when_the_server_restarts(hub: H
 
 
 def test_nobody_is_nobody() -> None:
-    from documents.credentials import ANONYMOUS
-    from documents.roles import Applicant
-    from realtime.guests import admit_by_account
-
     applicant = Applicant(ANONYMOUS)
     assert admit_by_account({applicant: None}) == {applicant: Admission(None, 0, signed_in=False)}
+
+
+async def test_a_rule_that_fails_for_one_keeps_nobody_else_in(dead_layer: None, no_watch: None, hub: Hub) -> None:
+    class Moody(ChatConsumer):
+        fails = False
+
+        @classmethod
+        def may_enter(cls, user: Any, room_name: str) -> bool:
+            if user.username == "ada" and cls.fails:
+                raise RuntimeError("a fault of the host's")
+            return not cls.fails
+
+    _, ada, bob = await two_people()
+    async with (
+        ChatSocket("lobby", person=ada, consumer=Moody) as by_ada,
+        ChatSocket("lobby", person=bob, consumer=Moody) as by_bob,
+    ):
+        await asyncio.gather(by_ada.until_in(), by_bob.until_in())
+        Moody.fails = True
+        hub.rechecks.look_at_accounts_soon(EVERYONE)
+        (lobby,) = hub.guests
+        hub.rechecks.look_at_room_soon(lobby)
+        assert await by_bob.until_closed() == 4403
+        assert by_ada.closed is None
+        by_ada.say("may I?")
+        assert await by_ada.until_closed() == 1013
