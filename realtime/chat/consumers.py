@@ -114,7 +114,7 @@ class ChatConsumer(GuestConsumer):
         before, limit = content.get("before"), content.get("limit", conf().chat_page_max)
         if type(limit) is not int or limit < 1 or not (before is None or type(before) is int):
             raise MessageRefused("malformed", "`before` is an id or null, `limit` a number above 0")
-        before = None if before is None else min(before, 2**63 - 1)
+        before = None if before is None else max(0, min(before, 2**63 - 1))
         messages, next_before = page(self.place, before=before, limit=min(limit, conf().chat_page_max))
         self.send_json({"type": "history", "messages": [each.shown() for each in messages], "before": next_before})
 

@@ -71,13 +71,15 @@ class ChatGuest(Guest):
         try:
             while self in self.room.members:
                 await self.consumer.caught_up()
+                known = self.room.last_id
                 missed = await self.room.read_missed(after=self.seen)
                 for said in missed.messages:
                     if self.consumer.is_behind:
                         await self.consumer.caught_up()
                     self._send(said)
                 self.seen = max(self.seen, missed.last_id)
-                if self.seen >= self.room.last_id and len(missed.messages) < MISSED_PER_QUERY:
+                # What was said meanwhile was not shown here; what was known before is there, or is no more.
+                if len(missed.messages) < MISSED_PER_QUERY and self.room.last_id <= max(known, self.seen):
                     return
         finally:
             self.is_behind = False  # where it ends otherwise, the watch finds that something is missing
@@ -192,6 +194,6 @@ class ChatLobby(Lobby):
             last_id = newest.get(chat.place, 0)
             for guest in chat.members:
                 if seen.get(guest, 0) > last_id:  # a backup was restored: ids are given out anew from there
-                    guest.seen = last_id
+                    guest.seen = chat.last_id = last_id
             if any(guest.seen < last_id for guest in chat.abreast()):
                 chat.look_soon()

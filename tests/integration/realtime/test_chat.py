@@ -157,6 +157,10 @@ async def test_history_comes_by_page_oldest_first(hub: Hub) -> None:
             pages.append([each["message"] for each in page["messages"]])
             before = page["before"]
         assert pages == [["4", "5", "6"], ["1", "2", "3"], ["0"]]
+        for far, count in ((10**30, 3), (0, 0), (-(10**30), 0)):
+            socket.send({"type": "history", "before": far, "limit": 3})
+            page = (await socket.until_received(len(socket.received) + 1))[-1]
+            assert (len(page["messages"]), page["before"] is None) == (count, not count)
         for wrong in ({"before": "1"}, {"limit": 0}, {"limit": True}, {"before": False}, {"limit": "x"}):
             socket.send({"type": "history", **wrong})
         await socket.until(lambda: socket.errors == ["malformed"] * 5)

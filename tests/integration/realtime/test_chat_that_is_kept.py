@@ -90,6 +90,18 @@ async def test_a_hint_of_another_rooms_message_shows_nothing(no_watch: None, hub
         await ada.until_said("mine")
 
 
+async def test_whoever_comes_to_a_chat_that_was_set_back_is_not_behind_for_ever(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    kept, _ = [await say(document.name, text) for text in ("kept", "lost")]
+    async with ChatSocket(document.name, user=people["ada"]) as ada:
+        await ada.until_in()
+        await sync_to_async(restore)(kept.id)
+        async with ChatSocket(document.name, user=people["ada"], after=0) as again:
+            await again.until_said("kept")
+            (lobby,) = hub.guests
+            await eventually(lambda: not any(guest.is_behind for guest in lobby.members))  # type: ignore[attr-defined]
+
+
 async def test_a_database_restored_from_a_backup_goes_on_where_it_stands(quick_watch: None, hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     async with ChatSocket(document.name, user=people["ada"]) as ada:
