@@ -101,9 +101,10 @@ def plain_text(runs: Runs) -> str:
 
 
 def steps_between(have: str, want: str) -> list[Step]:
-    """What makes one text of another. Inserted text takes on the attributes that stand there."""
+    """What makes one text of another: what is in both stays, character by character, for others may be at it, and two
+    who write the same words anew would have them twice. Inserted text takes on the attributes that stand there."""
     steps: list[Step] = []
-    for operation, old, new in _compared(have, want):
+    for operation, old, new in _compared(have, want, cleanup="No"):
         if operation == "=":
             steps.append(Retain(utf16_length(old), {}))
         elif operation == "-":
@@ -117,7 +118,7 @@ def delta_between(have: Runs, want: Runs) -> list[dict[str, Any]]:
     """The delta, as Quill writes it, that makes `want` of `have`; what stays at the end is not said."""
     old_runs, new_runs = _Runs(have), _Runs(want)
     delta: list[dict[str, Any]] = []
-    for operation, old, new in _compared(plain_text(have), plain_text(want)):
+    for operation, old, new in _compared(plain_text(have), plain_text(want), cleanup="Semantic"):
         if operation == "=":
             _retell(delta, list(old_runs.take(len(old))), list(new_runs.take(len(new))))
         elif operation == "-":
@@ -136,12 +137,12 @@ def readable_delta(runs: Runs) -> list[dict[str, Any]]:
     return delta_between([], runs)
 
 
-def _compared(have: str, want: str) -> Iterator[tuple[str, str, str]]:
+def _compared(have: str, want: str, *, cleanup: str) -> Iterator[tuple[str, str, str]]:
     """Yield (operation, of have, of want) from start to end: `=`, `-` and `+`."""
     if have == want:
         steps = [("=", len(have))] if have else []
     else:
-        steps = diff(have, want, timelimit=DIFF_SECONDS_MAX, checklines=True, cleanup="Semantic", counts_only=True)
+        steps = diff(have, want, timelimit=DIFF_SECONDS_MAX, checklines=True, cleanup=cleanup, counts_only=True)
     at = to = 0
     for operation, length in steps:
         old = have[at : at + length] if operation != "+" else ""

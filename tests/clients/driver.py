@@ -77,7 +77,8 @@ class Client:
         """Perform actions in one transaction; each is `{"root", "path"?, "do", …}` (edits.mjs).
 
         text: insert {index, text, attributes?}, append {text, attributes?}, delete {index, length},
-        format {index, length, attributes}, embed {index, embed, attributes?}. array: insert {index, values},
+        format {index, length, attributes}, embed {index, embed, attributes?},
+        type_over {where, letters, text}. array: insert {index, values},
         push {values}, delete {index, length?}. map: set {key, value}, delete {key}. xml: insert {index, nodes},
         push {nodes}, delete {index, length?}, set_attribute {name, value}, remove_attribute {name}.
         Values nest with {"$array": […]}, {"$map": {…}}, {"$text": "…"}; nodes are {"name", "attributes"?, "children"?}

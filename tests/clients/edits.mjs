@@ -49,6 +49,17 @@ const ACTIONS = {
     append: (text, { text: inserted, attributes }) => text.insert(text.length, inserted, attributes ?? {}),
     delete: (text, { index, length }) => text.delete(index, length),
     format: (text, { index, length, attributes }) => text.format(index, length, attributes),
+    // Nobody's edit comes between the look and the edit: `where` is from 0 to 1, and of the ASCII letters behind it at
+    // most `letters` go.
+    type_over: (text, { where, letters, text: inserted }) => {
+      const characters = [...text.toString()]
+      const start = Math.round(where * characters.length)
+      const index = characters.slice(0, start).join('').length
+      let length = 0
+      while (length < letters && /[a-z]/.test(characters[start + length] ?? '')) length += 1
+      text.delete(index, length)
+      text.insert(index, inserted, {})
+    },
     embed: (text, { index, embed, attributes }) => text.insertEmbed(index, embed, attributes ?? {}),
   },
   array: {

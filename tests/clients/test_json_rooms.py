@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from history.models import Kind, Via
 from tests.clients.driver import Client, NodeClients
-from tests.clients.json_rooms import JsonClient, cut, replacing, units
+from tests.clients.json_rooms import JsonClient, cut, replacing
 from tests.clients.people import a_cast
 from tests.clients.stack import Database, Stack, a_room, assert_log_holds, until
 
@@ -175,16 +175,8 @@ class Paragraph(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), where=PLACES, letters=st.text("def", max_size=3))
     def an_editor_types(self, who: int, where: float, letters: str) -> None:
-        self.run(self._type(self.editors[who], where, letters))
-
-    async def _type(self, editor: Client, where: float, letters: str) -> None:
-        text = await editor.seen()
-        start = cut(text, where)
-        actions: list[dict[str, Any]] = []
-        if length := self._end_of_letters(text, start) - start:
-            actions.append({"root": "t", "do": "delete", "index": units(text[:start]), "length": length})
-        actions.append({"root": "t", "do": "insert", "index": units(text[:start]), "text": self.words(letters)})
-        await editor.edit(*actions)
+        words = self.words(letters)
+        self.run(self.editors[who].edit({"root": "t", "do": "type_over", "where": where, "letters": 3, "text": words}))
 
     @rule(who=st.integers(0, 1))
     def an_editor_goes_offline_or_comes_back(self, who: int) -> None:

@@ -167,6 +167,18 @@ def test_a_whole_text_made_on_an_earlier_moment_keeps_what_others_typed_since() 
     assert str(doc.get("text", type=Text)) == "one and two four"
 
 
+def test_two_who_write_around_the_same_character_have_it_once() -> None:
+    doc = written("a-b")
+    updates = [
+        rewritten(fork(doc, client_id), "text", RootKind.TEXT, content)
+        for client_id, content in ((7, "one-two"), (8, "three-four"))
+    ]
+    for update in updates:
+        assert update is not None
+        doc.apply_update(update)
+    assert str(doc.get("text", type=Text)).count("-") == 1
+
+
 def test_an_embed_that_stays_in_a_whole_text_is_the_same_embed() -> None:
     doc = written("ab")
     doc.get("text", type=Text).insert_embed(1, {"image": "u"}, {})
