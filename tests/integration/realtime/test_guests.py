@@ -175,9 +175,8 @@ async def test_a_rule_that_fails_for_one_keeps_nobody_else_in(dead_layer: None, 
     ):
         await asyncio.gather(by_ada.until_in(), by_bob.until_in())
         Moody.fails = True
-        hub.rechecks.look_at_accounts_soon(EVERYONE)
         (lobby,) = hub.guests
-        hub.rechecks.look_at_room_soon(lobby)
+        await hub.rechecks.look_at_room(lobby)
         assert await by_bob.until_closed() == 4403
         assert by_ada.closed is None
         by_ada.say("may I?")
