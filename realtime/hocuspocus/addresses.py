@@ -129,8 +129,8 @@ class Address:
                 self._end()
 
     def _next_token(self) -> str | None:
-        """Take the first token out of what waits, which goes on waiting for it; but what the provider has closed is
-        closed. An empty one of who brings none."""
+        """Take the first token out of what waits; the rest goes on waiting for it, but for what was closed before. An
+        empty one of who brings none."""
         if not self._brings_tokens:
             return ""
         for waiting in list(self._waiting):
@@ -139,6 +139,7 @@ class Address:
                 self._socket.unqueued(waiting.frame)
                 return _token_in(waiting.frame)
             if waiting.type is MessageType.CLOSE:
+                self._be_over()
                 while self._next_waiting() is not waiting:
                     pass
         return None
@@ -154,7 +155,6 @@ class Address:
 
     async def _do(self, waiting: _Waiting) -> None:
         if waiting.type is MessageType.AUTH:
-            self.is_over = False
             await self._admit(_token_in(waiting.frame))
         elif self.connection is None:
             pass
@@ -169,6 +169,7 @@ class Address:
 
     async def _admit(self, token: str) -> None:
         """A ticket decides, whatever else the socket came with; of any other text nothing is known here."""
+        self.is_over = False
         expires_at = ticket_expiry(token)
         ticket = None if expires_at is None else token
         try:

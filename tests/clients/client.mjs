@@ -113,6 +113,7 @@ function socketWith(headers) {
   return class extends WebSocket {
     constructor(address, protocols) {
       super(address, protocols, { headers, perMessageDeflate: false })
+      this.on('error', () => {}) // Hocuspocus' provider 3 closes sockets that still connect, and listens to them no more
     }
   }
 }
@@ -260,6 +261,11 @@ const COMMANDS = {
 
   // Of Hocuspocus providers alone.
   unsynced: ({ client }) => find(client).provider.unsynced,
+  /** At one moment: what the provider takes to be unsaved, and how much its own document's writer has written. */
+  saved_and_written({ client }) {
+    const { provider, doc } = find(client)
+    return { unsynced: provider.unsynced, written: clocksOf(doc)[doc.clientID] ?? 0 }
+  },
   set_tokens({ client, tokens }) {
     find(client).provider.tokens = tokens
   },

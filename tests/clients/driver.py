@@ -189,6 +189,11 @@ class Client:
         """How many changes a Hocuspocus provider takes to be not saved yet."""
         return int(await self._call("unsynced"))
 
+    async def unsynced_and_written(self) -> tuple[int, int]:
+        """As `unsynced`, and at the same moment the next clock of this client's own id."""
+        result = await self._call("saved_and_written")
+        return int(result["unsynced"]), int(result["written"])
+
     async def wait_unsynced(self, number: int, *, timeout_seconds: float = WAIT_SECONDS) -> None:
         await self._wait("wait_unsynced", timeout_seconds, number=number)
 

@@ -1,6 +1,7 @@
 """The stock providers of Hocuspocus, three majors of them, at `/collaboration` in two processes."""
 
 import asyncio
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -162,6 +163,42 @@ async def test_an_update_that_was_asked_for_again_is_saved_with_the_answer(
     await ann.wait_unsynced(1)  # of the lost one nothing was ever heard
     await ann.force_sync()
     await ann.wait_unsynced(0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_nothing_unsynced_means_that_everything_is_in_the_log_whatever_the_network_does(
+    open_stack: Stack, node: NodeClients, seed: int
+) -> None:
+    room, chance = a_room("whatever happens"), random.Random(seed)
+    clients = [await open_stack.join_hocuspocus(node, major, f"{major}", room, on=major % 2) for major in MAJORS]
+    offline: set[Client] = set()
+    for _ in range(100):
+        client = chance.choice(clients)
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                await append(client, "abc ")
+            case 3:
+                await client.random(seed=chance.randrange(1000), count=3)
+            case 4 if client not in offline:
+                await client.drop()
+            case 5 if client not in offline:
+                await client.disconnect()
+                offline.add(client)
+            case 6 if client in offline:
+                await client.connect()
+                offline.discard(client)
+            case 7 if await client.unsynced() == 0 and client not in offline:
+                await client.force_sync()  # with no receipt on its way that could cross it
+        for each in clients:
+            unsynced, written = await each.unsynced_and_written()
+            assert unsynced >= 0, f"provider {each.name} was told of more than it counted"
+            if unsynced == 0:
+                assert open_stack.database.clocks(room).get(each.client_id, 0) >= written
+    for client in offline:
+        await client.connect()
+    for client in clients:
+        await client.wait_unsynced(0)
+    await assert_log_holds(open_stack, node, room, *clients)
 
 
 async def still_unsynced(client: Client, number: int) -> None:

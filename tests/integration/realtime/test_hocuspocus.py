@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,26 +170,41 @@ async def test_a_document_that_the_provider_has_left_is_as_before_its_token(hub:
     assert ada.said[name][-1] == Awareness((AwarenessEntry(7, 2, None),)) or len(ada.said[name]) == 1
 
 
-async def test_who_leaves_while_being_let_in_and_comes_back_is_in(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("age", [0, 100_000], ids=["good", "expired"])
+async def test_who_leaves_while_being_let_in_and_comes_back_is_in(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, age: int
+) -> None:
     name, document, people = await minutes()
+    first, second = await ticket(people["ed"], document, age=age), await ticket(people["ed"], document)
     admission = HeldAdmission(monkeypatch, name)
-    async with Provider(user=people["ed"]) as provider:
-        provider.say(name, Update(typed("before a token", client_id=5)[0]))
-        provider.close(name)
-        provider.begin(name)
+    async with Provider() as provider:
+        provider.begin(name, first)
         provider.say(name, Update(typed("first", client_id=6)[0]))
         provider.close(name)
-        provider.begin(name)
+        provider.begin(name, second)
         provider.say(name, Update(typed("second", client_id=7)[0]))
         await eventually(lambda: provider._incoming.empty())
         admission.may_go_on.set()
-        await provider.until(lambda: provider.said.get(name, [])[-2:] == [SyncStep1(EMPTY), SyncStep2(NOTHING)])
-        await provider.until(lambda: YES in provider.said[name])
+        await provider.until(lambda: YES in provider.said.get(name, []))
+        if age:
+            assert provider.said[name] == [TokenWanted(), WRITER, SyncStep1(EMPTY), SyncStep2(NOTHING), YES]
         provider.said[name].clear()
         provider.say(name, Update(typed(" third", client_id=8)[0]))
         await provider.hears(name, YES)
-    assert len(await rows_of(document)) in (2, 3)  # what a room joins to one row is not of two connections
-    assert "before" not in await folded_text(document)
+    assert ("first" in await folded_text(document)) == (not age)
+    assert len(hub.sockets) == 0
+
+
+async def test_what_was_closed_before_any_token_came_never_was(hub: Hub) -> None:
+    name, document, people = await minutes()
+    async with Provider(user=people["ed"]) as provider:
+        provider.say(name, Update(typed("before", client_id=5)[0]))
+        provider.close(name)
+        provider.say(name, Update(typed("between", client_id=6)[0]))
+        await provider.opened(name)
+        provider.say(name, Update(typed("in", client_id=7)[0]))
+        await provider.hears(name, YES)
+    assert await folded_text(document) == "in"
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -251,10 +268,10 @@ async def test_a_frame_is_as_large_as_at_the_other_door(hub: Hub, settings: Sett
 
 async def nothing_more(hub: Hub, provider: Provider, address: str) -> None:
     """All that was sent has met its fate, and nothing is said that nobody waited for."""
-    await hub.commits.flushed()
     pongs = provider.frames.count(b"\x0a")
     provider.send(b"\x09")
     await provider.until(lambda: provider.frames.count(b"\x0a") > pongs)
+    await hub.commits.flushed()
     assert provider.said[address] == []
 
 
@@ -383,6 +400,7 @@ async def test_a_role_that_changes_is_told_in_place_and_a_right_that_ends_closes
         await provider.hears(other.name, YES)
         assert provider.said[name] == []
         assert provider.closed is None
+        await hub.refusals.flushed()
     assert await folded_text(document) == "stored"
     assert [reason for _, reason, _ in await refused_of(document)] == ["not_allowed"]
     [(_, _, updates)] = await refused_of(document)
@@ -415,27 +433,26 @@ async def test_a_document_that_is_deleted_is_closed_alone(hub: Hub) -> None:
 async def test_credentials_that_end_close_the_socket_unless_another_account_has_a_document_on_it(hub: Hub) -> None:
     name, document, people = await minutes()
     await hub.bus.ready()
-    tickets = {who: (await ticket(people[who], document)) for who in ("ed", "ada")}
+    of_ed, of_ada = await ticket(people["ed"], document), await ticket(people["ada"], document)
     async with Provider() as provider:
-        await provider.opened(name + "\0ada", tickets["ada"])
-        await provider.opened(name + "\0ed", tickets["ed"])
+        for address in (first := f"{name}\0first", second := f"{name}\0second"):
+            await provider.opened(address, of_ada)
+        await provider.opened(name, of_ed)
         await sign_out(people["ed"])
         reason = "you are no longer signed in"
-        await provider.hears(name + "\0ed", PermissionDenied(reason), Closed(reason))
-        provider.say(name + "\0ada", Update(typed("a")[0]))
-        await provider.hears(name + "\0ada", YES)
+        await provider.hears(name, PermissionDenied(reason), Closed(reason))
+        provider.say(first, Update(typed("a")[0]))
+        await provider.hears(first, YES)
         await sign_out(people["ada"])
         await provider.until(lambda: provider.closed == 4401)
         assert provider.heard_late is not None
-        provider.heard_late(var_string(name + "\0ada") + b"\x00\x02" + var_bytes(typed("late", client_id=9)[0]))
-        await eventually(lambda: not hub.refusals._task)
-    await eventually_refused(document, 1)
-
-
-async def eventually_refused(document: Document, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(await refused_of(document)) != count:
-            await asyncio.sleep(0.01)
+        for client_id, address in enumerate((first, second), start=8):
+            late = Update(typed("under way", client_id=client_id)[0])
+            provider.heard_late(HocuspocusWire(address).encode(late) or b"")
+        async with asyncio.timeout(10):
+            while len(await refused_of(document)) < 2:
+                await asyncio.sleep(0.01)
+    assert await folded_text(document) == "a"
 
 
 @sync_to_async
@@ -489,15 +506,18 @@ async def test_an_expired_ticket_is_asked_for_again_and_again_and_then_denied(hu
 
 
 async def test_a_ticket_that_expires_is_asked_for_and_who_is_in_stays_in_whatever_comes(
-    hub: Hub, settings: Settings
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.PALIMPSEST = {**settings.PALIMPSEST, "TICKET_SECONDS": 1}
     name, document, people = await minutes()
-    first = await ticket(people["ed"], document)
+    clock = SimpleNamespace(ahead_seconds=0.0)
+    clock.time = lambda: time.time() + clock.ahead_seconds
+    monkeypatch.setattr(addresses, "time", clock)
     async with Provider() as provider:
-        await provider.opened(name, first)
-        await provider.hears(name, TokenWanted())
-        provider.token(name, first)  # expired: as providers do that have been given no more than a text
+        clock.ahead_seconds = 900.0
+        provider.begin(name, await ticket(people["ed"], document))
+        await provider.hears(name, WRITER, SyncStep1(EMPTY), SyncStep2(NOTHING), TokenWanted())
+        clock.ahead_seconds = 0.0
+        provider.token(name, await ticket(people["ed"], document, age=100_000))  # as those do that have a text alone
         provider.say(name, Update(typed("still in")[0]))
         await provider.hears(name, YES)
         provider.token(name, await ticket(people["ed"], document))
@@ -513,16 +533,20 @@ async def test_another_token_at_an_open_document_lets_in_whoever_it_is_of_or_end
     other = await sync_to_async(make_document)()
     async with Provider() as provider:
         await provider.opened(name, await ticket(people["ed"], document))
+        provider.token(name, await ticket(people["ada"], document))
+        await provider.hears(name, WRITER)
+        provider.say(name, Update(typed("by ada")[0]))
+        await provider.hears(name, YES)
         provider.token(name, await ticket(people["vic"], document))
         await provider.hears(name, READER)
-        provider.say(name, Update(typed("a")[0]))
+        provider.say(name, Update(typed("a", client_id=8)[0]))
         await provider.hears(name, NO)
         provider.token(name, await ticket(people["ada"], other))
         await provider.hears(name, PermissionDenied("the ticket is not valid for this document"))
         provider.say(name, Update(typed("b")[0]))
         provider.token(name, await ticket(people["ada"], document))
         await provider.hears(name, WRITER)
-    assert await rows_of(document) == []
+    assert [user for _, user, _ in await rows_of(document)] == [people["ada"].pk]
     assert len(hub.sockets) == 0
 
 
