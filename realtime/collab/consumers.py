@@ -143,7 +143,7 @@ class RealtimeCollaborationConsumer(Socket):
         """Tell this socket's client what an event of the group means: encoded once for all who are told it, and left
         out for who is too slow."""
         member = self._entered
-        member.deliver(member.gathering.told_once(event, words), seq=member.room.seq)
+        member.deliver_event(member.gathering.told_once(event, words))
 
     # What the group says
 

@@ -30,6 +30,10 @@ SMALL_CONTENT = 16 * 1024
 """Characters of whole content that is compared on the event loop."""
 
 
+LOOK_COST = 16 * 1024
+"""Bytes that a look at the database counts for, which an edit needs that brings nothing."""
+
+
 class EditRefused(Exception):
     """Raised for an edit that is not in the log: `code` for programs, the message for people, without content."""
 
@@ -73,6 +77,10 @@ class CollabMember(Member):
         if self._has_begun:
             super().deliver(message, seq=seq)
 
+    def deliver_event(self, message: SharedMessage) -> None:
+        """As `deliver`, of what brings nothing of the document."""
+        self.deliver(message, seq=self.view.seq)
+
     def show(self, rows: Sequence[Committed], message: SharedMessage, *, seq: int) -> None:
         self.gathering.note(rows)
 
@@ -90,7 +98,7 @@ class CollabMember(Member):
     def tell_count(self, people: int, tabs: int) -> None:
         """Say how many are in the room."""
         self._count = {"type": "user_count", "user_count": tabs if self.counts_tabs else people}
-        self.deliver(SharedMessage(Said(self._count)), seq=self.room.seq)
+        self.deliver_event(SharedMessage(Said(self._count)))
 
     async def missed_since(self, seq: int) -> tuple[SharedMessage | None, int]:
         if self._count is not None:
@@ -133,6 +141,7 @@ class CollabMember(Member):
     async def _base_of(self, edit: DocumentEdit) -> int:
         base = self.outbox.seq if edit.base is None else edit.base
         if base > self.room.seq:
+            self.charge(LOOK_COST)
             await self.room.catch_up()  # it came from another process, which is ahead
         if base > self.room.seq:
             raise EditRefused("unknown_base", f"the document is at {self.room.seq}, not yet at {base}")
@@ -220,6 +229,7 @@ class CollabMember(Member):
 
     async def _known(self, key: str) -> int | None:
         """Where an edit of this name is in the log."""
+        self.charge(LOOK_COST)
         return await self.room.hub.load(requested_seq, self.session, key)
 
 

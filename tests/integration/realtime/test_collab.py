@@ -504,6 +504,33 @@ async def test_of_a_large_field_many_changes_are_told_in_one_and_ones_own_before
         await slow.until(lambda: slow.content == ada.content)
 
 
+async def test_an_event_of_the_group_is_no_news_of_the_document(hub: Hub) -> None:
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada, Client(document.name, people["bob"]) as bob:
+        await ada.edit(base=0, content="first")
+        await bob.until(lambda: bob.content == "first")
+        (room,) = hub.rooms.values()
+        gathering = gathering_of(room, document.name)
+        await ada.edit(base=1, content="second first")
+        await bob.until(lambda: bob.content == "second first")
+        gathering.view("content")._due_at = float("inf")  # nothing more is told of it
+
+        def elsewhere() -> None:
+            doc: Doc[Any] = Doc(client_id=83)
+            doc.get("content", type=Text).insert(0, "unseen ")
+            append_update(write_session(document, actor=people["bob"], via=Via.API), doc.get_update())
+
+        await sync_to_async(elsewhere)()
+        async with asyncio.timeout(10):
+            while room.seq < 3:
+                await asyncio.sleep(0.01)
+        ada.say(type="cursor_update", position=1)
+        await bob.until(lambda: bool(bob.of_type("cursor_broadcast")))
+        await bob.edit(content="second")
+        await ada.until(lambda: "first" not in ada.content)
+        assert "unseen" in ada.content
+
+
 async def test_a_map_and_an_array_are_edited_as_whole_json() -> None:
     document, people = await two()
     async with (
