@@ -21,7 +21,7 @@ from history.crdt.lib0 import var_bytes, var_string
 from realtime import entrance
 from realtime.hocuspocus import addresses
 from realtime.hocuspocus.stateless import STATELESS_BYTES_MAX, broadcast_stateless, stateless_received
-from realtime.hub import Hub
+from realtime.hub import Hub, drain
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.hocuspocus import HocuspocusWire
 from realtime.protocols.messages import (
@@ -464,6 +464,21 @@ def sign_out(user: Any) -> None:
 @sync_to_async
 def ticket(user: Any, document: Document, *, age: float = 0.0) -> str:
     return issue_ticket(user, document, now=timezone.now() - timedelta(seconds=age)).text
+
+
+async def test_what_takes_a_reload_closes_the_socket_for_its_provider_to_come_again(hub: Hub) -> None:
+    name, document, people = await minutes()
+    other = await sync_to_async(make_document)(ed=(people["ed"], Role.EDITOR))
+    async with Provider(user=people["ed"]) as reloading, Provider(user=people["ed"]) as staying:
+        for address in (name, other.name):
+            await reloading.opened(address)
+        await staying.opened(other.name)
+        hub.rooms[document.pk].drop("the document has to be loaded again")
+        await reloading.until(lambda: reloading.closed == 1013)
+        assert len(hub.rooms[other.pk].members) == 1  # of a closed socket no document is shown anything
+        await drain()
+        await staying.until(lambda: staying.closed == 1012)
+    assert len(hub.sockets) == 0
 
 
 # Tokens
