@@ -1,6 +1,7 @@
 """The JSON room: who has no CRDT edits the same document, under their name, and sees what everyone does."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from history.models import Client as LogClient
 from history.models import Kind, Session, Update, Via
 from history.squash import squash_document
 from history.writes import append_update, restore, write_session
-from realtime.collab import participants, pens, views
+from realtime.collab import members, participants, pens, views
 from realtime.collab.consumers import RealtimeCollaborationConsumer
 from realtime.collab.gatherings import gathering_of
 from realtime.groups import collab_group
@@ -529,6 +530,30 @@ async def test_an_event_of_the_group_is_no_news_of_the_document(hub: Hub) -> Non
         await bob.edit(content="second")
         await ada.until(lambda: "first" not in ada.content)
         assert "unseen" in ada.content
+
+
+async def test_edits_that_take_long_are_made_off_the_event_loop_and_cost_their_time_whatever_comes_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_here: list[bool] = []
+    cost: list[float] = []
+    make, loop_thread = members._edit, threading.get_ident()
+
+    def noting(*args: Any) -> Any:
+        made_here.append(threading.get_ident() == loop_thread)
+        return make(*args)
+
+    monkeypatch.setattr(members, "_edit", noting)
+    monkeypatch.setattr(members.CollabMember, "charge_time", lambda self, seconds: cost.append(seconds))
+    document, people = await two()
+    many = [{"insert": "a", "attributes": {"i": place}} for place in range(1000)]
+    async with Client(document.name, people["ada"]) as ada:
+        assert "seq" in await ada.edit(base=0, delta=insert("a"))
+        assert "seq" in await ada.edit(base=1, delta=many)
+        assert "seq" in await ada.edit(base=2, content="b")
+        assert "code" in await ada.edit(base=3, delta=[{"retain": 100_000}])
+    assert made_here == [True, False, False, True]
+    assert len(cost) >= 4 and all(seconds > 0 for seconds in cost)
 
 
 async def test_a_map_and_an_array_are_edited_as_whole_json() -> None:
