@@ -96,7 +96,18 @@ class GuestConsumer(JsonWebsocketConsumer):
     def on_loop(self, work: Coroutine[Any, Any, R]) -> R:
         """Run what belongs to the event loop, from a handler's thread, and wait for it. Raises: TimeoutError after
         ON_LOOP_SECONDS_MAX, as where the loop has ended meanwhile."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(ON_LOOP_SECONDS_MAX)
+        working = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return working.result(ON_LOOP_SECONDS_MAX)
+        except TimeoutError:
+            working.cancel()  # nobody takes over what it would still bring about
+            raise
+
+    def check_open(self) -> None:
+        """On the event loop, for a handler that may have gone on when nobody waited for it any more: what it takes for
+        this socket then would never be given back. Raises: Closing where the socket is closed, or is gone."""
+        if self._closing is not None:
+            raise self._closing
 
     def soon(self, call: Callable[..., object], *args: Any) -> None:
         """Call something on the event loop, from any thread, behind what was given to it before."""
@@ -161,6 +172,7 @@ class GuestConsumer(JsonWebsocketConsumer):
                     break
                 await self._take(message)
         finally:
+            self._closing = self._closing or Closing(CloseCode.NORMAL, "")
             self.outgoing.stop()
             self.leave()
             if self.guest is not None:

@@ -144,6 +144,7 @@ class ChatConsumer(GuestConsumer):
     async def _find_lobby(self) -> ChatLobby:
         if self.seats is None:
             raise RuntimeError("a socket enters once it has a seat")
+        self.check_open()
         if self.user.is_authenticated:
             self.seats.take("SOCKETS_PER_USER_MAX", self.user.pk, at_most=conf().sockets_per_user_max)
         self.seats.take("SOCKETS_PER_DOCUMENT_MAX", self.place, at_most=conf().sockets_per_document_max)
@@ -164,6 +165,7 @@ class ChatConsumer(GuestConsumer):
         return _Start(min(int(text), last_id), last_id) if first is None else _Start(first - 1, last_id, first)
 
     async def _stand(self, lobby: ChatLobby, admission: Admission, start: "_Start", *, since: float) -> None:
+        self.check_open()
         self.guest = ChatGuest(
             lobby,
             self,

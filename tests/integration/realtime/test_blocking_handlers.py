@@ -79,6 +79,36 @@ async def test_a_handler_that_blocks_delays_no_other_socket_of_any_door(hub: Hub
     assert await texts_of(document) == ["one", "two"]  # by then nobody may say it
 
 
+@pytest.mark.parametrize("blocks_before_its_lobby", [True, False])
+async def test_a_handler_that_lets_somebody_in_too_late_leaves_nothing_behind(
+    hub: Hub, blocking: type[Blocking], settings: Settings, blocks_before_its_lobby: bool
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "AUTHENTICATE_SECONDS": 0.2}
+    ended = threading.Event()
+
+    class Slow(blocking):  # type: ignore[misc, valid-type]
+        def enter(self) -> None:
+            try:
+                if blocks_before_its_lobby:
+                    self.may_go_on.wait(30)
+                super().enter()
+            finally:
+                ended.set()
+
+        def _start(self) -> Any:
+            if not blocks_before_its_lobby:
+                self.may_go_on.wait(30)
+            return super()._start()
+
+    (ada,) = [await sync_to_async(make_user)("ada")]
+    async with ChatSocket("lobby", user=ada, consumer=Slow) as late:
+        assert await late.until_closed() == 1013
+    blocking.may_go_on.set()
+    await eventually(ended.is_set)
+    await eventually(lambda: not list(hub.guests))
+    assert len(hub.sockets) == 0
+
+
 async def test_blocked_handlers_are_bounded_and_whoever_waits_in_vain_is_told(
     hub: Hub, blocking: type[Blocking], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
