@@ -184,15 +184,12 @@ class Room:
         """Have a consumer's own document, and its observers, where the room was opened by a door that has none.
 
         Raises: Closing, and what `make_doc` raises."""
-        if make_doc is None or self._make_doc is not None:
+        if make_doc is None or self._begins_with_own:
             return
-        self._make_doc, self._is_lent = make_doc, True
         async with self._catch_up_lock:
-            try:
-                served, folded = await self.hub.fold(self.document_id, make_doc)
-            except BaseException:
-                self._make_doc = None
-                raise
+            if self._begins_with_own:
+                return  # somebody else has come with theirs meanwhile
+            served, folded = await self.hub.fold(self.document_id, make_doc)
             try:
                 seq = folded.seq
                 while True:  # this room may go on while it is read
@@ -204,10 +201,15 @@ class Room:
                         seq = row.last_seq
                     if seq >= self.seq:
                         break
+                self._make_doc, self._is_lent = make_doc, True
                 self._replace_doc(served, replace(folded, seq=seq), tail)
             finally:
                 if self.served is not served:
                     served.release()
+
+    @property
+    def _begins_with_own(self) -> bool:
+        return self._make_doc is not None
 
     def _was_edited(self) -> None:
         logger.error("document=%s: %s; apply_update and group_send_message log an edit", self.document_id, _EDITED)

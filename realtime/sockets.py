@@ -139,15 +139,23 @@ class Socket(AsyncWebsocketConsumer):
         except StopConsumer:
             pass
         finally:
+            await self._let_go(code)
+
+    async def _let_go(self, code: int) -> None:
+        """Let go of everything, whatever code of one's own raises meanwhile."""
+        try:
             self.leave()
+        finally:
             if self.seats is not None:
                 self.seats.give_back()
             for group in list(self._groups_joined):
                 current_hub().spawn(self.leave_group(group))
             if self._handling is not None:
                 self._handling.cancel()
-            await self.disconnect(code)
-            self.forget()
+            try:
+                await self.disconnect(code)
+            finally:
+                self.forget()
 
     async def _connect(self) -> None:
         try:

@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.contrib.auth import get_user_model
+from django.db import OperationalError
 from pycrdt import Doc, Text, create_sync_message, create_update_message
 from pytest_django import Settings
 
@@ -456,6 +457,66 @@ async def test_observers_come_to_a_room_that_another_door_has_opened_while_peopl
             await eventually(lambda: observing.seen[-1:] == [last])
             assert str(hub.rooms[document.pk].doc.get("text", type=Text)) == ada.text
             assert (ada.closed, len(observing.made)) == (None, 1)
+
+
+async def test_observers_come_to_an_open_room_before_anybody_who_has_them_is_in(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    under_way, may_go_on = asyncio.Event(), asyncio.Event()
+    made: list[Doc[Any]] = []
+
+    async def make_ydoc() -> "Doc[Any]":
+        under_way.set()
+        await may_go_on.wait()
+        made.append(Doc())
+        return made[-1]
+
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        coming = [asyncio.create_task(hub.open(document.pk, make_ydoc)) for _ in range(2)]
+        await under_way.wait()
+        assert not any(each.done() for each in coming)
+        may_go_on.set()
+        first, second = await asyncio.gather(*coming)
+        assert (first.doc, second.doc) == (made[0], made[0])
+
+
+async def test_observers_that_could_not_come_to_an_open_room_come_with_the_next_who_has_them(
+    no_watch: None, hub: Hub, observing: type[Observing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR)
+    async with Socket(document.name, user=people["ada"]) as ada:
+        await ada.until_synced()
+        room = hub.rooms[document.pk]
+        tail_after = room.tail_after
+
+        async def failing(after: int) -> Any:
+            if observing.made:
+                monkeypatch.undo()
+                raise OperationalError("the database is away")
+            return await tail_after(after)
+
+        monkeypatch.setattr(room, "tail_after", failing)
+        async with Socket(document.name, user=people["bob"], consumer=observing) as bob:
+            await bob.until(lambda: bob.closed == 1013)
+        async with Socket(document.name, user=people["bob"], consumer=observing) as bob:
+            await bob.until_synced()
+            typed = ada.type("a")
+            await eventually(lambda: observing.seen[-1:] == [typed])
+
+
+async def test_a_consumer_whose_disconnect_fails_lets_go_of_its_room(no_watch: None, hub: Hub) -> None:
+    document, people = await shared_document(ada=Role.OWNER)
+    consumers: list[YjsConsumer] = []
+
+    class Failing(YjsConsumer):
+        async def disconnect(self, code: int) -> None:
+            consumers.append(self)
+            raise LookupError("of one's own")
+
+    with pytest.raises(LookupError):
+        async with Socket(document.name, user=people["ada"], consumer=Failing) as ada:
+            await ada.until_synced()
+    assert [each.connection for each in consumers] == [None]
 
 
 async def test_a_room_that_is_opened_again_observes_the_log_and_not_what_it_would_begin_with(
