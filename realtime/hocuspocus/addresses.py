@@ -74,6 +74,11 @@ class Address:
         return self.connection is not None and not self.connection.is_gone
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether it is over, and nothing of what has come for it is still to be done."""
+        return self.is_over and self._task is None
+
+    @property
     def credential(self) -> Credential | None:
         """Under which the document is open, or was."""
         return None if self.connection is None else self.connection.session.credential

@@ -81,7 +81,7 @@ class HocuspocusConsumer(Socket):
     def _new_address(self, name: str) -> Address | None:
         """A place for one more, that of one that is over where there are enough; None where there is none."""
         if len(self._addresses) >= conf().documents_per_socket_max:
-            over = next((name for name, address in self._addresses.items() if address.is_over), None)
+            over = next((name for name, address in self._addresses.items() if address.is_at_rest), None)
             if over is None:
                 return None
             del self._addresses[over]

@@ -589,6 +589,41 @@ async def test_a_socket_has_so_many_documents_and_no_more(hub: Hub, settings: Se
         await provider.hears(name + "\0one", YES)
 
 
+class SlowToTake(Provider):
+    """Takes nothing until `takes`."""
+
+    takes: asyncio.Event
+    is_sent: bool = False
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.is_sent = message["type"] == "websocket.send"
+        await self.takes.wait()
+        await super()._send(message)
+
+
+async def test_a_document_that_still_has_something_to_do_gives_up_its_place_to_no_other(
+    hub: Hub, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "DOCUMENTS_PER_SOCKET_MAX": 1}
+    name, document, people = await minutes()
+    ticket_of_another = await sync_to_async(issue_ticket)(people["ed"], await sync_to_async(make_document)())
+    provider = SlowToTake(user=people["ed"])
+    provider.takes = asyncio.Event()
+    async with provider:
+        provider.takes.set()
+        await eventually(provider._incoming.empty)
+        provider.takes.clear()
+        provider.token(name, ticket_of_another.text)
+        provider.token(name)
+        await eventually(lambda: provider.is_sent)  # that it is denied
+        provider.token("another")
+        await eventually(provider._incoming.empty)
+        provider.takes.set()
+        await provider.hears("another", PermissionDenied("too many documents on one socket"))
+        await provider.until(lambda: WRITER in provider.said.get(name, []))
+    await eventually(lambda: not hub.rooms[document.pk].members)
+
+
 @pytest.mark.parametrize(
     ("limits", "count"),
     [({"UNADMITTED_FRAMES_MAX": 10}, 10), ({"UNADMITTED_BYTES_MAX": 10_000}, 9)],
