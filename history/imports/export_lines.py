@@ -17,7 +17,8 @@ STAGES = ("document", "session", "row", "version", "client", "request", "member"
 LINE_OVERHEAD_BYTES_MAX = 64 * 1024
 """Of a line, beside a row's payload: browsers, details and notes are far shorter."""
 
-INTEGER_MAX = (1 << 63) - 1
+INTEGER_MAX = (1 << 53) - 1
+"""As large as a JavaScript number holds: no export has larger ones, and what counts on from there fits its column."""
 
 
 class BadExport(ValueError):
@@ -43,7 +44,7 @@ class Line:
 
     def text(self, name: str, *, length_max: int, default: str | None = None) -> str:
         value = self.fields.get(name, default)
-        if not isinstance(value, str) or len(value) > length_max or "\x00" in value:
+        if not isinstance(value, str) or len(value) > length_max or "\x00" in value or _has_half_a_character(value):
             self.refuse(f"{name} is no text of at most {length_max} characters")
         return value
 
@@ -101,6 +102,15 @@ class Line:
 
 
 CLOCKS_APART_MAX = timedelta(minutes=15)
+
+
+def _has_half_a_character(text: str) -> bool:
+    r"""As JSON can write one (`"\ud83d"`), which no database takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def lines_in(file: BinaryIO, *, payload_bytes_max: int) -> Iterator[Line]:

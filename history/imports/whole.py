@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 import psycopg
+from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, connection, models, transaction
 from django.utils import timezone
 
@@ -45,6 +46,7 @@ from history.models import (
 )
 from history.sessions import SALT_BYTES, USER_AGENT_LENGTH_MAX, canonical_ip
 from history.times import microseconds
+from history.versions import clean_name, clean_note
 
 ROWS_PER_BATCH = 2000
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -255,14 +257,22 @@ class _Whole:
         seq, automatic = line.integer("seq"), line.flag("automatic")
         if seq > self.seq:
             line.refuse(f"the log has no seq {seq}")
+        name = line.text("name", length_max=VERSION_NAME_LENGTH_MAX)
+        note = line.text("note", length_max=VERSION_NOTE_LENGTH_MAX)
+        try:
+            is_one = (name == "" if automatic else clean_name(name) == name) and clean_note(note) == note
+        except ValidationError:
+            is_one = False
+        if not is_one:
+            line.refuse("no version has such a name or note")
         self._insert(
             Version(
                 document=self.document,
                 id=line.integer("id"),
                 seq=seq,
                 at=line.optional_at("at_microseconds", now=self.now),
-                name=line.text("name", length_max=VERSION_NAME_LENGTH_MAX),
-                note=line.text("note", length_max=VERSION_NOTE_LENGTH_MAX),
+                name=name,
+                note=note,
                 created_by=self.accounts.of(self._who(line)[1]),
                 created_at=line.at("created_at_microseconds", now=self.now),
                 locked=line.flag("locked"),
