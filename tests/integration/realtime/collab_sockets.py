@@ -13,6 +13,19 @@ from tests.quill import Unit, applied, text_of
 
 DEADLINE_SECONDS = 10.0
 
+FIELDS = {
+    "connection_established": {"participants", "user_count"},
+    "user_count": {"user_count"},
+    "cursor_broadcast": {"cursor"},
+    "document_update": {"content", "editor", "seq", "delta"},
+    "edit_ack": {"id", "seq"},
+    "error": {"code", "message", "id"},
+}
+"""What a message of each type has beside its type, no more and no less; docs/protocol.md says so."""
+
+MAY_HAVE = {"document_update": {"editors"}}
+MAY_LACK = {"document_update": {"content"}}
+
 
 class Client:
     """`text` is what the deltas make, `content` what was last told whole; `said` is everything; `closed` the close code
@@ -109,6 +122,7 @@ class Client:
 
     def _take(self, said: dict[str, Any]) -> None:
         self.said.append(said)
+        assert_shape(said)
         if said["type"] != "document_update":
             return
         assert said["seq"] >= self.seq
@@ -120,3 +134,18 @@ class Client:
         elif isinstance(self.content, str):
             self.units = applied(self.units, said["delta"])
             assert "content" not in said or text_of(self.units) == said["content"], "the delta does not fit"
+
+
+def assert_shape(said: dict[str, Any]) -> None:
+    """The fields are those of its type; of a type of somebody's own nothing is known."""
+    type_ = said["type"]
+    if type_ not in FIELDS:
+        return
+    fields = said.keys() - {"type"} - MAY_HAVE.get(type_, set())
+    assert FIELDS[type_] - MAY_LACK.get(type_, set()) <= fields <= FIELDS[type_], f"{type_} has {sorted(fields)}"
+    for person in said.get("participants", ()):
+        assert person.keys() == {"user_id", "username", "color"}
+    if type_ == "cursor_broadcast":
+        assert said["cursor"].keys() == {"user_id", "username", "position", "color"}
+    for editor in (said.get("editor"), *said.get("editors", ())):
+        assert editor is None or editor.keys() == {"user_id", "username"}

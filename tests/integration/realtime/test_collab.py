@@ -641,15 +641,21 @@ async def test_a_document_chooses_its_field() -> None:
     class Notes(RealtimeCollaborationConsumer):
         default_field = "notes"
 
+    class ByName(RealtimeCollaborationConsumer):
+        def get_field(self) -> str:
+            return f"of {self.room_name}"
+
     document, people = await two()
-    async with Client(document.name, people["ada"], consumer=Notes) as ada:
-        await ada.edit(base=0, delta=insert("x"))
+    for consumer in (Notes, ByName):
+        async with Client(document.name, people["ada"], consumer=consumer) as ada:
+            await ada.edit(content="x")
 
     @sync_to_async
-    def said() -> str:
-        return str(document_at(document.pk).doc.get("notes", type=Text))
+    def said() -> list[str]:
+        doc = document_at(document.pk).doc
+        return [str(doc.get(root, type=Text)) for root in ("notes", f"of {document.name}", "content")]
 
-    assert await said() == "x"
+    assert await said() == ["x", "x", ""]
 
 
 async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
@@ -676,6 +682,35 @@ async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
         ada.say(type="shout", words="hey")
         await bob.until(lambda: bool(bob.of_type("shouted")))
         assert bob.of_type("shouted")[0]["words"] == "HEY"
+
+
+async def test_every_method_that_may_be_overridden_is_the_one_that_is_called() -> None:
+    called: set[str] = set()
+
+    def noting(name: str) -> Callable[..., Any]:
+        async def method(self: RealtimeCollaborationConsumer, *args: Any, **options: Any) -> Any:
+            called.add(name)
+            return await getattr(RealtimeCollaborationConsumer, name)(self, *args, **options)
+
+        return method
+
+    names = {
+        "handle_cursor_update",
+        "handle_document_edit",
+        "handle_heartbeat",
+        "get_participants",
+        "update_participants_cache",
+        "broadcast_user_count",
+    }
+    noted: Any = type("Noted", (RealtimeCollaborationConsumer,), {name: noting(name) for name in names})
+    document, people = await two()
+    async with Client(document.name, people["ada"], consumer=noted) as ada:
+        assert called == {"get_participants", "update_participants_cache", "broadcast_user_count"}
+        ada.say(type="cursor_update", position=1)
+        ada.say(type="presence_heartbeat")
+        await ada.edit(base=0, delta=insert("x"))
+        assert called == names
+        await ada.until(lambda: bool(ada.of_type("user_count")))
 
 
 async def test_valkey_away_stops_no_editing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,17 @@ def say_everything(provider: Provider, address: str, *, but_the_token: bool = Fa
     provider.say(address, Stateless("{}"))
 
 
+async def test_a_name_that_no_room_can_have_is_denied_where_anyone_opens_any_room(hub: Hub, settings: Settings) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OPEN_ROOMS": True}
+    async with Provider() as provider:
+        for address in ("", " ", SESSION, f" {SESSION}", "a room/"):
+            provider.begin(address)
+            await provider.hears(address, NO_SUCH_DOCUMENT)
+            assert [each.name async for each in Document.objects.all()] == []
+        await provider.opened("a room")
+        assert provider.closed is None
+
+
 async def test_without_a_token_everything_waits_but_a_sync_step1_begins_by_itself(hub: Hub) -> None:
     name, document, people = await minutes()
     async with Provider(user=people["ed"]) as provider:
