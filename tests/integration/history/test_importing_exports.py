@@ -22,6 +22,7 @@ from history.copies import copy_history
 from history.crdt.chain import row_hash
 from history.errors import UpdateRefused
 from history.folds import document_at, make_ydoc
+from history.imports import whole
 from history.models import (
     Action,
     AuditEntry,
@@ -495,6 +496,18 @@ def test_exports_of_several_documents_come_back_from_a_folder(tmp_path: Path) ->
     for options in (["minutes", "empty"], ["--all"], [], ["minutes", "--all", "--to", "x"]):
         with pytest.raises(CommandError):
             call_command("export_document", *options, stdout=io.StringIO())
+
+
+def test_a_terminal_sees_how_far_an_export_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "ROWS_PER_BATCH", 10)
+    path = tmp_path / "export.jsonl"
+    path.write_text(exported(a_history()))
+    elsewhere()
+    bar = io.StringIO()
+    monkeypatch.setattr(bar, "isatty", lambda: True)
+    call_command("import_documents", "palimpsest", str(path), stdout=(out := io.StringIO()), stderr=bar)
+    assert "] 0/1 documents, 10 rows" in bar.getvalue()
+    assert f"0 bad rows, {path.stat().st_size:,} bytes read" in out.getvalue()
 
 
 KILLED = """

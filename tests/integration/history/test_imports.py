@@ -5,7 +5,7 @@ import os
 import random
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,9 @@ from documents.roles import role_for
 from history.crdt.state_vectors import decode_state_vector
 from history.folds import document_at, make_ydoc
 from history.imports import foreign
+from history.imports.beginnings import Wanted
+from history.imports.foreign import import_foreign
+from history.imports.sources import SourceDocument, SourceRow
 from history.models import Kind, Session, Split, Update, Via
 from history.proof.verify import Verdict, verify_document
 from history.squash import squash_document
@@ -123,7 +126,9 @@ def file_store_without_a_suffix(folder: Path, updates: list[bytes]) -> Path:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_pycrdt_store_comes_in_update_by_update_at_its_times(kind: str, tmp_path: Path) -> None:
     said = run("pycrdt", WRITERS[kind](tmp_path, typed(WORDS)))
-    assert "minutes: imported, 16 rows in the log of 2023-04-05 06:07 to 2023-04-05 06:07 UTC" in said
+    between = " rows in the log of 2023-04-05 06:07 to 2023-04-05 06:07 UTC"
+    assert f"minutes: imported, 16{between}" in said
+    assert f"{between}, 0 bad rows, " in said.splitlines()[-1]
     assert text_of("minutes") == WORDS
     assert times_of("minutes") == moments(16)
     document = Document.objects.get(name="minutes")
@@ -292,6 +297,21 @@ def _bad_sqlite(folder: Path) -> Path:
     return path
 
 
+def test_rows_are_logged_while_the_others_are_still_to_be_read(monkeypatch: pytest.MonkeyPatch, owner: Any) -> None:
+    monkeypatch.setattr(foreign, "BATCH_ROWS_MAX", 4)
+    logged: list[int] = []
+
+    def rows() -> Iterator[SourceRow]:
+        for place, update in enumerate(typed(WORDS)):
+            logged.append(Update.objects.count())
+            yield SourceRow(str(place), update, BEGIN)
+
+    source = SourceDocument(name="minutes", state="", bytes=0, at=None, detail={}, rows=rows)
+    import_foreign("pycrdt-store", source, Wanted(owner=owner), lambda rows, bytes_: None)
+    assert logged == [place // 4 * 4 for place in range(16)]
+    assert text_of("minutes") == WORDS
+
+
 def test_a_bad_row_is_told_with_its_place_and_its_document_left_out_whole(tmp_path: Path) -> None:
     with pytest.raises(CommandError) as raised:
         run("pycrdt", _bad_sqlite(tmp_path))
@@ -302,6 +322,28 @@ def test_a_bad_row_is_told_with_its_place_and_its_document_left_out_whole(tmp_pa
     assert "good: imported, 16 rows" in said and "1 imported, 0 already there, 1 not imported" in said
     assert "1 documents were not imported" in said
     assert [each.name for each in Document.objects.all()] == ["good"]
+
+
+@pytest.mark.parametrize("format_", ["yjs", "hocuspocus"])
+def test_a_state_that_cannot_be_read_is_told_with_its_place_and_the_others_come_in(
+    format_: str, tmp_path: Path
+) -> None:
+    states = {"good": replay(typed(WORDS)).get_update(), "torn": b"\x01\x02"}
+    if format_ == "yjs":
+        source, place = tmp_path, "torn.yjs: "
+        for name, state in states.items():
+            (tmp_path / f"{name}.yjs").write_bytes(state)
+    else:
+        source, place = tmp_path / "hocuspocus.sqlite", "the row of torn: "
+        write_hocuspocus(source, states)
+    with pytest.raises(CommandError) as raised:
+        run(format_, source)
+    said = str(raised.value)
+    assert f"\n  {place}" in said and "torn: not imported: 1 rows are bad" in said
+    assert [each.name for each in Document.objects.all()] == ["good"]
+    said = run(format_, source, "--skip-bad")
+    assert "good: already there" in said and "torn: imported, 0 rows" in said
+    assert (text_of("good"), text_of("torn")) == (WORDS, "")
 
 
 def test_bad_rows_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:

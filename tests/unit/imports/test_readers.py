@@ -7,6 +7,7 @@ import json
 import lzma
 import random
 import sqlite3
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,7 +25,7 @@ from history.crdt.updates import MissingDependency
 from history.imports.compression import COMPRESSIONS, decompressor, looks_compressed, not_compressed
 from history.imports.export_lines import STAGES, BadExport, lines_in
 from history.imports.hocuspocus import HocuspocusSqlite
-from history.imports.pycrdt_files import rows_in
+from history.imports.pycrdt_files import PycrdtFileStore, rows_in
 from history.imports.pycrdt_sqlite import PycrdtSqliteStore
 from history.imports.sources import BadRow, Row, SourceError, SourceRow, moment_in
 from tests.builders import typed
@@ -49,6 +50,50 @@ def read(data: bytes) -> list[Row]:
 
 def updates_of(rows: list[Row]) -> list[bytes]:
     return [row.update for row in rows if isinstance(row, SourceRow)]
+
+
+WRITTEN = object()
+"""What a generator of rows gives out before it reads the first one."""
+
+
+def sqlite_rows(folder: Path, updates: list[bytes]) -> Iterator[object]:
+    write_sqlite(folder / "ystore.db", {"minutes": updates})
+    yield WRITTEN
+    with closing(PycrdtSqliteStore(folder / "ystore.db", not_compressed)) as store:
+        (document,) = store.documents()
+        yield from document.rows()
+
+
+def file_rows(folder: Path, updates: list[bytes]) -> Iterator[object]:
+    records = map(record_of_version_2, updates, times(len(updates)))
+    (folder / "minutes.y").write_bytes(b"VERSION:2\n" + b"".join(records))
+    yield WRITTEN
+    (document,) = PycrdtFileStore(folder / "minutes.y", not_compressed).documents()
+    yield from document.rows()
+
+
+def export_rows(folder: Path, updates: list[bytes]) -> Iterator[object]:
+    lines = [{"line": "document"}, *({"line": "row", "payload": each.hex()} for each in updates), {"line": "end"}]
+    (folder / "export.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    yield WRITTEN
+    with (folder / "export.jsonl").open("rb") as file:
+        yield from lines_in(file, payload_bytes_max=200_000)
+
+
+@pytest.mark.parametrize("rows_of", [sqlite_rows, file_rows, export_rows])
+def test_of_a_large_store_only_a_row_is_in_memory_at_a_time(
+    rows_of: Callable[[Path, list[bytes]], Iterator[object]], tmp_path: Path
+) -> None:
+    rows = rows_of(tmp_path, [bytes(100_000)] * 40)
+    assert next(rows) is WRITTEN
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count >= 40
+    assert peak < 1_500_000
 
 
 @pytest.mark.parametrize("data", FILES)
