@@ -189,7 +189,7 @@ class RealtimeCollaborationConsumer(Socket):
         count = present.count(by_tabs=member.counts_tabs)
         if not member.is_gone:
             member.say({"type": "connection_established", "participants": participants, "user_count": count})
-            member.begin()
+            await member.begin()
             self._has_begun = True
 
     def leave(self) -> None:

@@ -65,13 +65,15 @@ class CollabMember(Member):
         """Answer the client."""
         self.outbox.offer(SharedMessage(Said(words)))
 
-    def begin(self) -> None:
-        """Send all that the field says, and from now on what changes."""
-        whole = self.view.whole()
+    async def begin(self) -> None:
+        """Send all that the field says, and from now on what changes. Raises: Closing."""
+        whole, seq = await self.view.whole()
+        if self.is_gone:
+            return
         self.view.readers.add(self)
         self._has_begun = True
         self.outbox.offer(whole)
-        self.outbox.seq = self.view.seq
+        self.outbox.seq = seq
 
     def deliver(self, message: SharedMessage, *, seq: int) -> None:
         """Send what all in the room are told; what y-sync and awareness say has no words here."""
@@ -106,9 +108,10 @@ class CollabMember(Member):
             self.say(self._count)
         # What the whole holds is not to be told again behind it.
         self.view.readers.discard(self)
-        whole = self.view.whole()
-        self.view.readers.add(self)
-        return whole, self.view.seq
+        whole, seq = await self.view.whole()
+        if not self.is_gone:
+            self.view.readers.add(self)
+        return whole, seq
 
     def leave(self) -> None:
         super().leave()
@@ -226,9 +229,7 @@ class CollabMember(Member):
         if key is not None:
             self.gathering.remember(self.session.actor, key, fate.seq)
         if self.view.seq < fate.seq <= self.room.seq:
-            started = thread_time()
-            self.view.tell()  # of a large field, now: what is acknowledged has been shown
-            self.charge_time(thread_time() - started)
+            self.charge_time(await self.view.tell())  # of a large field, now: what is acknowledged has been shown
         return fate.seq
 
     async def _known(self, key: str) -> int | None:

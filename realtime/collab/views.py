@@ -1,17 +1,22 @@
 """One field of a room's document, as clients without a CRDT are told of it.
 
-What changed is found once for each batch of rows, and encoded once for all sockets that are told alike."""
+What changed is found once for each batch of rows, and encoded once for all sockets that are told alike. Large
+documents are read on a thread: an array of 20,000 items takes pycrdt seconds."""
 
 import asyncio
 from collections.abc import Sequence
-from time import perf_counter
+from dataclasses import dataclass
+from time import thread_time
 from typing import Any, Protocol
+
+from pycrdt import Doc
 
 from documents.conf import conf
 from history.crdt.changes import compared
 from history.crdt.content import canonical_json, readable, root_trees
 from history.crdt.delta import delta_between, plain_text
 from history.crdt.roots import RootKind, root_kinds
+from realtime.closing import closing_for
 from realtime.frames import SharedMessage
 from realtime.protocols.collab import person
 from realtime.protocols.identities import Identity
@@ -25,10 +30,9 @@ AUTHORS_TOLD_MAX = 16
 _NOTHING: Any = {"type": "text", "delta": []}
 """What a root says that is not there."""
 
-
 COMPARED_AT_ONCE_SECONDS = 0.005
-"""What takes longer to read and compare is told that much later, LATER_TIMES: it is at most a tenth of the loop's time,
-of megabytes of text too."""
+"""What takes longer to read and compare is told that much later, LATER_TIMES: it is at most a tenth of a processor's
+time, of megabytes of text too."""
 LATER_TIMES = 9
 
 
@@ -43,7 +47,7 @@ class Reader(Protocol):
 
 
 class FieldView:
-    """A root of the document at `seq`. `kind` is None as long as nothing is in it."""
+    """A root of the document at `seq`, -1 until it was read. `kind` is None as long as nothing is in it."""
 
     def __init__(self, room: Room, field: str) -> None:
         self._room = room
@@ -53,92 +57,174 @@ class FieldView:
         self._authors: dict[Identity, None] = {}
         self._tree: Any = _NOTHING
         self._whole: SharedMessage | None = None
+        self._turn = asyncio.Lock()
         self._due_at = 0.0
         self._is_due = False
         self.seq = -1
-        self._read()
 
-    def whole(self) -> SharedMessage:
-        """All that the field says now, which replaces what a client has."""
-        if self.seq != self._room.seq:
-            self.tell()
-        if self._whole is None:
-            said = {"type": "document_update", "content": self._content(), "editor": None, "seq": self.seq}
-            self._whole = SharedMessage(Said({**said, "delta": None}))
-        return self._whole
+    async def whole(self) -> tuple[SharedMessage, int]:
+        """All that the field says, which replaces what a client has, and as of which seq. Who becomes a reader right
+        then is told of all that follows. Raises: Closing."""
+        async with self._turn:
+            if self.seq != self._room.seq:
+                try:
+                    await self._read()
+                except _NOT_ITS_TROUBLE:
+                    raise
+                except BaseException as error:
+                    raise closing_for(error) from error
+            if self._whole is None:
+                said = {"type": "document_update", "content": _content_of(self._tree), "editor": None, "seq": self.seq}
+                self._whole = SharedMessage(Said({**said, "delta": None}))
+            return self._whole, self.seq
 
     def note(self, rows: Sequence[Committed]) -> None:
         """The room has taken over these rows: tell what they changed, now or, of a large field, a little later."""
         for author in (author for row in rows for author in row.authors):
             self._authors.pop(author, None)  # the last one stands last
             self._authors[author] = None
-        now = self._room.hub.now()
-        if now >= self._due_at:
-            self.tell()
+        pause = self._due_at - self._room.hub.now()
+        if pause <= 0 and not self._is_large and not self._turn.locked():
+            self._read_here()
         elif not self._is_due:
             self._is_due = True
-            self._room.hub.spawn(self._tell_later(self._due_at - now))
+            self._room.hub.spawn(self._tell_later(pause))
 
-    def tell(self) -> None:
-        """Tell all readers what has changed since they were last told."""
-        before, started = self._tree, perf_counter()
-        try:
-            self._read()
-            change = self._change(before)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
-            for reader in list(self.readers):
-                reader.fail(error)
-            return
-        took = perf_counter() - started
-        self._due_at = self._room.hub.now() + (LATER_TIMES * took if took > COMPARED_AT_ONCE_SECONDS else 0)
-        self._authors.clear()
-        for reader in tuple(self.readers):
-            reader.take(change, seq=self.seq)
+    async def tell(self) -> float:
+        """Tell all readers what has changed since they were last told; return the seconds of processor time that this
+        took."""
+        async with self._turn:
+            if self.seq == self._room.seq:
+                return 0.0
+            try:
+                return await self._read()
+            except _NOT_ITS_TROUBLE:
+                raise
+            except BaseException:  # noqa: BLE001  (pyo3's PanicException is no Exception; the readers were told)
+                return 0.0
 
     async def _tell_later(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(max(seconds, 0))
         self._is_due = False
-        if self.seq != self._room.seq and not self._room.closed:
-            self.tell()
+        if not self._room.closed:
+            await self.tell()
 
-    def _read(self) -> None:
-        """Read the field anew. As long as it holds nothing, its kind may be another one the next time."""
-        doc = self._room.doc
+    @property
+    def _is_large(self) -> bool:
+        return self._room.stored_bytes > conf().off_loop_bytes
+
+    def _read_here(self) -> None:
+        try:
+            seq, authors = self._begin_to_read()
+            self._take_over(_reading(self._room.doc, self.field, self.kind, self._tree), seq, authors)
+        except _NOT_ITS_TROUBLE:
+            raise
+        except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception)
+            self._fail(error)
+
+    async def _read(self) -> float:
+        """Read the field anew and tell the readers; whoever asks has the turn. Raises what pycrdt raises, after the
+        readers were told of it."""
+        room, (seq, authors) = self._room, self._begin_to_read()
+        try:
+            if self._is_large:
+                # The document belongs to the event loop: a thread reads one of its own.
+                state = room.doc.get_update()
+                reading = await room.hub.compute(_reading_of_state, state, self.field, self.kind, self._tree)
+            else:
+                reading = _reading(room.doc, self.field, self.kind, self._tree)
+        except _NOT_ITS_TROUBLE:
+            raise
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._take_over(reading, seq, authors)
+        return reading.cpu_seconds
+
+    def _begin_to_read(self) -> tuple[int, list[Identity]]:
+        """What is read is as of this seq, and of these authors since the last time."""
+        authors, self._authors = list(self._authors)[-AUTHORS_TOLD_MAX:], {}
+        return self._room.seq, authors
+
+    def _take_over(self, reading: "_Reading", seq: int, authors: Sequence[Identity]) -> None:
         self._whole = None
-        if self.kind is None and self.field in doc.keys():  # noqa: SIM118  (a Doc has no `in`)
-            self.kind = root_kinds(doc.get_update()).get(self.field)
-        self._tree = _NOTHING if self.kind is None else root_trees(doc, {self.field: self.kind})[self.field]
-        if not _holds_anything(self._tree):
-            self.kind = None
-        self.seq = self._room.seq
+        self.kind, self._tree, self.seq = reading.kind, reading.tree, seq
+        took = reading.cpu_seconds
+        self._due_at = self._room.hub.now() + (LATER_TIMES * took if took > COMPARED_AT_ONCE_SECONDS else 0)
+        message = None if reading.change is None else reading.change.told(seq, authors)
+        for reader in tuple(self.readers):
+            reader.take(message, seq=seq)
 
-    def _content(self) -> Any:
-        return plain_text(self._tree["delta"]) if self._tree["type"] == "text" else readable(self._tree)
+    def _fail(self, error: BaseException) -> None:
+        for reader in tuple(self.readers):
+            reader.fail(error)
 
-    def _change(self, before: Any) -> SharedMessage | None:
-        if canonical_json(before) == canonical_json(self._tree):
-            return None
-        content = self._content()
-        authors = list(self._authors)[-AUTHORS_TOLD_MAX:]
+
+_NOT_ITS_TROUBLE = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a field says by now. `delta` is None where it has become another kind of thing, or is told whole; content
+    that `is_long` is left out where there is a delta."""
+
+    content: Any
+    delta: Any
+    is_long: bool
+
+    def told(self, seq: int, authors: Sequence[Identity]) -> SharedMessage:
         editor = person(authors[-1]) if authors else None
-        said: dict[str, Any] = {"type": "document_update", "content": content, "editor": editor, "seq": self.seq}
+        said: dict[str, Any] = {"type": "document_update", "content": self.content, "editor": editor, "seq": seq}
         if len(authors) > 1:
             said["editors"] = [person(each) for each in authors]
-        is_text = before["type"] == self._tree["type"] == "text"
-        size = len(content.encode()) if isinstance(content, str) else len(canonical_json(content))
-        if not is_text and (before["type"] != self._tree["type"] or size > conf().collab_content_bytes_max):
-            return SharedMessage(Said({**said, "delta": None}))
-        said["delta"] = self._delta(before)
+        said["delta"] = self.delta
+        if self.delta is None:
+            return SharedMessage(Said(said))
         brief = {name: each for name, each in said.items() if name != "content"}
-        return SharedMessage(Said(brief if size > conf().collab_content_bytes_max else said, brief))
+        return SharedMessage(Said(brief if self.is_long else said, brief))
 
-    def _delta(self, before: Any) -> Any:
-        """Of a text as Quill writes it; of other roots the difference by node (docs/protocol.md, Changes)."""
-        if before["type"] == "text":
-            return delta_between(before["delta"], self._tree["delta"])
-        return compared({self.field: before}, {self.field: self._tree})[self.field]
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A field as it was read. As long as it holds nothing, its kind is None and may be another one the next time."""
+
+    kind: RootKind | None
+    tree: Any
+    change: _Change | None
+    cpu_seconds: float
+
+
+def _reading_of_state(state: bytes, field: str, kind: RootKind | None, before: Any) -> _Reading:
+    started = thread_time()
+    doc: Doc[Any] = Doc()
+    doc.apply_update(state)
+    reading = _reading(doc, field, kind, before)
+    return _Reading(reading.kind, reading.tree, reading.change, thread_time() - started)
+
+
+def _reading(doc: "Doc[Any]", field: str, kind: RootKind | None, before: Any) -> _Reading:
+    started = thread_time()
+    if kind is None and field in doc.keys():  # noqa: SIM118  (a Doc has no `in`)
+        kind = root_kinds(doc.get_update()).get(field)
+    tree = _NOTHING if kind is None else root_trees(doc, {field: kind})[field]
+    change = None if canonical_json(before) == canonical_json(tree) else _change(field, before, tree)
+    return _Reading(kind if _holds_anything(tree) else None, tree, change, thread_time() - started)
+
+
+def _change(field: str, before: Any, tree: Any) -> _Change:
+    content = _content_of(tree)
+    size = len(content.encode()) if isinstance(content, str) else len(canonical_json(content))
+    is_long = size > conf().collab_content_bytes_max
+    if before["type"] == tree["type"] == "text":
+        return _Change(content, delta_between(before["delta"], tree["delta"]), is_long)  # as Quill writes it
+    if before["type"] != tree["type"] or is_long:
+        return _Change(content, None, is_long)
+    # By node: docs/protocol.md, Changes.
+    return _Change(content, compared({field: before}, {field: tree})[field], is_long)
+
+
+def _content_of(tree: Any) -> Any:
+    return plain_text(tree["delta"]) if tree["type"] == "text" else readable(tree)
 
 
 def _holds_anything(tree: Any) -> bool:

@@ -29,7 +29,7 @@ from realtime.protocols.frames import encode_update
 from realtime.routing import websocket_urlpatterns
 from tests.builders import NEVER_WARM, make_document, make_user
 from tests.integration.realtime.collab_sockets import Client
-from tests.integration.realtime.rooms import HeldAppend, shared_document, take_role_by_sql
+from tests.integration.realtime.rooms import HeldAppend, eventually, shared_document, take_role_by_sql
 from tests.integration.realtime.sockets import Socket
 from tests.integration.realtime.test_splits import BETWEEN, EMOJI
 
@@ -530,6 +530,41 @@ async def test_an_event_of_the_group_is_no_news_of_the_document(hub: Hub) -> Non
         await bob.edit(content="second")
         await ada.until(lambda: "first" not in ada.content)
         assert "unseen" in ada.content
+
+
+async def test_a_large_document_is_read_off_the_event_loop_and_nothing_of_it_is_missed_or_told_twice(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, hub: Hub
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OFF_LOOP_BYTES": 2000}
+    read_here: list[bool] = []
+    read, loop_thread = views._reading, threading.get_ident()
+
+    def noting(*args: Any) -> Any:
+        read_here.append(threading.get_ident() == loop_thread)
+        return read(*args)
+
+    document, people = await two()
+    how: Any = {"query": "field=text"}
+    async with Client(document.name, people["ada"], **how) as ada:
+        await ada.edit(base=0, delta=insert("a" * 3000))
+        monkeypatch.setattr(views, "_reading", noting)
+        async with (
+            Client(document.name, people["bob"], **how) as bob,
+            Socket(document.name, user=people["bob"]) as editor,
+        ):
+            await editor.until_synced()
+            for number in range(10):
+                editor.type("x")
+                async with Client(document.name, people["bob"], **how) as late:
+                    answer = await ada.edit(base=ada.seq, delta=insert(f"<{number}>"))
+                    assert ada.seq >= answer["seq"]
+                    await late.until(lambda late=late: late.seq >= ada.seq)  # type: ignore[misc]
+            await eventually(lambda: hub.rooms[document.pk].seq == 21)
+            await editor.until(lambda: len(editor.text) == 3040)
+            for each in (ada, bob):
+                await each.until(lambda each=each: each.seq == 21)  # type: ignore[misc]
+                assert each.text == editor.text
+    assert read_here and not any(read_here)
 
 
 async def test_edits_that_take_long_are_made_off_the_event_loop_and_cost_their_time_whatever_comes_of_them(
