@@ -19,7 +19,7 @@ from documents.opening import NoSuchDocument, delete_document
 from documents.tickets import issue_ticket
 from history.crdt.lib0 import var_bytes, var_string
 from realtime import entrance
-from realtime.hocuspocus import addresses
+from realtime.hocuspocus import addresses, connections
 from realtime.hocuspocus.stateless import STATELESS_BYTES_MAX, broadcast_stateless, stateless_received
 from realtime.hub import Hub, drain
 from realtime.protocols.awareness import AwarenessEntry
@@ -325,8 +325,22 @@ async def test_a_handshake_that_says_nothing_new_is_saved_with_what_stands_in_li
         await provider.until(lambda: YES in provider.said[name])
 
 
-async def test_what_was_sent_behind_the_step1_but_written_before_it_is_not_counted(hub: Hub) -> None:
-    """A provider sends what it could not send offline once the server says its first word."""
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_what_was_sent_behind_the_step1_but_written_before_it_is_not_counted(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    """A provider sends what it could not send offline once the server says its first word. What it says that it has is
+    read off the event loop where that is much."""
+    read_here: list[bool] = []
+    handshake, loop_thread = connections._Handshake, threading.get_ident()
+
+    def noting(state_vector: bytes) -> Any:
+        read_here.append(threading.get_ident() == loop_thread)
+        return handshake(state_vector)
+
+    monkeypatch.setattr(connections, "_Handshake", noting)
+    if is_large:
+        settings.PALIMPSEST = {**settings.PALIMPSEST, "OFF_LOOP_BYTES": 2}
     name, document, people = await minutes()
     offline = typed("off", "line")
     deleting = deletion_of(offline)
@@ -349,6 +363,7 @@ async def test_what_was_sent_behind_the_step1_but_written_before_it_is_not_count
         provider.say(name, Update(deleting))
         await provider.hears(name, YES)
     assert "off" not in await folded_text(document)
+    assert read_here[0] is not is_large
 
 
 async def test_what_builds_on_something_missing_is_saved_with_the_answer_that_brings_it(hub: Hub) -> None:
