@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import token_hex
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pycrdt import Doc
 
@@ -12,7 +12,7 @@ from history.models import Via
 from history.sessions import WriteSession
 from realtime.closing import CloseCode, Closing
 from realtime.collab.gatherings import Gathering, gathering_of
-from realtime.collab.members import CollabMember, EditRefused
+from realtime.collab.members import CollabMember, EditRefused, timed
 from realtime.collab.participants import Participant
 from realtime.entrance import enter, query_of
 from realtime.groups import collab_group
@@ -30,6 +30,8 @@ from realtime.protocols.collab import (
 from realtime.rooms import Room
 from realtime.served import begins_empty
 from realtime.sockets import Socket
+
+R = TypeVar("R")
 
 CLIENT_NAME_LENGTH_MAX = 40
 """Characters of the name that a client gives itself in the query, so that an edit of its keeps its name."""
@@ -69,6 +71,7 @@ class RealtimeCollaborationConsumer(Socket):
         }
         self._socket_id = token_hex(8)
         self._has_begun = False
+        self._is_large = False
         self._renewed: Participant | None = None
         self._renewed_at = 0.0
         self._cursor: Words | None = None
@@ -115,7 +118,8 @@ class RealtimeCollaborationConsumer(Socket):
 
     async def handle_cursor_update(self, data: Words) -> None:
         """Show the others where this socket's cursor is. Raises: BadMessage."""
-        cursor, member, participant = read_cursor(data), self._entered, self.participant
+        cursor = await self._read(read_cursor, data)
+        member, participant = self._entered, self.participant
         if participant is not None and participant.color != cursor.color:
             self.participant = Participant(participant.socket_id, participant.identity, cursor.color)
         if self.participant is not self._renewed:
@@ -127,7 +131,7 @@ class RealtimeCollaborationConsumer(Socket):
 
     async def handle_document_edit(self, data: Words) -> None:
         """Make an edit, and acknowledge it once it is committed. Raises: BadMessage, EditRefused, Closing."""
-        edit = read_edit(data)
+        edit = await self._read(read_edit, data)
         try:
             seq = await self._entered.edit(edit)
         except EditRefused as refused:
@@ -209,8 +213,8 @@ class RealtimeCollaborationConsumer(Socket):
         if size > conf().frame_bytes_max:
             raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
         try:
-            is_large = size > conf().off_loop_bytes
-            said = await current_hub().compute(read_message, text_data) if is_large else read_message(text_data)
+            self._is_large = size > conf().off_loop_bytes
+            said = await self._read(read_message, text_data)
             handler = self.handlers.get(said["type"])
             if handler is None:
                 raise BadMessage("unknown_type", "there is no message of this type")
@@ -220,6 +224,18 @@ class RealtimeCollaborationConsumer(Socket):
         await member.outbox.room_for_answers()
         if pause := member.pause(size=size, messages=1):
             await asyncio.sleep(pause)
+
+    async def _read(self, read: Callable[[Any], R], what: Any) -> R:
+        """Read the message under way, or what is in it: a large one on a thread, in time that its sender pays for.
+
+        Raises: BadMessage."""
+        if not self._is_large:
+            return read(what)
+        took: list[float] = []
+        try:
+            return await current_hub().compute(timed, took, read, what)
+        finally:
+            self._entered.charge_time(sum(took))
 
     def _member(self, room: Room, user: Any, session: WriteSession) -> CollabMember:
         client = self._asked("client")[:CLIENT_NAME_LENGTH_MAX]

@@ -1,9 +1,9 @@
 """A socket whose client has no CRDT: what it is shown, and how its edits become updates of the document."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import thread_time
-from typing import Any
+from typing import Any, TypeVar
 
 from pycrdt import Doc
 
@@ -25,6 +25,8 @@ from realtime.protocols.collab import DocumentEdit, Words
 from realtime.protocols.messages import Said
 from realtime.rooms import Room
 from realtime.tails import Committed
+
+R = TypeVar("R")
 
 STEPS_ON_LOOP_MAX = 100
 """Of a delta that is made on the event loop, which takes a millisecond or two; 10,000 in one text take seconds, and to
@@ -181,7 +183,7 @@ class CollabMember(Member):
         assert doc is not None
         forks_of(self.room.hub).touch(pen)
         took: list[float] = []
-        work = partial(_edit, doc, self.view.field, self.view.kind, edit, took)
+        work = partial(timed, took, _edit, doc, self.view.field, self.view.kind, edit)
         is_small = edit.steps is not None and len(edit.steps) <= STEPS_ON_LOOP_MAX
         is_large = self.room.stored_bytes > conf().off_loop_bytes or not is_small
         try:
@@ -242,12 +244,17 @@ _NOT_TAKEN = "the document does not take this edit"
 _CODES = {Reason.NOT_ALLOWED: "not_allowed", Reason.FULL: "full", Reason.TOO_LARGE: "too_large"}
 
 
-def _edit(doc: "Doc[Any]", field: str, kind: RootKind | None, edit: DocumentEdit, took: list[float]) -> bytes | None:
-    """Edit a fork; return the update, and add to `took` the seconds of processor time, whatever comes of it."""
+def timed(took: list[float], work: Callable[..., R], *args: Any) -> R:
+    """Do some work, and add to `took` the seconds of processor time, whatever comes of it."""
     started = thread_time()
     try:
-        if edit.steps is not None:
-            return edited(doc, field, kind or RootKind.TEXT, edit.steps)
-        return rewritten(doc, field, kind or kind_for(edit.content), edit.content)
+        return work(*args)
     finally:
         took.append(thread_time() - started)
+
+
+def _edit(doc: "Doc[Any]", field: str, kind: RootKind | None, edit: DocumentEdit) -> bytes | None:
+    """Edit a fork; return the update."""
+    if edit.steps is not None:
+        return edited(doc, field, kind or RootKind.TEXT, edit.steps)
+    return rewritten(doc, field, kind or kind_for(edit.content), edit.content)

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
 from documents.tickets import issue_ticket
+from history.crdt import values
 from history.fates import Reason
 from history.folds import document_at
 from history.models import Client as LogClient
@@ -25,6 +26,7 @@ from realtime.collab.consumers import RealtimeCollaborationConsumer
 from realtime.collab.gatherings import gathering_of
 from realtime.groups import collab_group
 from realtime.hub import Hub
+from realtime.protocols import collab as protocol
 from realtime.protocols.frames import encode_update
 from realtime.routing import websocket_urlpatterns
 from tests.builders import NEVER_WARM, make_document, make_user
@@ -589,6 +591,29 @@ async def test_edits_that_take_long_are_made_off_the_event_loop_and_cost_their_t
         assert "code" in await ada.edit(base=3, delta=[{"retain": 100_000}])
     assert made_here == [True, False, False, True]
     assert len(cost) >= 4 and all(seconds > 0 for seconds in cost)
+
+
+async def test_large_messages_are_read_off_the_event_loop_whatever_comes_of_them(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "OFF_LOOP_BYTES": 4000}
+    read_here: list[bool] = []
+    check, loop_thread = values.checked, threading.get_ident()
+
+    def noting(value: Any) -> Any:
+        read_here.append(threading.get_ident() == loop_thread)
+        return check(value)
+
+    monkeypatch.setattr(protocol, "checked", noting)
+    document, people = await two(ada=Role.OWNER, vic=Role.VIEWER)
+    async with Client(document.name, people["ada"]) as ada, Client(document.name, people["vic"]) as vic:
+        many: list[Any] = [[]] * 2000
+        vic.say(type="cursor_update", position=many)
+        await vic.until(lambda: vic.errors == [("malformed", None)])
+        assert "seq" in await ada.edit(base=0, content=many)
+        assert read_here and not any(read_here)
+        assert "seq" in await ada.edit(base=1, content=[])
+        assert read_here[-1]
 
 
 async def test_a_map_and_an_array_are_edited_as_whole_json() -> None:
