@@ -10,7 +10,7 @@ from realtime.notifications.consumers import NotificationConsumer
 
 websocket_urlpatterns = [
     re_path(r"^collaboration/?$", HocuspocusConsumer.as_asgi()),
-    re_path(r"^ws/rooms/(?P<room_id>(?s:.+))/$", RealtimeCollaborationConsumer.as_asgi()),
+    re_path(r"^ws/rooms/(?P<room_id>(?s:.+?))/?$", RealtimeCollaborationConsumer.as_asgi()),
     re_path(r"^ws/notifications/?$", NotificationConsumer.as_asgi()),
     re_path(r"^ws/chat/(?P<room_name>(?s:.+?))/?$", ChatConsumer.as_asgi()),
     re_path(r"^ws/(?P<room>(?s:.+))$", YjsConsumer.as_asgi()),

@@ -21,7 +21,9 @@ async def test_a_socket_at_a_wrong_address_is_told_where_the_right_one_is(path: 
     assert (await socket.receive_output(timeout=10))["type"] == "websocket.accept"
     closing = await socket.receive_output(timeout=10)
     assert (closing["type"], closing["code"]) == ("websocket.close", 4404)
-    assert "/ws/<room>" in closing["reason"]
+    for door in ("/ws/<room>,", "/collaboration", "/ws/rooms/", "/ws/chat/", "/ws/notifications/"):
+        assert door in closing["reason"]
+    assert len(closing["reason"].encode()) <= 123
 
 
 async def test_a_socket_that_comes_while_the_database_is_away_is_asked_to_come_again() -> None:
