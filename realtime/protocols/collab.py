@@ -23,13 +23,15 @@ STEPS_MAX = 10_000
 
 Words: TypeAlias = dict[str, Any]
 """One message, decoded."""
+EditId: TypeAlias = str | int | None
+"""The name that a client gives an edit, as it came: clients look for what they sent. 7 and "7" are one name."""
 
 
 class BadMessage(ValueError):
     """Raised for a message that is not understood: `code` for programs, the message for people, `edit_id` where it
     names an edit."""
 
-    def __init__(self, code: str, message: str, *, edit_id: str | None = None) -> None:
+    def __init__(self, code: str, message: str, *, edit_id: EditId = None) -> None:
         super().__init__(message)
         self.code = code
         self.edit_id = edit_id
@@ -45,7 +47,7 @@ class CursorUpdate:
 class DocumentEdit:
     """Either `steps`, made on what the document said at `base`, or, where those are None, whole `content`."""
 
-    id: str | None
+    id: EditId
     base: int | None
     steps: Sequence[Step] | None
     content: Any
@@ -99,7 +101,7 @@ def read_edit(said: Words) -> DocumentEdit:
         raise BadMessage("malformed", str(error), edit_id=edit_id) from None
 
 
-def _id_of(said: Words) -> str | None:
+def _id_of(said: Words) -> EditId:
     """Printable, so that the log's names of requests can hold it. Raises: BadMessage."""
     match said.get("id"):
         case None:
@@ -107,9 +109,9 @@ def _id_of(said: Words) -> str | None:
         case str() as edit_id if 0 < len(edit_id) <= EDIT_ID_LENGTH_MAX and edit_id.isprintable():
             return edit_id
         case int() as number if not isinstance(number, bool) and len(str(number)) <= EDIT_ID_LENGTH_MAX:
-            return str(number)
+            return number
         case _:
-            raise BadMessage("malformed", f"an id is a text of 1 to {EDIT_ID_LENGTH_MAX} characters")
+            raise BadMessage("malformed", f"an id is a whole number or a text of 1 to {EDIT_ID_LENGTH_MAX} characters")
 
 
 def person(identity: Identity) -> Words:
@@ -117,7 +119,7 @@ def person(identity: Identity) -> Words:
     return {"user_id": identity.user or None, "username": identity.name or ""}
 
 
-def error_message(code: str, message: str, *, edit_id: str | None = None) -> Words:
+def error_message(code: str, message: str, *, edit_id: EditId = None) -> Words:
     return {"type": "error", "code": code, "message": message, "id": edit_id}
 
 

@@ -99,7 +99,7 @@ class Client:
     def send(self, **frame: Any) -> None:
         self._incoming.put_nowait({"type": "websocket.receive", **frame})
 
-    async def edit(self, edit_id: str | None = None, **edit: Any) -> dict[str, Any]:
+    async def edit(self, edit_id: str | int | None = None, **edit: Any) -> dict[str, Any]:
         """Send an edit; return what is answered."""
         answered = len(self.of_type("edit_ack")) + len(self.of_type("error"))
         self.say(type="document_edit", id=edit_id, **edit)

@@ -167,7 +167,10 @@ async def test_an_edit_that_comes_again_is_made_once_in_any_process(hub: Hub) ->
         assert await ada.edit("same", base=0, delta=insert("x")) == first
         assert await ada.edit("other", base=2, delta=insert("z")) == {"type": "edit_ack", "id": "other", "seq": 3}
         await ada.until(lambda: sorted(ada.content) == ["x", "y", "z"])
-    assert len(await log(document)) == 3
+        seventh = await ada.edit(7, base=3, delta=insert("!"))
+        assert seventh == {"type": "edit_ack", "id": 7, "seq": 4}  # as it came, so that a client finds it
+        assert await ada.edit(7, base=3, delta=insert("!")) == seventh
+    assert len(await log(document)) == 4
 
 
 async def test_without_an_account_the_client_names_itself_and_else_each_socket_is_another(settings: Settings) -> None:

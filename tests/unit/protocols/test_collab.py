@@ -53,7 +53,7 @@ def test_an_edit_is_a_delta_on_a_base_or_whole_content() -> None:
     assert read_edit(delta) == DocumentEdit("e1", 3, [Insert("x", {})], None)
     assert read_edit({"content": "text"}) == DocumentEdit(None, None, None, "text")
     assert read_edit({"content": None, "base": 0}) == DocumentEdit(None, 0, None, None)
-    assert read_edit({"id": 7, "content": ""}).id == "7"
+    assert read_edit({"id": 7, "content": ""}).id == 7
 
 
 @pytest.mark.parametrize(
