@@ -323,7 +323,7 @@ class _Whole:
         notes = self.outcome.notes
         if missing := self.accounts.missing:
             told = ", ".join(missing[:NAMES_TOLD_MAX]) + (", …" if len(missing) > NAMES_TOLD_MAX else "")
-            notes.append(f"{len(missing)} people are not here, and {self.strangers} sessions of nobody: {told}")
+            notes.append(f"not here: {told} ({len(missing)} in all); {self.strangers} sessions are of nobody")
         elif self.strangers:
             notes.append(f"{self.strangers} sessions are of nobody here")
         if self.accounts.made:

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         self, *args: Any, documents: list[str], all: bool, to: str | None, pseudonymous: bool, **options: Any
     ) -> None:
         if bool(documents) == all:
-            raise CommandError("name documents, or say --all")
+            raise CommandError("either name documents or say --all")
         if to is None and (all or len(documents) > 1):
             raise CommandError("standard output takes one document: say --to FOLDER for a file for each")
         try:

@@ -23,6 +23,8 @@ from history.imports.sources import SourceError
 from history.imports.telling import Telling
 from history.imports.whole import import_export
 
+STAYS = "What was imported stays. Run it again to go on."
+
 
 class Command(BaseCommand):
     help = (
@@ -61,10 +63,11 @@ class Command(BaseCommand):
                         telling.finish(outcome)
         except (SourceError, HistoryError, DatabaseError) as error:
             telling.conclude()
-            raise CommandError(f"{error}\nWhat was imported stays. Run it again to go on.") from error
+            has_begun = bool(telling.summary.results)
+            raise CommandError(f"{error}\n{STAYS}" if has_begun else str(error)) from error
         except KeyboardInterrupt:
             telling.conclude()
-            raise CommandError("interrupted. What was imported stays. Run it again to go on.", returncode=130) from None
+            raise CommandError(f"interrupted. {STAYS}", returncode=130) from None
         telling.conclude()
         if telling.summary.failed:
             raise CommandError(f"{telling.summary.failed} documents were not imported")

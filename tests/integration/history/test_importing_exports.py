@@ -268,7 +268,7 @@ def test_people_who_are_not_here_are_told_and_nobody_takes_their_place(tmp_path:
     elsewhere()
     User.objects.get(username="bob").delete()
     said = run(tmp_path, export)
-    assert "1 people are not here, and 2 sessions of nobody: bob" in said
+    assert "not here: bob (1 in all); 2 sessions are of nobody" in said
     document = Document.objects.get()
     assert authors_of(document).count("ada") == 14
     assert {client for (client,) in Client.objects.filter(document=document).values_list("client_id")} == {8}

@@ -453,8 +453,9 @@ def test_what_is_no_such_source_is_said_in_a_sentence(
     format_: str, make: Callable[[Path], object], what: str, tmp_path: Path
 ) -> None:
     make(tmp_path / "source")
-    with pytest.raises(CommandError, match=what):
+    with pytest.raises(CommandError, match=what) as said:
         run(format_, tmp_path / "source")
+    assert "Run it again" not in str(said.value)  # it would say the same
 
 
 def test_a_leveldb_folder_is_refused_with_the_way_round(tmp_path: Path) -> None:
