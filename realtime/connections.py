@@ -59,6 +59,14 @@ class Connection(Member):
 
     # What its client says
 
+    def holds_one_update(self, frame: bytes) -> bool:
+        """Whether a frame is an update and nothing else; costs the same however long it is."""
+        return holds_one_update(frame)
+
+    def decode(self, frame: bytes) -> Sequence[Any]:
+        """What a frame says; also on a thread. Raises: Malformed."""
+        return decode_frame(frame, messages_max=conf().messages_per_frame_max)
+
     async def receive(self, frame: bytes) -> None:
         """Do what one frame says; return when the next one may be read: later than at once for who sends too fast.
 
@@ -86,14 +94,12 @@ class Connection(Member):
         if self.has_lost_right and self._late_bytes_left >= 0:
             await self._keep(await self._decoded(frame))
 
-    async def _decoded(self, frame: bytes) -> Sequence[Message]:
+    async def _decoded(self, frame: bytes) -> Sequence[Any]:
         limits = conf()
         size = len(frame)
-        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not holds_one_update(frame)):
+        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not self.holds_one_update(frame)):
             raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-        if size <= limits.off_loop_bytes:
-            return decode_frame(frame, messages_max=limits.messages_per_frame_max)
-        return await self.room.hub.compute(decode_frame, frame, messages_max=limits.messages_per_frame_max)
+        return self.decode(frame) if size <= limits.off_loop_bytes else await self.room.hub.compute(self.decode, frame)
 
     async def _keep(self, messages: Sequence[Message]) -> None:
         """Refuse what these say that is new, where it is because a right has ended that nothing else is done."""

@@ -126,7 +126,9 @@ class Address:
                     await self._admit(token)
                 else:
                     return
-        except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001  (pyo3's PanicException is no Exception; all have a close code)
             self._socket.close_soon(closing_for(error))
         finally:
             self._task = None

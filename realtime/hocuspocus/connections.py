@@ -6,12 +6,12 @@ has counted. Source: HocuspocusProvider.ts of 2.15.3, 3.4.4 and 4.8.0, `unsynced
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 from documents.conf import conf
 from history.crdt.lib0 import Malformed, Reader
 from history.crdt.state_vectors import decode_state_vector
-from realtime.closing import CloseCode, Closing
 from realtime.commits import Receipt, Receipts
 from realtime.connections import Connection
 from realtime.frames import SharedMessage
@@ -146,14 +146,11 @@ class HocuspocusConnection(Connection):
         self._may_be_from_queue = may_be_from_queue
         await self.receive(frame)
 
-    async def _decoded(self, frame: bytes) -> list[Any]:
-        limits = conf()
-        size = len(frame)
-        if size > limits.frame_bytes_max and (size > limits.sync_frame_bytes_max or not holds_one_update(frame)):
-            raise Closing(CloseCode.TOO_LARGE, "the frame is too large")
-        if size <= limits.off_loop_bytes:
-            return [decode_message_of(frame)]
-        return [await self.room.hub.compute(decode_message_of, frame)]
+    def holds_one_update(self, frame: bytes) -> bool:
+        return holds_one_update(frame)
+
+    def decode(self, frame: bytes) -> Sequence[ClientMessage]:
+        return [decode_message_of(frame)]
 
     async def _do(self, message: ClientMessage) -> None:
         match message:
