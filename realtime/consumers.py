@@ -174,8 +174,6 @@ class YjsConsumer(Socket):
     # The way in and out
 
     async def enter(self) -> None:
-        if self.seats is None:
-            raise RuntimeError("a socket enters once it has a seat")
         self.room_name = self.make_room_name()
         self._websocket_shim = self._make_websocket_shim(self.scope["path"])
         self.connection = await enter(

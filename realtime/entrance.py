@@ -1,7 +1,8 @@
 """The way in, the same at every door: who comes, by what, how many of them there may be, and into which room."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -50,21 +51,28 @@ async def enter(
     `ticket` counts for more than one in the query, and that for more than a cookie. `rule` is asked instead of
     ROLE_FOR, now and whenever the right of this socket is looked at again.
     Raises: NotSignedIn, NoSuchDocument, TicketInvalid, TicketExpired, TooManySockets, Closing, HistoryError."""
-    try:
-        async with asyncio.timeout(conf().authenticate_seconds or None):
-            began = hub.now()
-            user, session = await hub.load(read_admission, scope, room_name, via, ticket, rule)
-            if session.user is not None:
-                seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
-            seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
-            room = await hub.open(session.document_id, make_doc)
-    except TimeoutError:
-        raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+    async with in_time():
+        began = hub.now()
+        user, session = await hub.load(read_admission, scope, room_name, via, ticket, rule)
+        if session.user is not None:
+            seats.take("SOCKETS_PER_USER_MAX", session.user.pk, at_most=conf().sockets_per_user_max)
+        seats.take("SOCKETS_PER_DOCUMENT_MAX", session.document_id, at_most=conf().sockets_per_document_max)
+        room = await hub.open(session.document_id, make_doc)
     member = make_member(room, user, session)
     member.greet()
     hub.rechecks.entered(member, since=began)
     hub.openings.offer(session)
     return member
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Raises: Closing where whoever comes is not let in within AUTHENTICATE_SECONDS."""
+    try:
+        async with asyncio.timeout(conf().authenticate_seconds or None):
+            yield
+    except TimeoutError:
+        raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
 
 
 def read_admission(

@@ -15,7 +15,7 @@ from channels.layers import get_channel_layer
 
 from documents.conf import conf
 from realtime.closing import CloseCode, Closing, closing_for
-from realtime.entrance import take_seat
+from realtime.entrance import in_time, take_seat
 from realtime.frames import EXTENSION, FrameWriter
 from realtime.guests import Guest
 from realtime.handler_threads import HandlerThreads, NoThreadFree
@@ -40,11 +40,12 @@ class GuestConsumer(JsonWebsocketConsumer):
     `connect`, `disconnect` and the rest that Channels has, are called on a handlers' thread, one at a time."""
 
     hub: Hub
+    seats: Seats
+    """What this socket is counted under."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.guest: Guest | None = None
-        self.seats: Seats | None = None
         self._one_at_a_time = asyncio.Lock()
         self._events = 0
         self._has_no_events = asyncio.Event()
@@ -154,6 +155,7 @@ class GuestConsumer(JsonWebsocketConsumer):
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self.scope = scope
         self.hub = current_hub()
+        self.seats = self.hub.sockets.seats()
         self._loop = asyncio.get_running_loop()
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
         writer = cast("FrameWriter | None", (scope.get("extensions") or {}).get(EXTENSION))
@@ -177,8 +179,7 @@ class GuestConsumer(JsonWebsocketConsumer):
             self.leave()
             if self.guest is not None:
                 self.guest.leave()
-            if self.seats is not None:
-                self.seats.give_back()
+            self.seats.give_back()
             if self._listening is not None:
                 self._listening.cancel()
             await self._say_goodbye(code)
@@ -204,13 +205,9 @@ class GuestConsumer(JsonWebsocketConsumer):
     async def _connect(self, message: dict[str, Any]) -> None:
         if self.hub.draining:
             raise Closing(CloseCode.RESTARTING, "the server is restarting")
-        self.seats = self.hub.sockets.seats()
         take_seat(self.hub, self.seats, self.scope)
-        try:
-            async with asyncio.timeout(conf().authenticate_seconds or None):
-                await self._call(self.websocket_connect, message)
-        except TimeoutError:
-            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+        async with in_time():
+            await self._call(self.websocket_connect, message)
 
     async def _receive(self, message: dict[str, Any]) -> None:
         text = message.get("text")

@@ -33,9 +33,11 @@ class Socket(AsyncWebsocketConsumer):
     It has one loop, without what Channels does for each frame: a hop to a thread to close old database connections
     (52 µs), two tasks, and a channel of its own in the layer; `join_group` has the process listen in its stead."""
 
+    seats: Seats
+    """What this socket is counted under."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.seats: Seats | None = None
         self.closing: asyncio.Task[None] | None = None
         self._groups_joined: set[str] = set()
         self._heard: deque[dict[str, Any]] = deque(maxlen=GROUP_MESSAGES_MAX)
@@ -106,9 +108,7 @@ class Socket(AsyncWebsocketConsumer):
     # How it runs
 
     async def _enter(self) -> None:
-        hub = current_hub()
-        self.seats = hub.sockets.seats()
-        take_seat(hub, self.seats, self.scope)
+        take_seat(current_hub(), self.seats, self.scope)
         await self.enter()
 
     async def _end(self, error: BaseException) -> None:
@@ -124,6 +124,7 @@ class Socket(AsyncWebsocketConsumer):
         self.scope = scope
         self.base_send = send
         self.channel_layer = get_channel_layer(self.channel_layer_alias)
+        self.seats = current_hub().sockets.seats()
         code = CloseCode.NORMAL
         try:
             while True:
@@ -146,8 +147,7 @@ class Socket(AsyncWebsocketConsumer):
         try:
             self.leave()
         finally:
-            if self.seats is not None:
-                self.seats.give_back()
+            self.seats.give_back()
             for group in list(self._groups_joined):
                 current_hub().spawn(self.leave_group(group))
             if self._handling is not None:

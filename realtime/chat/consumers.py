@@ -142,8 +142,6 @@ class ChatConsumer(GuestConsumer):
             self.soon(self.hub.guests.entered, lobby.key)
 
     async def _find_lobby(self) -> ChatLobby:
-        if self.seats is None:
-            raise RuntimeError("a socket enters once it has a seat")
         self.check_open()
         if self.user.is_authenticated:
             self.seats.take("SOCKETS_PER_USER_MAX", self.user.pk, at_most=conf().sockets_per_user_max)

@@ -17,11 +17,11 @@ from realtime.collab.participants import Participant
 from realtime.entrance import enter, query_of
 from realtime.groups import collab_group
 from realtime.hub import current_hub
+from realtime.message_errors import MessageRefused
 from realtime.protocols.collab import (
     BadMessage,
     CollabWire,
     Words,
-    error_message,
     person,
     read_cursor,
     read_edit,
@@ -130,12 +130,12 @@ class RealtimeCollaborationConsumer(Socket):
             current_hub().spawn(self._send_cursor(self._gathering))
 
     async def handle_document_edit(self, data: Words) -> None:
-        """Make an edit, and acknowledge it once it is committed. Raises: BadMessage, EditRefused, Closing."""
+        """Make an edit, and acknowledge it once it is committed. Raises: BadMessage, Closing."""
         edit = await self._read(read_edit, data)
         try:
             seq = await self._entered.edit(edit)
         except EditRefused as refused:
-            self._entered.say(error_message(refused.code, str(refused), edit_id=edit.id))
+            raise BadMessage(refused.code, refused.message, edit_id=edit.id) from refused
         else:
             self._entered.say({"type": "edit_ack", "id": edit.id, "seq": seq})
 
@@ -171,8 +171,6 @@ class RealtimeCollaborationConsumer(Socket):
     # The way in and out
 
     async def enter(self) -> None:
-        if self.seats is None:
-            raise RuntimeError("a socket enters once it has a seat")
         self.room_name = self.make_room_name()
         self.room_group_name = collab_group(self.room_name)
         self.member = member = await enter(
@@ -219,8 +217,8 @@ class RealtimeCollaborationConsumer(Socket):
             if handler is None:
                 raise BadMessage("unknown_type", "there is no message of this type")
             await handler(said)
-        except BadMessage as error:
-            member.say(error_message(error.code, str(error), edit_id=error.edit_id))
+        except MessageRefused as error:
+            member.say({"id": None, **error.shown()})
         await member.outbox.room_for_answers()
         if pause := member.pause(size=size, messages=1):
             await asyncio.sleep(pause)
@@ -228,7 +226,7 @@ class RealtimeCollaborationConsumer(Socket):
     async def _read(self, read: Callable[[Any], R], what: Any) -> R:
         """Read the message under way, or what is in it: a large one on a thread, in time that its sender pays for.
 
-        Raises: BadMessage."""
+        Raises: MessageRefused."""
         if not self._is_large:
             return read(what)
         took: list[float] = []

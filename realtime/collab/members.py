@@ -21,6 +21,7 @@ from realtime.collab.gatherings import Gathering
 from realtime.collab.pens import Pen, Pens, fork, forks_of, state_at
 from realtime.frames import SharedMessage
 from realtime.members import Member
+from realtime.message_errors import MessageRefused
 from realtime.protocols.collab import DocumentEdit, Words
 from realtime.protocols.messages import Said
 from realtime.rooms import Room
@@ -37,12 +38,8 @@ LOOK_COST = 16 * 1024
 """Bytes that a look at the database counts for, which an edit needs that brings nothing."""
 
 
-class EditRefused(Exception):
-    """Raised for an edit that is not in the log: `code` for programs, the message for people, without content."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class EditRefused(MessageRefused):
+    """Raised for an edit that is not in the log."""
 
 
 class CollabMember(Member):

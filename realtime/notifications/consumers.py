@@ -8,11 +8,11 @@ from typing import Any, cast
 from documents.conf import conf
 from documents.roles import Applicant
 from realtime.closing import CloseCode, Closing, closing_for, ended_right
-from realtime.entrance import user_by_cookie
+from realtime.entrance import in_time, user_by_cookie
 from realtime.guests import admit_by_account
 from realtime.hub import current_hub
 from realtime.limits import TokenBucket
-from realtime.message_errors import MessageRefused
+from realtime.message_errors import MessageRefused, read_object
 from realtime.notifications.changes import Marked, mark_read
 from realtime.notifications.mailboxes import Mailbox, MailboxGuest
 from realtime.notifications.readers import Reader
@@ -71,15 +71,10 @@ class NotificationConsumer(Socket):
     # The way in and out
 
     async def enter(self) -> None:
-        try:
-            async with asyncio.timeout(conf().authenticate_seconds or None):
-                await self._stand()
-        except TimeoutError:
-            raise Closing(CloseCode.TRY_AGAIN, "the database is slow; AUTHENTICATE_SECONDS are over") from None
+        async with in_time():
+            await self._stand()
 
     async def _stand(self) -> None:
-        if self.seats is None:
-            raise RuntimeError("a socket enters once it has a seat")
         hub = current_hub()
         began = hub.now()
         user, credential = user_by_cookie(self.scope)
@@ -134,11 +129,7 @@ class NotificationConsumer(Socket):
 
 def _ids_in(text: str, reader: Reader) -> list[int]:
     """The ids that a message marks as read. Raises: MessageRefused."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        raise MessageRefused("malformed", "this is no JSON") from None
-    match message:
+    match read_object(text):
         case {"type": "read", "ids": list(ids)} if len(ids) <= READ_IDS_MAX and all(map(_is_id, ids)):
             return sorted(set(ids))
         case {"type": "read", "up_to": last_id} if _is_id(last_id):

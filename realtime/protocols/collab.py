@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from history.crdt.delta import BadDelta, Step, read_delta
 from history.crdt.values import BadValue, checked
+from realtime.message_errors import MessageRefused, read_object
 from realtime.protocols.identities import Identity
 from realtime.protocols.messages import PermissionDenied, Said, ServerMessage
 
@@ -27,14 +28,15 @@ EditId: TypeAlias = str | int | None
 """The name that a client gives an edit, as it came: clients look for what they sent. 7 and "7" are one name."""
 
 
-class BadMessage(ValueError):
-    """Raised for a message that is not understood: `code` for programs, the message for people, `edit_id` where it
-    names an edit."""
+class BadMessage(MessageRefused):
+    """Raised for a message that is not understood, or an edit that is not made; `edit_id` where it names an edit."""
 
     def __init__(self, code: str, message: str, *, edit_id: EditId = None) -> None:
-        super().__init__(message)
-        self.code = code
+        super().__init__(code, message)
         self.edit_id = edit_id
+
+    def shown(self) -> Words:
+        return {**super().shown(), "id": self.edit_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,11 @@ class DocumentEdit:
 
 
 def read_message(text: str) -> Words:
-    """One frame. Raises: BadMessage."""
-    try:
-        said = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise BadMessage("malformed", "this is not JSON") from None
-    if not isinstance(said, dict) or not isinstance(said.get("type"), str):
+    """One frame. Raises: MessageRefused."""
+    said = read_object(text)
+    if not isinstance(said.get("type"), str):
         raise BadMessage("malformed", "a message is an object with a type")
     return said
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 def read_cursor(said: Words) -> CursorUpdate:
@@ -119,10 +114,6 @@ def person(identity: Identity) -> Words:
     return {"user_id": identity.user or None, "username": identity.name or ""}
 
 
-def error_message(code: str, message: str, *, edit_id: EditId = None) -> Words:
-    return {"type": "error", "code": code, "message": message, "id": edit_id}
-
-
 def encode(said: Words) -> bytes:
     """A message as it is sent: UTF-8, no spaces."""
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
@@ -141,6 +132,6 @@ class CollabWire:
             case Said(said, brief):
                 return encode(brief if self.is_brief and brief is not None else said)
             case PermissionDenied(reason):
-                return encode(error_message("not_allowed", reason))
+                return encode(BadMessage("not_allowed", reason).shown())
             case _:
                 return None

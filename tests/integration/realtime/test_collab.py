@@ -26,6 +26,7 @@ from realtime.collab.consumers import RealtimeCollaborationConsumer
 from realtime.collab.gatherings import gathering_of
 from realtime.groups import collab_group
 from realtime.hub import Hub
+from realtime.message_errors import MessageRefused
 from realtime.protocols import collab as protocol
 from realtime.protocols.frames import encode_update
 from realtime.routing import websocket_urlpatterns
@@ -728,6 +729,8 @@ async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
             self.handlers = {**self.handlers, "shout": self.handle_shout}
 
         async def handle_shout(self, data: dict[str, Any]) -> None:
+            if not data["words"]:
+                raise MessageRefused("too_quiet", "say something")
             await self._gathering.send({"type": "shouted", "words": data["words"]})
 
         async def shouted(self, event: dict[str, Any]) -> None:
@@ -745,6 +748,9 @@ async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
         ada.say(type="shout", words="hey")
         await bob.until(lambda: bool(bob.of_type("shouted")))
         assert bob.of_type("shouted")[0]["words"] == "HEY"
+        ada.say(type="shout", words="")
+        await ada.until(lambda: ada.errors == [("too_quiet", None)])
+        assert ada.closed is None
 
 
 async def test_every_method_that_may_be_overridden_is_the_one_that_is_called() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from history.crdt.delta import Insert
+from realtime.message_errors import MessageRefused
 from realtime.protocols.collab import (
     DEFAULT_COLOR,
     BadMessage,
@@ -22,7 +23,7 @@ from realtime.protocols.collab import (
     "text", ["", "{", "1", "[]", "{}", '{"type": 1}', '{"type": "x", "n": NaN}', "[" * 100_000, '{"a":' * 100_000]
 )
 def test_what_is_no_message_is_refused(text: str) -> None:
-    with pytest.raises(BadMessage) as refused:
+    with pytest.raises(MessageRefused) as refused:
         read_message(text)
     assert refused.value.code == "malformed"
 
