@@ -48,6 +48,21 @@ async def test_what_is_said_is_stored_and_shown_to_everyone_with_author_time_and
     assert [each["id"] for each in by_ada.received] == sorted(stored)
 
 
+async def test_what_is_said_is_told_to_other_processes_in_the_rooms_group(hub: Hub) -> None:
+    (ada,) = await make_users("ada")
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("chat_lobby", channel)
+    async with ChatSocket("lobby", user=ada) as socket:
+        await socket.until_in()
+        socket.say("hello")
+        await socket.until_said("hello")
+        async with asyncio.timeout(10):
+            event = await layer.receive(channel)
+        (shown,) = socket.received
+        assert {name: event[name] for name in ("type", *shown)} == {"type": "chat_message", **shown}
+
+
 async def test_a_documents_viewers_read_its_editors_write_and_nobody_else_comes_in(hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER, bob=Role.EDITOR, eve=Role.VIEWER)
     (stranger,) = await make_users("stranger")
@@ -143,7 +158,7 @@ async def test_whoever_is_in_a_free_room_when_a_document_takes_its_name_is_sent_
         await elsewhere.until_said("still here")
 
 
-async def test_history_comes_by_page_oldest_first(hub: Hub) -> None:
+async def test_history_comes_by_page_oldest_first(hub: Hub, settings: Settings) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     for number in range(7):
         await sync_to_async(send_chat_message)(document.name, str(number), author=people["ada"])
@@ -161,6 +176,11 @@ async def test_history_comes_by_page_oldest_first(hub: Hub) -> None:
             socket.send({"type": "history", "before": far, "limit": 3})
             page = (await socket.until_received(len(socket.received) + 1))[-1]
             assert (len(page["messages"]), page["before"] is None) == (count, not count)
+        settings.PALIMPSEST = {**settings.PALIMPSEST, "CHAT_PAGE_MAX": 2}
+        for asked in ({"limit": 10**9}, {}):
+            socket.send({"type": "history", **asked})
+            page = (await socket.until_received(len(socket.received) + 1))[-1]
+            assert [each["message"] for each in page["messages"]] == ["5", "6"]
         for wrong in ({"before": "1"}, {"limit": 0}, {"limit": True}, {"before": False}, {"limit": "x"}):
             socket.send({"type": "history", **wrong})
         await socket.until(lambda: socket.errors == ["malformed"] * 5)

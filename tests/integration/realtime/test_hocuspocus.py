@@ -99,6 +99,18 @@ async def test_what_a_member_says_at_once_waits_for_the_admission_and_is_done_in
     assert len(await rows_of(document)) == (role == "ed")
 
 
+async def test_who_comes_is_told_who_is_here_right_behind_what_they_may_do(hub: Hub) -> None:
+    name, _, people = await minutes()
+    async with Provider(user=people["ada"]) as ada, Provider(user=people["vic"]) as vic:
+        await ada.opened(name)
+        ada.show(name, 7)
+        here = Awareness((stamped(7, 1, people["ada"]),))
+        await ada.hears(name, here)
+        for address in (name, name + SESSION):
+            vic.begin(address)
+            await vic.hears(address, READER, here, SyncStep1(EMPTY), SyncStep2(NOTHING))
+
+
 def stamped(client_id: int, clock: int, user: Any) -> AwarenessEntry:
     """What everybody is shown of `Provider.show`."""
     name = user.get_username()

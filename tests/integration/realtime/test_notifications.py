@@ -18,7 +18,7 @@ from pytest_django import Settings
 from realtime.groups import mailbox_group, notifications_group
 from realtime.hub import Hub
 from realtime.models import Notification
-from realtime.notifications import readers
+from realtime.notifications import consumers, readers
 from realtime.notifications.changes import mark_read, still_unread
 from realtime.notifications.consumers import READ_IDS_MAX, NotificationConsumer
 from realtime.notifications.mailboxes import Mailbox
@@ -367,6 +367,19 @@ async def test_what_is_not_understood_is_answered_and_changes_nothing(text: str,
         tab.send({"type": "read", "up_to": 2**63 - 1})
         await tab.until(lambda: len(tab.read) == 1)
         assert tab.closed is None
+
+
+async def test_whoever_sends_fast_is_read_slower_and_loses_nothing(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "READS_PER_SECOND", 50)
+    monkeypatch.setattr(consumers, "READS_BURST", 3)
+    async with Tab(await a_user()) as tab:
+        began = hub.now()
+        for _ in range(13):
+            tab.send_text("no JSON")
+        await tab.until(lambda: len(tab.received) == 14)
+        assert hub.now() - began >= 9 / 50  # the last one's pause comes behind its answer
 
 
 @pytest.mark.parametrize(
