@@ -143,7 +143,8 @@ class Conf:
     sync_frame_bytes_max: int = 16 * 1024 * 1024
     """One frame that holds a single update: long offline work comes home in one."""
     off_loop_bytes: int = 64 * 1024
-    """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on."""
+    """Frames above this are read and judged on a thread, while their room takes no other edit; other rooms go on.
+    Documents above it are read and edited there for clients of JSON rooms."""
     compute_threads: int = 2
     """Threads that read and judge large frames in one process."""
     documents_per_socket_max: int = 100

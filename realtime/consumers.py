@@ -25,6 +25,13 @@ from realtime.rooms import Room
 from realtime.served import begins_empty
 from realtime.sockets import Receiver, Socket
 
+APPENDING_BYTES_MAX = 16 * 1024 * 1024
+"""Updates that one socket's code has applied to its document and that the log has not taken; with more of them
+`apply_update` fails, and closes the socket whose frame it was for."""
+
+APPENDING_COST_BYTES = 2048
+"""What each of them takes besides."""
+
 
 class _WebsocketShim(Channel):
     """A consumer as something that sends: what pycrdt-websocket's consumers have for code that wants a `Channel`."""
@@ -79,6 +86,7 @@ class YjsConsumer(Socket):
         self._websocket_shim: _WebsocketShim = cast(_WebsocketShim, None)
         self._room: Callable[[], Room | None] = _no_room
         self._observers: list[Subscription] = []
+        self._appending_bytes = 0
 
     @property
     def ydoc(self) -> "Doc[Any]":
@@ -168,8 +176,18 @@ class YjsConsumer(Socket):
             raise UpdateRefused(connection.room.document_id, fate.reason.value)
 
     def _append_soon(self, update: bytes) -> None:
-        """For `apply_update` of the document, which does not wait."""
-        self._entered().room.hub.spawn(self._append(update))
+        """For `apply_update` of the document, which does not wait. Raises: Closing."""
+        room = self._entered().room
+        if self._appending_bytes > APPENDING_BYTES_MAX:
+            raise Closing(CloseCode.TRY_AGAIN, "too much waits for the log")
+        self._appending_bytes += len(update) + APPENDING_COST_BYTES
+        room.hub.spawn(self._append_counted(update))
+
+    async def _append_counted(self, update: bytes) -> None:
+        try:
+            await self._append(update)
+        finally:
+            self._appending_bytes -= len(update) + APPENDING_COST_BYTES
 
     # The way in and out
 

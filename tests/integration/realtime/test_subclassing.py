@@ -22,7 +22,7 @@ from pytest_django import Settings
 from documents.models import Document, Membership, Role
 from documents.roles import access_changed, role_for
 from history.models import Kind, Session, Update, Via
-from realtime.consumers import YjsConsumer
+from realtime.consumers import APPENDING_COST_BYTES, YjsConsumer
 from realtime.groups import document_group, group_name, notifications_group
 from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
@@ -502,6 +502,30 @@ async def test_observers_that_could_not_come_to_an_open_room_come_with_the_next_
             await bob.until_synced()
             typed = ada.type("a")
             await eventually(lambda: observing.seen[-1:] == [typed])
+
+
+async def test_what_code_applies_to_its_document_faster_than_the_log_takes_it_is_bounded(
+    no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.consumers.APPENDING_BYTES_MAX", 5 * APPENDING_COST_BYTES)
+
+    class Applying(YjsConsumer):
+        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            if bytes_data is not None and bytes_data[:1] == OWN_FRAME[:1]:
+                self.ydoc.apply_update(bytes_data[1:])
+            else:
+                await super().receive(text_data, bytes_data)
+
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"], consumer=Applying) as ada:
+        await ada.until_synced()
+        held = HeldAppend(hub)
+        for client_id in range(7, 17):
+            ada.send(OWN_FRAME[:1] + update_that_types("a", client_id=client_id))
+        await ada.until(lambda: ada.closed == 1013)
+        held.may_go_on.set()
+    await hub.commits.flushed()
+    assert len(await rows_of(document)) <= 6
 
 
 async def test_a_consumer_whose_disconnect_fails_lets_go_of_its_room(no_watch: None, hub: Hub) -> None:
