@@ -237,6 +237,8 @@ class RealtimeCollaborationConsumer(Socket):
 
     def _member(self, room: Room, user: Any, session: WriteSession) -> CollabMember:
         client = self._asked("client")[:CLIENT_NAME_LENGTH_MAX]
+        if not client.isprintable():  # as the ids of edits: a NUL in the name of one would fail the room's next commit
+            raise Closing(CloseCode.MALFORMED, "a client's name has printable characters only")
         return CollabMember(
             room,
             gathering=gathering_of(room, self.room_name),

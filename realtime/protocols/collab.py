@@ -115,8 +115,8 @@ def person(identity: Identity) -> Words:
 
 
 def encode(said: Words) -> bytes:
-    """A message as it is sent: UTF-8, no spaces."""
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+    """A message as it is sent: UTF-8, no spaces. Raises: ValueError, TypeError for what no JSON says."""
+    return json.dumps(said, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)

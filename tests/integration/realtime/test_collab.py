@@ -321,6 +321,17 @@ async def test_what_is_not_understood_is_answered_and_the_socket_stays() -> None
         await ada.until(lambda: ada.closed == 1003)
 
 
+async def test_a_client_whose_name_no_log_can_hold_is_not_let_in_and_disturbs_nobody() -> None:
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada:
+        async with Client(document.name, people["bob"], query="client=%00") as bob:
+            if bob.closed is None:
+                bob.say(type="document_edit", id="1", base=0, content="x")
+            await bob.until(lambda: bob.closed is not None)
+            assert bob.closed == 1008
+        assert "seq" in await ada.edit(content="x")
+
+
 async def test_a_frame_that_is_too_large_closes_the_socket(settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "FRAME_BYTES_MAX": 1000}
     document, people = await two()
@@ -363,8 +374,11 @@ async def test_nobody_edits_under_the_name_of_others_by_a_message_to_their_group
         forged = {"type": "handle_document_edit", "id": "forged", "base": 0, "delta": insert("x")}
         await get_channel_layer().group_send(group, forged)
         cursor = {"user_id": None, "username": "", "position": 1, "color": "red"}
+        no_json = {**cursor, "position": float("nan")}
+        await get_channel_layer().group_send(group, {"type": "cursor_broadcast", "cursor": no_json})
         await get_channel_layer().group_send(group, {"type": "cursor_broadcast", "cursor": cursor})
         await ada.until(lambda: bool(ada.of_type("cursor_broadcast")))
+        assert [each["cursor"] for each in ada.of_type("cursor_broadcast")] == [cursor]
         await hub.commits.flushed()
         assert not ada.acks
     assert await log(document) == []
