@@ -229,7 +229,7 @@ class GuestConsumer(JsonWebsocketConsumer):
                 await self._call(getattr(self, name), event)
         except NoThreadFree:
             self.close_soon(Closing(CloseCode.TRY_AGAIN, "all handlers are busy: HANDLER_THREADS"))
-        except (ValueError, KeyError, TypeError) as error:  # anyone on the layer can send anything
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # anyone on the layer can send anything
             logger.warning("a group's message was not handled: %s", type(error).__name__)
         except Exception as error:  # noqa: BLE001  (whatever it is has a close code)
             self._end(error)

@@ -352,6 +352,7 @@ async def test_what_others_send_to_the_group_is_shown_without_author_and_a_forge
             {"type": "chat_room_taken"},
             {"type": "no_such_handler"},
             {"no": "type"},
+            {"type": 7},
             {"type": "chat_message", "message": "lunch"},
         ):
             await get_channel_layer().group_send(group, event)
