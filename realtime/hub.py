@@ -263,6 +263,8 @@ class Hub:
             folded = await self.load(make_ydoc, document_id)
             return ServedDoc(folded.doc, spawn=self.spawn), folded
         made, maker = await make_doc(), maker_of(make_doc)
+        if not isinstance(made, Doc):  # of code of one's own, whatever it says of its types
+            raise TypeError("make_ydoc returns a Doc")  # the line is what the log shows
         served = ServedDoc(made, spawn=self.spawn, made=made, maker=maker)
         try:
             content = b"" if made.get_state() == EMPTY_STATE_VECTOR else made.get_update()

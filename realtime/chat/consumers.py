@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from inspect import getattr_static
+from inspect import getattr_static, iscoroutinefunction
 from typing import Any, cast
 
 from django.db import Error as DatabaseError
@@ -46,6 +46,9 @@ class ChatConsumer(GuestConsumer):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        for name, own in vars(cls).items():
+            if iscoroutinefunction(own) and not iscoroutinefunction(getattr(super(cls, cls), name, own)):
+                raise TypeError(f"{cls.__name__}.{name} is async, and would never run: a ChatConsumer is synchronous.")
         cls._sends_by_itself = any(
             getattr_static(cls, name) is not getattr_static(ChatConsumer, name) for name in SENDING
         )

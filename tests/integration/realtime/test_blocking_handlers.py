@@ -214,6 +214,14 @@ async def test_a_consumer_that_joins_groups_by_itself_works_as_under_channels(hu
     assert gone == [1001, 1001]
 
 
+def test_a_method_of_a_chat_that_would_never_run_is_refused_at_once() -> None:
+    async def chat_message(self: ChatConsumer, event: dict[str, Any]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Modern\.chat_message is async"):
+        type("Modern", (ChatConsumer,), {"chat_message": chat_message})
+    type("Helped", (ChatConsumer,), {"fetch": chat_message})  # for async_to_sync
+
+
 async def test_a_reader_that_is_too_slow_has_everything_once_it_reads_again(hub: Hub, settings: Settings) -> None:
     settings.PALIMPSEST = {**settings.PALIMPSEST, "OUTBOX_BYTES_MAX": 3000}
     ada = await sync_to_async(make_user)("ada")

@@ -528,6 +528,17 @@ async def test_what_code_applies_to_its_document_faster_than_the_log_takes_it_is
     assert len(await rows_of(document)) <= 6
 
 
+async def test_a_consumer_that_makes_no_document_is_told_so(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(YjsConsumer):
+        async def make_ydoc(self) -> "Doc[Any]":
+            return None  # type: ignore[return-value]
+
+    document, people = await shared_document(ada=Role.OWNER)
+    async with Socket(document.name, user=people["ada"], consumer=Forgetful) as ada:
+        await ada.until(lambda: ada.closed == 1013)
+    assert "make_ydoc returns a Doc" in caplog.text
+
+
 async def test_a_consumer_whose_disconnect_fails_lets_go_of_its_room(no_watch: None, hub: Hub) -> None:
     document, people = await shared_document(ada=Role.OWNER)
     consumers: list[YjsConsumer] = []
