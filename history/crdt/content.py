@@ -32,6 +32,7 @@ _PYCRDT_TYPES: dict[RootKind, Any] = {
     RootKind.MAP: Map,
     RootKind.XML: XmlFragment,
 }
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)  # `dumps` makes one each time
 _EMPTY: tuple[Tree, ...] = (
     {"type": "text", "delta": []},
     {"type": "array", "items": []},
@@ -65,7 +66,12 @@ def canonical(doc: Doc[Any], kinds: Mapping[str, RootKind] | None = None) -> str
 
 def canonical_json(value: object) -> str:
     """Write JSON in one form: sorted keys, no spaces. As text, 1 and true differ, which Python's `==` does not see."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(value)
+
+
+def is_same(one: Json, other: Json) -> bool:
+    """Whether two are the same as `canonical_json` writes them, which is looked at only where it may tell more."""
+    return one == other and (one == {} or canonical_json(one) == canonical_json(other))
 
 
 def pycrdt_root(doc: Doc[Any], name: str, kind: RootKind) -> Any:
@@ -84,6 +90,8 @@ def tree_of(value: Any, depth: int = 0) -> Tree:
     if depth > TYPE_DEPTH_MAX + 1:
         raise ContentTooDeep(f"shared types are nested deeper than {TYPE_DEPTH_MAX}")
     match value:
+        case str():  # nearly all that formatted texts are made of
+            return value
         case XmlText():
             return {"type": "xmltext", "delta": _delta(value, depth), "attributes": _attributes(value)}
         case Text():
@@ -144,7 +152,7 @@ def _delta(text: Any, depth: int) -> list[Json]:
 
 
 def _continues(run: dict[str, Json], attributes: dict[str, Json]) -> bool:
-    return isinstance(run["insert"], str) and canonical_json(run["attributes"]) == canonical_json(attributes)
+    return isinstance(run["insert"], str) and is_same(run["attributes"], attributes)
 
 
 def _readable_root(tree: Any) -> RootContent:

@@ -3,13 +3,13 @@
 Lengths are UTF-16 units, an embed counts 1. In plain text an embed stands as one U+FFFC, so that a place in it is an
 offset of the delta."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fast_diff_match_patch import diff
 
-from history.crdt.content import canonical_json, readable
+from history.crdt.content import is_same, readable
 from history.crdt.updates import utf16_length
 from history.crdt.values import BadValue, checked, checked_text
 
@@ -139,10 +139,37 @@ def readable_delta(runs: Runs) -> list[dict[str, Any]]:
 
 def _compared(have: str, want: str, *, cleanup: str) -> Iterator[tuple[str, str, str]]:
     """Yield (operation, of have, of want) from start to end: `=`, `-` and `+`."""
-    if have == want:
-        steps = [("=", len(have))] if have else []
-    else:
+    # People type at one place of a text: what is alike around it is found in a fiftieth of the time of a diff.
+    shorter = min(len(have), len(want))
+    start = _length_alike(shorter, lambda known, more: have[known:more] == want[known:more])
+    end = _length_alike(
+        shorter - start,
+        lambda known, more: have[len(have) - more : len(have) - known] == want[len(want) - more : len(want) - known],
+    )
+    if start:
+        yield "=", have[:start], want[:start]
+    yield from _differing(have[start : len(have) - end], want[start : len(want) - end], cleanup)
+    if end:
+        yield "=", have[-end:], want[-end:]
+
+
+def _length_alike(most: int, is_alike: Callable[[int, int], bool]) -> int:
+    """How far two texts are alike, by halves: `is_alike` says of a piece whether it is, once all before it is."""
+    known = 0
+    while known < most:
+        middle = (known + most + 1) // 2
+        if is_alike(known, middle):
+            known = middle
+        else:
+            most = middle - 1
+    return known
+
+
+def _differing(have: str, want: str, cleanup: str) -> Iterator[tuple[str, str, str]]:
+    if have and want:
         steps = diff(have, want, timelimit=DIFF_SECONDS_MAX, checklines=True, cleanup=cleanup, counts_only=True)
+    else:
+        steps = [("-", len(have))] * bool(have) + [("+", len(want))] * bool(want)
     at = to = 0
     for operation, length in steps:
         old = have[at : at + length] if operation != "+" else ""
@@ -178,7 +205,7 @@ def _retell(delta: list[dict[str, Any]], old: list[tuple[Any, Attributes]], new:
     """Say of characters that look the same which formats changed; an embed that is another one is replaced."""
     for (had, formats), (has, wanted) in _side_by_side(old, new):
         is_text = isinstance(had, str)
-        if is_text == isinstance(has, str) and (is_text or canonical_json(had) == canonical_json(has)):
+        if is_text == isinstance(has, str) and (is_text or is_same(had, has)):
             length = utf16_length(had) if is_text else 1
             _add(delta, "retain", length, _format_changes(formats, wanted))
         else:
@@ -204,7 +231,9 @@ def _side_by_side(
 
 
 def _format_changes(had: Attributes, has: Attributes) -> Attributes:
-    changed = {name: value for name, value in has.items() if canonical_json(had.get(name)) != canonical_json(value)}
+    if is_same(had, has):
+        return {}
+    changed = {name: value for name, value in has.items() if not is_same(had.get(name), value)}
     return changed | dict.fromkeys(had.keys() - has.keys())
 
 
@@ -214,8 +243,8 @@ def _add(delta: list[dict[str, Any]], name: str, what: Any, attributes: Attribut
         told = readable(what)
         what = told if isinstance(told, dict) else {"value": told}
     last = delta[-1] if delta else {}
-    is_alike = canonical_json(last.get("attributes", {})) == canonical_json(attributes)
-    if name in last and is_alike and type(last[name]) is type(what) and not isinstance(what, dict):
+    is_alike = name in last and is_same(last.get("attributes", {}), attributes)
+    if is_alike and type(last[name]) is type(what) and not isinstance(what, dict):
         last[name] += what
     else:
         delta.append({name: what, **({"attributes": attributes} if attributes else {})})

@@ -552,22 +552,32 @@ async def test_an_event_of_the_group_is_no_news_of_the_document(hub: Hub) -> Non
         assert "unseen" in ada.content
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
 async def test_a_large_document_is_read_off_the_event_loop_and_nothing_of_it_is_missed_or_told_twice(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, hub: Hub
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, hub: Hub, is_plain: bool
 ) -> None:
+    """What takes time of it, that is: a plain text is read at once, and compared on the thread."""
+    if not is_plain:
+        monkeypatch.setattr(views, "PLAIN_RUNS_MAX", 0)
     settings.PALIMPSEST = {**settings.PALIMPSEST, "OFF_LOOP_BYTES": 2000}
-    read_here: list[bool] = []
-    read, loop_thread = views._reading, threading.get_ident()
+    done_here: list[bool] = []
+    encoded: list[bytes] = []
+    compare, read, loop_thread = views._reading_of_tree, views._reading_of_state, threading.get_ident()
 
     def noting(*args: Any) -> Any:
-        read_here.append(threading.get_ident() == loop_thread)
-        return read(*args)
+        done_here.append(threading.get_ident() == loop_thread)
+        return compare(*args)
+
+    def noting_state(state: bytes, *args: Any) -> Any:
+        encoded.append(state)
+        return read(state, *args)
 
     document, people = await two()
     how: Any = {"query": "field=text"}
     async with Client(document.name, people["ada"], **how) as ada:
         await ada.edit(base=0, delta=insert("a" * 3000))
-        monkeypatch.setattr(views, "_reading", noting)
+        monkeypatch.setattr(views, "_reading_of_tree", noting)
+        monkeypatch.setattr(views, "_reading_of_state", noting_state)
         async with (
             Client(document.name, people["bob"], **how) as bob,
             Socket(document.name, user=people["bob"]) as editor,
@@ -584,7 +594,8 @@ async def test_a_large_document_is_read_off_the_event_loop_and_nothing_of_it_is_
             for each in (ada, bob):
                 await each.until(lambda each=each: each.seq == 21)  # type: ignore[misc]
                 assert each.text == editor.text
-    assert read_here and not any(read_here)
+    assert done_here and not any(done_here)
+    assert bool(encoded) is not is_plain
 
 
 async def test_edits_that_take_long_are_made_off_the_event_loop_and_cost_their_time_whatever_comes_of_them(

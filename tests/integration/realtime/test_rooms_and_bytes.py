@@ -16,8 +16,10 @@ from history.fates import Reason, Refused
 from history.models import Kind, Via
 from history.writes import append_update, write_session
 from realtime.closing import Closing
+from realtime.collab.gatherings import gathering_of
 from realtime.hub import Hub
 from realtime.protocols.frames import encode_sync_step2, encode_update
+from tests.integration.realtime.collab_sockets import Client
 from tests.integration.realtime.rooms import (
     empty,
     eventually,
@@ -311,10 +313,17 @@ async def test_a_document_is_full_by_what_it_holds_and_not_by_how_many_keystroke
 @pytest.mark.usefixtures("no_watch", "without_garbage_collection")
 @pytest.mark.parametrize("people_inside", [False, True])
 async def test_a_room_that_has_ended_is_free_with_its_documents_and_sockets(hub: Hub, people_inside: bool) -> None:
-    async with ada_and_bob() as (document, ada, bob):
+    async with (
+        ada_and_bob() as (document, ada, bob),
+        Client(document.name, bob.user, query="field=text") as plain,
+        Client(document.name, ada.user, query="field=text&deltas=only") as brief,
+    ):
         ada.show(ada.doc.client_id, 1, "{}")
         ada.type("kept")
         await bob.until(lambda: bob.text == "kept" and bool(bob.shown))
+        await plain.edit(content="kept by all")
+        await bob.until(lambda: bob.text == "kept by all")
+        await brief.until(lambda: brief.text == "kept by all")
         held = everything_of(hub, document)
         if people_inside:
             hub.rooms[document.pk].drop("the document has to be loaded again")
@@ -334,6 +343,8 @@ def everything_of(hub: Hub, document: Document) -> dict[str, "weakref.ref[Any]"]
         "awareness": room.awareness,
         "served document": room.doc,
         "intake": gate.intake,
+        "gathering": (gathering := gathering_of(room, document.name)),
+        "view": gathering.view("text"),
     }
     held |= {f"connection {number}": connection for number, connection in enumerate(room.members)}
     return {name: weakref.ref(each) for name, each in held.items()}
