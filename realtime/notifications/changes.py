@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Count
 from django.db.models.functions import Now
 
 from documents.conf import conf
@@ -82,13 +83,14 @@ def mark_read(user_key: Any, ids: Collection[int]) -> Marked:
         return Marked(list(read), newly)
 
 
-def trim_unread(user_key: Any) -> None:
-    """Of more than UNREAD_NOTIFICATIONS_MAX unread ones the oldest count as read."""
+def trim_unread(user_keys: Collection[Any]) -> None:
+    """Of more than UNREAD_NOTIFICATIONS_MAX unread ones of a person the oldest count as read."""
     kept = conf().unread_notifications_max
-    unread = Notification.objects.filter(user=user_key, read_at=None).order_by("-id").values_list("id", flat=True)
-    too_many = list(unread[kept : kept + TRIMMED_MAX])
-    if too_many:
-        mark_read(user_key, too_many)
+    unread = Notification.objects.filter(read_at=None)
+    counts = unread.filter(user__in=user_keys).values_list("user").annotate(count=Count("id")).order_by()
+    for user_key, _ in counts.filter(count__gt=kept):
+        ids = unread.filter(user=user_key).order_by("-id").values_list("id", flat=True)
+        mark_read(user_key, list(ids[kept : kept + TRIMMED_MAX]))
 
 
 def remove_read(*, now: datetime, limit: int) -> int:

@@ -136,11 +136,10 @@ def _existing(user_id: Any) -> Any:
 
 def _told(stored: Sequence[Notification]) -> None:
     """Raises nothing: what is not heard is found by the watch."""
-    for each in stored:
-        try:
-            trim_unread(each.user_id)
-        except DatabaseError as error:  # the next notification does it
-            logger.warning("unread notifications were not trimmed: %s", type(error).__name__)
+    try:
+        trim_unread({each.user_id for each in stored})
+    except DatabaseError as error:  # the next notification does it
+        logger.warning("unread notifications were not trimmed: %s", type(error).__name__)
     _hints.send([(notifications_group(each.user_id), event_of(each)) for each in stored])
 
 

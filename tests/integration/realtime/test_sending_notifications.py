@@ -18,7 +18,7 @@ from realtime.hub import Hub
 from realtime.models import Notification
 from realtime.notifications.changes import Change, changes_since, floor_now, mark_read, unread_ids
 from realtime.notifications.messages import NotificationInvalid
-from realtime.notifications.sending import NoSuchUser, asend_notification_to_user, send_notification_to_user
+from realtime.notifications.sending import NoSuchUser, asend_notification_to_user, notify, send_notification_to_user
 from realtime.tasks import purge_notifications
 from tests.builders import in_thread, make_user
 
@@ -93,6 +93,14 @@ def test_more_unread_ones_than_the_limit_count_as_read_the_oldest_first(
             send_notification_to_user(ada.pk, number)
     assert unread_of(ada) == [2, 3, 4]
     assert Notification.objects.filter(user=ada).count() == 5
+
+
+def test_many_people_are_told_in_as_many_queries_as_one(
+    django_capture_on_commit_callbacks: Callable[..., Any], django_assert_num_queries: Callable[..., Any]
+) -> None:
+    for people in ([make_user()], [make_user() for _ in range(10)]):
+        with django_assert_num_queries(4), django_capture_on_commit_callbacks(execute=True):
+            notify([each.pk for each in people], "hello")
 
 
 def test_reading_is_for_ones_own_and_twice_is_once() -> None:
