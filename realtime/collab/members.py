@@ -130,7 +130,7 @@ class CollabMember(Member):
         if key is not None and (seq := self.gathering.edits.get((self.session.actor, key))) is not None:
             return seq
         base = await self._base_of(edit)
-        pen = self._pens.pick(base)
+        pen = self._pens.pick(base, forks_of(self.room.hub))
         try:
             await self._bring_to(pen, base)
             update = await self._edited(pen, edit)

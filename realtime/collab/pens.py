@@ -48,7 +48,7 @@ class Pens:
     def __init__(self) -> None:
         self._pens: list[Pen] = []
 
-    def pick(self, base: int) -> Pen:
+    def pick(self, base: int, forks: "Forks") -> Pen:
         """A pen with which an edit on `base` can be written; the one whose fork is nearest."""
         free = [pen for pen in self._pens if pen.last_seq <= base]
         with_fork = [pen for pen in free if pen.doc is not None and pen.seq <= base]
@@ -57,7 +57,7 @@ class Pens:
             self._pens.remove(pen)
         else:
             if len(self._pens) == PENS_MAX:
-                self._pens.pop(0)
+                forks.drop(self._pens.pop(0))
             pen = Pen()
         self._pens.append(pen)
         return pen

@@ -201,12 +201,13 @@ async def test_a_client_id_is_used_again_once_its_last_row_is_within_the_base() 
         assert {each.actor async for each in LogClient.objects.filter(document=document)} == {str(people["ada"].pk)}
 
 
-async def test_many_edits_on_one_base_all_keep_what_they_insert() -> None:
+async def test_many_edits_on_one_base_all_keep_what_they_insert(hub: Hub) -> None:
     document, people = await two()
     async with Client(document.name, people["ada"]) as ada:
         for number in range(2 * pens.PENS_MAX):
             await ada.edit(base=0, delta=insert(f"<{number}>"))
         assert all(f"<{number}>" in ada.content for number in range(2 * pens.PENS_MAX))
+        assert len(pens.forks_of(hub)._sizes) <= pens.PENS_MAX
 
 
 @pytest.mark.parametrize(
