@@ -5,10 +5,11 @@ The bytes of the structs are copied as they are, so whatever was checked of them
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from history.crdt.lib0 import Reader, var_uint
+from history.crdt.lib0 import var_uint
 from history.crdt.updates import (
     DeletedRange,
     MissingDependency,
+    PartsReader,
     Struct,
     check_deletes,
     in_causal_order,
@@ -38,13 +39,19 @@ def part_of(update: bytes, known: Mapping[int, int], *, without: AbstractSet[int
     return _encode_structs(update, spans, kept) + _encode_deletes(clipped)
 
 
+WHOLE_PARTS_MAX = 1_000_000
+"""Structs, deleted ranges and values of an update that is to be cut into pieces: all are in memory then, in about
+1 KB each."""
+
+
 def pieces_of(update: bytes, known: Mapping[int, int], *, bytes_max: int, parts_max: int) -> Iterator[bytes]:
-    """An update (v1) as several that say the same one after the other: each builds on those before it alone, and has
-    about `bytes_max` bytes and `parts_max` structs, deleted ranges and values at most; a larger struct is a piece.
+    """An update (v1) of at most WHOLE_PARTS_MAX as several that say the same one after the other: each builds on those
+    before it alone, and has about `bytes_max` bytes and `parts_max` structs, deleted ranges and values at most; a
+    larger struct is a piece.
 
     `known` is the state vector of the document that takes them all.
     Raises, before the first piece: MissingDependency where the whole needs more than that; Malformed, RefusedUpdate."""
-    structs, spans, deletes = _with_spans(update)
+    structs, spans, deletes = _with_spans(update, parts_max=WHOLE_PARTS_MAX)
     reached: dict[int, int] = {}
     ordered = [struct for struct, _ in in_causal_order(structs, known, reached)]
     check_deletes(deletes, known, reached)
@@ -97,13 +104,15 @@ def _encode_structs(
     return b"".join(encoded)
 
 
-def _with_spans(update: bytes) -> tuple[list[Struct], dict[tuple[int, int], tuple[int, int]], list[DeletedRange]]:
+def _with_spans(
+    update: bytes, *, parts_max: int | None = None
+) -> tuple[list[Struct], dict[tuple[int, int], tuple[int, int]], list[DeletedRange]]:
     """An update's structs, where the bytes of each are by (client, clock), and what it deletes."""
-    reader = Reader(update)
+    reader = PartsReader(update, parts_max)
     structs: list[Struct] = []
     spans: dict[tuple[int, int], tuple[int, int]] = {}
     for _ in range(reader.count()):
-        count, client, clock = reader.var_uint(), reader.var_uint(), reader.var_uint()
+        count, client, clock = reader.count(), reader.var_uint(), reader.var_uint()
         for _ in range(count):
             start = reader.position
             struct = read_struct(reader, client, clock)

@@ -268,7 +268,7 @@ def _var_uint_value(encoded: bytes) -> int:
 _client_value = lru_cache(maxsize=4096)(_var_uint_value)
 
 
-class _PartsReader(Reader):
+class PartsReader(Reader):
     """A reader that counts the parts of an update before it reads them."""
 
     __slots__ = ("parts_left", "parts_max")
@@ -291,7 +291,7 @@ class _PartsReader(Reader):
 
 
 def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
-    reader = _PartsReader(data, parts_max)
+    reader = PartsReader(data, parts_max)
     structs: list[Struct] = []
     spans: list[tuple[int, int]] = []
     clients: set[int] = set()
@@ -310,7 +310,7 @@ def _decode_any_update(data: bytes, parts_max: int | None) -> Update:
 
 
 def _read_runs(
-    reader: _PartsReader, count: int, client: int, structs: list[Struct], spans: list[tuple[int, int]]
+    reader: PartsReader, count: int, client: int, structs: list[Struct], spans: list[tuple[int, int]]
 ) -> None:
     """Read that many structs of one client, the first one's clock before them."""
     clock = reader.var_uint()

@@ -39,6 +39,8 @@ DOCUMENTS = """
 SELECT path, count(*), coalesce(sum(length(yupdate)), 0), max(timestamp), max(rowid) FROM yupdates
 GROUP BY path ORDER BY path
 """
+# No view: a stranger's may go on for ever, and nothing interrupts SQLite.
+CHECKPOINTS = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'ycheckpoints'"
 CHECKPOINT = "SELECT CASE WHEN length(checkpoint) <= ? THEN checkpoint END, timestamp FROM ycheckpoints WHERE path = ?"
 
 
@@ -75,7 +77,7 @@ class PycrdtSqliteStore:
         if self._version not in VERSIONS:
             self.close()
             raise SourceError(f"{path.name} is of version {self._version}, which nobody has described yet")
-        self._has_checkpoints = bool(self._all("SELECT name FROM sqlite_master WHERE name = 'ycheckpoints'"))
+        self._has_checkpoints = bool(self._all(CHECKPOINTS))
 
     def close(self) -> None:
         self._connection.close()

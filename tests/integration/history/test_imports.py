@@ -288,6 +288,25 @@ def test_a_state_that_no_row_can_hold_comes_in_in_pieces(tmp_path: Path, setting
     assert_holds("large")
 
 
+def test_a_few_bytes_that_become_millions_of_structs_are_a_bad_row(tmp_path: Path) -> None:
+    collected = b"\x00\x01" * 1_048_576
+    bomb = b"\x01\x80\x80\x40\x05\x00" + collected + b"\x00"
+    write_sqlite(tmp_path / "ystore.db", {"bomb": [zlib.compress(bomb)], "good": [zlib.compress(typed("a")[0])]})
+    with pytest.raises(CommandError) as raised:
+        run("pycrdt", tmp_path / "ystore.db", "--compressed", "zlib")
+    assert "the update holds more than 1000000 structs" in str(raised.value)
+    assert [each.name for each in Document.objects.all()] == ["good"]
+
+
+def test_a_view_in_a_store_is_not_asked_for_anything(tmp_path: Path) -> None:
+    path = sqlite_store(tmp_path, typed(WORDS))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE IF EXISTS ycheckpoints")
+        db.execute("CREATE VIEW ycheckpoints AS SELECT 'minutes' AS path, x'0102' AS checkpoint, 0 AS timestamp")
+    run("pycrdt", path)
+    assert text_of("minutes") == WORDS
+
+
 def _bad_sqlite(folder: Path) -> Path:
     path = folder / "ystore.db"
     write_sqlite(path, {"bad": typed(WORDS), "good": typed(WORDS)})
