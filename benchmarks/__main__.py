@@ -1,4 +1,4 @@
-"""`make bench ARGS="trace PATH"`, or ARGS=fan-out, stalled, openings, reactions, audit, history: on own services."""
+"""`make bench ARGS="trace PATH"`, or fan-out, doors, stalled, openings, reactions, audit, history: on own services."""
 
 import argparse
 import os
@@ -36,6 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     readers.add_argument("--writers", type=int, default=10)
     readers.add_argument("--readers", type=int, default=300)
     readers.add_argument("--seconds", type=float, default=10)
+    doors = command("doors", "doors", "one document by y-websocket, by Hocuspocus, by JSON rooms, and by all of them")
+    doors.add_argument("--writers", type=int, default=6)
+    doors.add_argument("--readers", type=int, default=60)
+    doors.add_argument("--seconds", type=float, default=10)
     stalled = command("stalled", "stalled_readers", "the same with readers that never read, and without, by turns")
     stalled.add_argument("--writers", type=int, default=10)
     stalled.add_argument("--readers", type=int, default=50)
