@@ -498,6 +498,20 @@ def test_exports_of_several_documents_come_back_from_a_folder(tmp_path: Path) ->
             call_command("export_document", *options, stdout=io.StringIO())
 
 
+def test_nothing_is_left_out_of_an_export(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="as it is or not at all"):
+        run(tmp_path, "", "--skip-bad")
+
+
+def test_an_owner_who_was_a_member_owns_what_comes_in(tmp_path: Path) -> None:
+    export = exported(a_history())
+    elsewhere()
+    run(tmp_path, export, "--owner", "bob")
+    document = Document.objects.get()
+    roles = Membership.objects.filter(document=document).values_list("user__username", "role")
+    assert dict(roles) == {"ada": Role.OWNER, "bob": Role.OWNER}
+
+
 def test_a_terminal_sees_how_far_an_export_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole, "ROWS_PER_BATCH", 10)
     path = tmp_path / "export.jsonl"

@@ -25,7 +25,7 @@ from realtime.collab import members, participants, pens, views
 from realtime.collab.consumers import RealtimeCollaborationConsumer
 from realtime.collab.gatherings import gathering_of
 from realtime.groups import collab_group
-from realtime.hub import Hub
+from realtime.hub import Hub, current_hub
 from realtime.message_errors import MessageRefused
 from realtime.protocols import collab as protocol
 from realtime.protocols.frames import encode_update
@@ -172,6 +172,18 @@ async def test_an_edit_that_comes_again_is_made_once_in_any_process(hub: Hub) ->
         assert seventh == {"type": "edit_ack", "id": 7, "seq": 4}  # as it came, so that a client finds it
         assert await ada.edit(7, base=3, delta=insert("!")) == seventh
     assert len(await log(document)) == 4
+
+
+async def test_whole_content_that_comes_again_has_the_seq_that_it_had() -> None:
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada:
+        first = await ada.edit("same", content="one")
+        await ada.edit("more", content="one two")
+        await ada.edit("less", content="one")
+    async with Client(document.name, people["ada"]) as ada:
+        gathering_of(current_hub().rooms[document.pk], document.name).edits.clear()
+        assert await ada.edit("same", content="one") == first
+    assert len(await log(document)) == 3
 
 
 async def test_without_an_account_the_client_names_itself_and_else_each_socket_is_another(settings: Settings) -> None:
@@ -383,6 +395,36 @@ async def test_nobody_edits_under_the_name_of_others_by_a_message_to_their_group
         await hub.commits.flushed()
         assert not ada.acks
     assert await log(document) == []
+
+
+async def test_who_says_nothing_is_counted_no_more_until_its_heartbeat(
+    settings: Settings,
+) -> None:
+    settings.PALIMPSEST = {**settings.PALIMPSEST, "PRESENCE_LEASE_SECONDS": 1}
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada:
+        assert ada.count == 1
+        await ada.until(lambda: ada.count == 0)
+        ada.say(type="presence_heartbeat")
+        await ada.until(lambda: ada.count == 1)
+
+
+async def test_valkey_is_asked_for_few_of_many_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.collab.consumers.RENEWAL_PAUSE_SECONDS", 60)
+    renewals: list[str] = []
+    renew = participants.Participants.renew
+
+    async def counted(self: participants.Participants, participant: participants.Participant) -> bool:
+        renewals.append(participant.socket_id)
+        return await renew(self, participant)
+
+    monkeypatch.setattr(participants.Participants, "renew", counted)
+    document, people = await two()
+    async with Client(document.name, people["ada"]) as ada:
+        for _ in range(5):
+            ada.say(type="presence_heartbeat")
+        await ada.edit(content="")
+        assert len(renewals) == 1
 
 
 async def test_two_tabs_count_once_unless_asked() -> None:
@@ -777,6 +819,16 @@ async def test_a_subclass_adds_messages_and_replaces_methods() -> None:
         ada.say(type="shout", words="")
         await ada.until(lambda: ada.errors == [("too_quiet", None)])
         assert ada.closed is None
+
+
+async def test_a_room_begins_with_what_make_ydoc_makes() -> None:
+    class Letters(RealtimeCollaborationConsumer):
+        async def make_ydoc(self) -> "Doc[Any]":
+            return Doc({"content": Text("Dear ")})
+
+    document, people = await two()
+    async with Client(document.name, people["ada"], consumer=Letters) as ada:
+        assert (ada.content, ada.seq) == ("Dear ", 1)
 
 
 async def test_every_method_that_may_be_overridden_is_the_one_that_is_called() -> None:

@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.dispatch import receiver
 from django.utils import timezone
+from pycrdt import Doc, Text
 from pytest_django import Settings
 
 from documents.models import Document, Membership, Role
@@ -20,6 +21,7 @@ from documents.tickets import issue_ticket
 from history.crdt.lib0 import var_bytes, var_string
 from realtime import entrance
 from realtime.hocuspocus import addresses, connections
+from realtime.hocuspocus.consumers import HocuspocusConsumer
 from realtime.hocuspocus.stateless import STATELESS_BYTES_MAX, broadcast_stateless, stateless_received
 from realtime.hub import Hub, drain
 from realtime.protocols.awareness import AwarenessEntry
@@ -409,6 +411,17 @@ async def test_of_two_providers_each_gets_its_own_receipts(hub: Hub) -> None:
         await provider.hears(name + "\0one", YES)
         for session in ("\0two", ""):
             await provider.hears(name + session, Update(update))
+
+
+async def test_a_room_begins_with_what_make_ydoc_makes(hub: Hub) -> None:
+    class Letters(HocuspocusConsumer):
+        async def make_ydoc(self, room_name: str) -> "Doc[Any]":
+            return Doc({"text": Text(f"This is {room_name}")})
+
+    name, document, people = await minutes()
+    async with Provider(user=people["ed"], consumer=Letters) as provider:
+        await provider.opened(name)
+    assert await folded_text(document) == f"This is {name}"
 
 
 # Roles that change
