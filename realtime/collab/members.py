@@ -127,6 +127,13 @@ class CollabMember(Member):
         if not self.may_write:
             raise EditRefused("not_allowed", Reason.NOT_ALLOWED.value)
         key = None if edit.id is None else f"edit:{self._scope}:{edit.id}"
+        seq = await self._made(edit, key)
+        if edit.base is not None and seq < edit.base:  # not this edit, which cannot be older than its base
+            raise EditRefused("used_id", f"another edit, of seq {seq}, had this id: give each its own")
+        return seq
+
+    async def _made(self, edit: DocumentEdit, key: str | None) -> int:
+        """The seq of an edit that is made, or has been made under this key."""
         if key is not None and (seq := self.gathering.edits.get((self.session.actor, key))) is not None:
             return seq
         base = await self._base_of(edit)

@@ -171,6 +171,8 @@ async def test_an_edit_that_comes_again_is_made_once_in_any_process(hub: Hub) ->
         seventh = await ada.edit(7, base=3, delta=insert("!"))
         assert seventh == {"type": "edit_ack", "id": 7, "seq": 4}  # as it came, so that a client finds it
         assert await ada.edit(7, base=3, delta=insert("!")) == seventh
+        refused = await ada.edit("same", base=4, delta=insert("another"))  # a client that counts from the start again
+        assert (refused["type"], refused.get("code")) == ("error", "used_id")
     assert len(await log(document)) == 4
 
 
