@@ -708,6 +708,7 @@ async def test_a_map_and_an_array_are_edited_as_whole_json() -> None:
         await lists.edit(base=3, content=[1, 2, 3])
         assert (await lists.edit(content=[1, 3, 4]))["type"] == "edit_ack"
         await lists.until(lambda: lists.content == [1, 3, 4])
+        assert (await lists.edit(content=list(range(2005))))["code"] == "not_editable"
 
 
 async def test_xml_is_shown_and_says_that_it_is_edited_elsewhere() -> None:
