@@ -23,9 +23,9 @@ from realtime.protocols.frames import MessageType, decode_frame, holds_one_updat
 from realtime.protocols.messages import Awareness, Opaque, QueryAwareness, SyncStep1, SyncStep2, Update
 
 if TYPE_CHECKING:
-    from realtime.consumers import YjsConsumer
     from realtime.hub import Hub
     from realtime.rooms import Room
+    from realtime.yjs_consumers import YjsConsumer
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,13 @@
 
 from django.urls import re_path
 
-from realtime.chat.consumers import ChatConsumer
-from realtime.collab.consumers import RealtimeCollaborationConsumer
-from realtime.consumers import YjsConsumer
-from realtime.hocuspocus.consumers import HocuspocusConsumer
-from realtime.notifications.consumers import NotificationConsumer
+from realtime.consumers import (
+    ChatConsumer,
+    HocuspocusConsumer,
+    NotificationConsumer,
+    RealtimeCollaborationConsumer,
+    YjsConsumer,
+)
 
 websocket_urlpatterns = [
     re_path(r"^collaboration/?$", HocuspocusConsumer.as_asgi()),

@@ -22,11 +22,11 @@ from pytest_django import Settings
 from documents.models import Document, Membership, Role
 from documents.roles import access_changed, role_for
 from history.models import Kind, Session, Update, Via
-from realtime.consumers import APPENDING_COST_BYTES, YjsConsumer
 from realtime.groups import document_group, group_name, notifications_group
 from realtime.hub import Hub
 from realtime.protocols.awareness import AwarenessEntry
 from realtime.protocols.frames import encode_awareness, encode_update
+from realtime.yjs_consumers import APPENDING_COST_BYTES, YjsConsumer
 from tests.integration.realtime.rooms import (
     HeldAppend,
     empty,
@@ -507,7 +507,7 @@ async def test_observers_that_could_not_come_to_an_open_room_come_with_the_next_
 async def test_what_code_applies_to_its_document_faster_than_the_log_takes_it_is_bounded(
     no_watch: None, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.consumers.APPENDING_BYTES_MAX", 5 * APPENDING_COST_BYTES)
+    monkeypatch.setattr("realtime.yjs_consumers.APPENDING_BYTES_MAX", 5 * APPENDING_COST_BYTES)
 
     class Applying(YjsConsumer):
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
