@@ -5,15 +5,22 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from history.crdt import guard, lib0, order, state_vectors, updates
+from history.crdt import editing, guard, lib0, order, state_vectors, updates
+from realtime import guest_consumers, public_groups, sockets, yjs_consumers
+from realtime.chat import models as chat
 from realtime.collab import consumers, gatherings, participants, pens
+from realtime.hocuspocus import addresses, connections, stateless
+from realtime.notifications import consumers as notifications
 from realtime.protocols import awareness, collab, hocuspocus
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
-JSON_ROOMS = (collab, consumers, gatherings, participants, pens)
-WHAT_CLIENTS_SEND_MEETS = (state_vectors, updates, lib0, guard, order, awareness, hocuspocus, *JSON_ROOMS)
-NO_BOUND_OF_ITS_OWN = {"SAFE_INTEGER_MAX", "NUMBER_GROWTH_BYTES_MAX", "USER_BYTES_MAX"}
-"""Of the wire's numbers, of what a state grows by, and of what the server alone writes."""
+UPDATES = (state_vectors, updates, lib0, guard, order)
+JSON_ROOMS = (collab, consumers, gatherings, participants, pens, editing)
+HOCUSPOCUS = (hocuspocus, addresses, connections, stateless)
+OTHER_DOORS = (chat, notifications, guest_consumers, sockets, yjs_consumers, public_groups)
+WHAT_CLIENTS_SEND_MEETS = (*UPDATES, awareness, *JSON_ROOMS, *HOCUSPOCUS, *OTHER_DOORS)
+NO_BOUND_OF_ITS_OWN = {"SAFE_INTEGER_MAX", "NUMBER_GROWTH_BYTES_MAX", "USER_BYTES_MAX", "ID_MAX"}
+"""Of the wire's numbers, of what a state grows by, of what the server alone writes, and of the database's keys."""
 
 
 def constants_of(module: ModuleType) -> dict[str, int]:
