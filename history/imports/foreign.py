@@ -98,7 +98,7 @@ class _Intake:
         self.waits = count()
 
     def take_all(self, *, skip_bad: bool) -> None:
-        """Raises: NotImported where a row is bad and is not to be left out; all rows have been looked at then."""
+        """Raises: NotImported where a row is bad and is not to be left out, or all are; all have been read then."""
         outcome = self.outcome
         for row in self.source.rows():
             if isinstance(row, BadRow):
@@ -117,6 +117,8 @@ class _Intake:
                 f"{outcome.bad} rows are bad, so that nothing of it was imported; --skip-bad leaves them out"
             )
         self._flush()
+        if outcome.bad and not outcome.stored:
+            raise NotImported("all of it is bad; a document that holds nothing would stand in a mended one's way")
         compare_with_log(self.document, self.gate.intake)
 
     def _offer(self, row: SourceRow) -> None:

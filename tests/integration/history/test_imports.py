@@ -360,9 +360,10 @@ def test_a_state_that_cannot_be_read_is_told_with_its_place_and_the_others_come_
     said = str(raised.value)
     assert f"\n  {place}" in said and "torn: not imported: 1 rows are bad" in said
     assert [each.name for each in Document.objects.all()] == ["good"]
-    said = run(format_, source, "--skip-bad")
-    assert "good: already there" in said and "torn: imported, 0 rows" in said
-    assert (text_of("good"), text_of("torn")) == (WORDS, "")
+    with pytest.raises(CommandError, match="torn: not imported: all of it is bad"):
+        run(format_, source, "--skip-bad")
+    assert [each.name for each in Document.objects.all()] == ["good"]
+    assert text_of("good") == WORDS
 
 
 def test_bad_rows_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
