@@ -24,7 +24,8 @@ OWN_MEMORY = re.compile(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Of all workers together, and of the services that they use."""
+    """Of all workers together, and of the services that they use. The descriptors are those without connections to
+    Valkey, of which a pool keeps as many as were ever in use at one moment."""
 
     tasks: int
     threads: int
@@ -60,11 +61,17 @@ class Window:
         ).fetchone()
         counts = Counts(
             **{name: sum(each[name] for each in told) for name in ("tasks", "threads", "rooms", "sockets")},
-            file_descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
+            file_descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids) - self._valkey_connections(),
             postgres_connections=0 if found is None else int(found[0]),
             valkey_keys=cast(int, self._valkey.dbsize()),
         )
         return Sample(counts=counts, memory_bytes=tuple(own_memory_bytes(pid) for pid in pids))
+
+    def _valkey_connections(self) -> int:
+        """Of the workers: who else is connected to this database of Valkey is this window alone."""
+        database = str(self._valkey.connection_pool.connection_kwargs.get("db", 0))
+        there = cast("list[dict[str, str]]", self._valkey.client_list())
+        return sum(each["db"] == database for each in there)
 
     def thread_names(self) -> tuple[str, ...]:
         """Of all workers, to say which one is new."""
